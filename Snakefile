@@ -1,0 +1,207 @@
+"""Discrete Adjoint Matching, rule by rule in the order of the algorithm.
+
+policy_{k-1} --rollout--> trajectories --adjoint--> targets --train--> policy_k; round 0 is the base.
+"""
+
+import sys
+
+from pipeline import workflow as wf
+from pipeline.config import read_params
+from pipeline.errors import PipelineError
+from pipeline.preload import Preloaded
+
+try:
+    PARAMS = read_params(config.get("params", "params.yaml"))
+except PipelineError as error:
+    sys.exit(f"error: {error}")
+RUNS, HARDWARE = PARAMS.runs, PARAMS.hardware
+PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
+LAUNCH = wf.launcher(sys.executable, HARDWARE, PRELOADED.socket, distributed=False)
+LAUNCH_RANKS = wf.launcher(sys.executable, HARDWARE, PRELOADED.socket, distributed=True)
+RUN, ROUND = wf.RUN, wf.ROUND
+
+
+wildcard_constraints:
+    run="|".join(RUNS),
+    round=r"\d{3}",
+    shard=r"\d{2}",
+
+
+def settings(stage):
+    return lambda wildcards: wf.settings(RUNS[wildcards.run], stage)
+
+
+def code(stage):
+    return lambda wildcards: wf.code(stage, RUNS[wildcards.run].task["name"])
+
+
+def of_round_before(path):
+    return lambda wildcards: path.format(run=wildcards.run, round=wf.before(wildcards.round))
+
+
+def unless_first(path):
+    return lambda wildcards: ([] if wildcards.round == "001" else of_round_before(path)(wildcards))
+
+
+localrules:
+    all,
+
+
+rule all:
+    input:
+        f"data/runs/{PARAMS.default_run}/report.html",
+
+
+for suite, members in PARAMS.suites.items():
+
+    rule:
+        name:
+            suite
+        input:
+            expand(RUN + "/report.html", run=members),
+
+
+rule prepare:
+    output:
+        expand(
+            RUN + "/items/{split}.parquet",
+            split=["base", "train", "test", "hard"],
+            allow_missing=True,
+        ),
+        timing=RUN + "/timings/prepare.json",
+    params:
+        settings=settings("prepare"),
+        code=code("prepare"),
+    shell:
+        "{sys.executable} -m pipeline.stages.prepare --settings {params.settings:q}"
+        " --out data/runs/{wildcards.run}/items --timing {output.timing}"
+
+
+rule base:
+    input:
+        corpus=RUN + "/items/base.parquet",
+    output:
+        policy=directory(RUN + "/round_000/policy"),
+        summary=RUN + "/round_000/train.json",
+        timing=RUN + "/timings/base.json",
+    threads: HARDWARE.threads
+    params:
+        settings=settings("base"),
+        code=code("base"),
+        progress=RUN + "/round_000/train.progress",
+    shell:
+        "{LAUNCH_RANKS} pipeline.stages.base --settings {params.settings:q}"
+        " --items {input.corpus} --out {output.policy} --summary {output.summary}"
+        " --progress {params.progress} --timing {output.timing} --threads {threads}"
+
+
+rule rollout:
+    input:
+        prompts=RUN + "/items/train.parquet",
+        policy=of_round_before(ROUND + "/policy"),
+    output:
+        rollouts=ROUND + "/rollouts/{shard}.parquet",
+        timing=RUN + "/timings/rollout_{round}_{shard}.json",
+    priority: 1
+    params:
+        settings=settings("rollout"),
+        code=code("rollout"),
+    shell:
+        "{LAUNCH} pipeline.stages.rollout --settings {params.settings:q}"
+        " --items {input.prompts} --policy {input.policy} --round {wildcards.round}"
+        " --shard {wildcards.shard} --out {output.rollouts}"
+        " --timing {output.timing} --threads {threads}"
+
+
+rule adjoint:
+    input:
+        rollouts=lambda wildcards: wf.shards(RUNS[wildcards.run], wildcards),
+        kept=unless_first(ROUND + "/targets/targets.parquet"),
+        base=RUN + "/round_000/policy",
+        policy=of_round_before(ROUND + "/policy"),
+    output:
+        targets=ROUND + "/targets/targets.parquet",
+        summary=ROUND + "/adjoint.json",
+        timing=RUN + "/timings/adjoint_{round}.json",
+    priority: 1
+    threads: HARDWARE.threads
+    params:
+        settings=settings("adjoint"),
+        code=code("adjoint"),
+        kept=lambda wildcards, input: f"--kept {input.kept}" if input.kept else "",
+    shell:
+        "{LAUNCH} pipeline.stages.adjoint --settings {params.settings:q}"
+        " --rollouts {input.rollouts} {params.kept} --base {input.base}"
+        " --policy {input.policy} --out {output.targets} --summary {output.summary}"
+        " --timing {output.timing} --threads {threads}"
+
+
+rule train:
+    input:
+        targets=ROUND + "/targets/targets.parquet",
+        policy=of_round_before(ROUND + "/policy"),
+        moments=unless_first(ROUND + "/optimizer.safetensors"),
+    output:
+        policy=directory(ROUND + "/policy"),
+        moments=ROUND + "/optimizer.safetensors",
+        summary=ROUND + "/train.json",
+        timing=RUN + "/timings/train_{round}.json",
+    wildcard_constraints:
+        round=r"(?!000)\d{3}",
+    priority: 1
+    threads: HARDWARE.threads
+    params:
+        settings=settings("train"),
+        code=code("train"),
+        moments=lambda wildcards, input: (f"--moments {input.moments}" if input.moments else ""),
+        progress=ROUND + "/train.progress",
+    shell:
+        "{LAUNCH_RANKS} pipeline.stages.train --settings {params.settings:q}"
+        " --targets {input.targets} --policy {input.policy} {params.moments}"
+        " --round {wildcards.round} --out {output.policy}"
+        " --moments-out {output.moments} --summary {output.summary}"
+        " --progress {params.progress} --timing {output.timing} --threads {threads}"
+
+
+rule evaluate:
+    input:
+        splits=expand(RUN + "/items/{split}.parquet", split=["test", "hard"], allow_missing=True),
+        policy=ROUND + "/policy",
+    output:
+        summary=ROUND + "/evaluation.json",
+        timing=RUN + "/timings/evaluate_{round}.json",
+    params:
+        settings=settings("evaluate"),
+        code=code("evaluate"),
+    shell:
+        "{LAUNCH} pipeline.stages.evaluate --settings {params.settings:q}"
+        " --items {input.splits} --policy {input.policy} --round {wildcards.round}"
+        " --out {output.summary} --timing {output.timing} --threads {threads}"
+
+
+rule report:
+    input:
+        lambda wildcards: wf.report_inputs(RUNS[wildcards.run], wildcards),
+    output:
+        html=report(RUN + "/report.html", category="Runs", labels={"run": "{run}"}),
+        metrics=RUN + "/metrics.json",
+        timing=RUN + "/timings/report.json",
+    params:
+        settings=settings("report"),
+        code=code("report"),
+    shell:
+        "{LAUNCH} pipeline.stages.report --settings {params.settings:q}"
+        " --run data/runs/{wildcards.run} --out {output.html} --metrics {output.metrics}"
+        " --timing {output.timing}"
+
+
+onstart:
+    PRELOADED.start()
+
+
+onsuccess:
+    PRELOADED.stop()
+
+
+onerror:
+    PRELOADED.stop()

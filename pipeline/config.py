@@ -1,0 +1,256 @@
+"""The schema of params.yaml. Torch-free: the Snakefile validates every run before anything starts."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from pipeline.errors import PipelineError
+from pipeline.registry import check, load, nearest
+
+
+class Section(BaseModel):
+    """A part of params.yaml: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    """The embedded model; ignored when `base.path` names a saved one."""
+
+    name: str = "llada"
+    hidden_size: PositiveInt = 64
+    intermediate_size: PositiveInt = 168
+    num_hidden_layers: PositiveInt = 3
+    num_attention_heads: PositiveInt = 8
+    rope_theta: PositiveFloat = 30.0
+    initializer_range: PositiveFloat = 0.06
+
+
+class Optimizer(Section):
+    """AdamW with linear warm-up. All batch sizes are global: the number of processes does not change them."""
+
+    batch_size: PositiveInt = 256
+    accumulation: PositiveInt = 1
+    lr: PositiveFloat = 1e-3
+    warmup: int = Field(default=20, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Optimizer":
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulation {self.accumulation}")
+        return self
+
+
+class Base(Optimizer):
+    """Masked-diffusion pre-training; the learning rate falls linearly to 0. Or `path`: a saved model to start from."""
+
+    path: str | None = None
+    updates: PositiveInt = 1500
+
+
+class Train(Optimizer):
+    """One round of matching. Round k uses lr · lr_decay^(k-1), so that later rounds can be added."""
+
+    updates: PositiveInt = 60
+    lr_decay: float = Field(default=0.9, gt=0, le=1)
+
+
+class Rollout(Section):
+    """Each round takes `prompts` states x and K = `completions` trajectories from each.
+
+    `branch: root` starts from the empty answer, `branch: reciprocal` from a re-masked rollout. `shards` is the
+    number of files, and of jobs that may run at once; it changes no row.
+    """
+
+    branch: Literal["root", "reciprocal"] = "root"
+    shards: PositiveInt = 2
+    prompts: PositiveInt = 256
+    completions: int = Field(default=16, ge=2)
+    order: Literal["random", "confidence"] = "random"
+    tokens_per_step: PositiveInt = 2
+    temperature: PositiveFloat = 1.0
+    batch_size: PositiveInt = 256
+    reward_timeout: PositiveFloat = 10.0
+
+
+class Algorithm(Section):
+    """Discrete Adjoint Matching; see `pipeline/algorithms/dam.py` for what each choice means."""
+
+    name: str = "dam"
+    alpha: PositiveFloat = 0.01
+    tilt: Literal["direct", "annealed"] = "annealed"
+    jumps: Literal["first", "all"] = "all"
+    window: PositiveInt = 3
+    ess: float = Field(default=0.5, gt=0, le=1)
+    largest_step: PositiveFloat = 20.0
+    kl_rollouts: PositiveInt = 512
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return _checked("algorithm", name)
+
+
+class Evaluate(Section):
+    """Decoding of the held-out prompts: the base, every `every`-th round and the last."""
+
+    every: PositiveInt = 2
+    tokens_per_step: PositiveInt = 1
+    batch_size: PositiveInt = 256
+    reward_timeout: PositiveFloat = 10.0
+
+
+class Run(Section):
+    """One row of a result table."""
+
+    seed: int = Field(default=0, ge=0)
+    rounds: int = Field(default=10, ge=0)
+    task: dict[str, Any] = {"name": "sudoku"}
+    model: Model = Model()
+    base: Base = Base()
+    rollout: Rollout = Rollout()
+    algorithm: Algorithm = Algorithm()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, task: dict[str, Any]) -> dict[str, Any]:
+        settings = dict(task)
+        name = settings.pop("name", None)
+        if not isinstance(name, str):
+            raise ValueError("needs a name")
+        try:
+            schema = load("task", name).settings
+            return {"name": name, **schema.model_validate(settings).model_dump(mode="json")}
+        except PipelineError as error:
+            raise ValueError(str(error)) from error
+        except ValidationError as error:
+            raise ValueError(describe(error, schema)) from error
+
+    @field_validator("model")
+    @classmethod
+    def _model(cls, model: Model) -> Model:
+        _checked("model", model.name)
+        if model.hidden_size % (2 * model.num_attention_heads):
+            raise ValueError("hidden_size must be a multiple of 2 · num_attention_heads (rotary embeddings turn pairs)")
+        return model
+
+    @model_validator(mode="after")
+    def _trains(self) -> "Run":
+        if self.rounds == 0:
+            raise ValueError(f"rounds is 0, but algorithm '{self.algorithm.name}' trains: set rounds to 1 or more")
+        return self
+
+
+class Hardware(Section):
+    """How the work is spread; changing it reruns nothing."""
+
+    processes: PositiveInt = 1
+    threads: PositiveInt = 2
+    preload: bool = True
+
+
+class Params(Section):
+    """params.yaml: `defaults`, what each run changes, suites of runs, and the hardware."""
+
+    default_run: str
+    defaults: Run = Run()
+    runs: dict[str, Run]
+    suites: dict[str, list[str]] = {}
+    hardware: Hardware = Hardware()
+
+
+def read_params(path: str | Path) -> Params:
+    """The validated params.yaml; see `parse_params`."""
+    try:
+        text = Path(path).read_text()
+        return parse_params(yaml.safe_load(text), str(path))
+    except OSError as error:
+        raise PipelineError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise PipelineError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def parse_params(raw: Any, source: str = "params.yaml") -> Params:
+    """Merge `defaults` into each run and validate.
+
+    Raises:
+        PipelineError: one line that names the key and, for a misspelt one, the nearest valid key.
+    """
+    if not isinstance(raw, dict) or not isinstance(raw.get("runs"), dict):
+        raise PipelineError(f"{source}: needs the key 'runs', a mapping from run names to what they change")
+    defaults = raw.get("defaults") or {}
+    runs = {name: merge(defaults, changes or {}) for name, changes in raw["runs"].items()}
+    try:
+        params = Params.model_validate({**raw, "defaults": defaults, "runs": runs})
+    except ValidationError as error:
+        raise PipelineError(f"{source}: {describe(error, Params)}") from error
+    for suite, members in {"default_run": [params.default_run], **params.suites}.items():
+        for run in members:
+            if run not in params.runs:
+                raise PipelineError(f"{source}: {suite} names unknown run '{run}': {nearest(run, list(params.runs))}")
+    return params
+
+
+def merge(defaults: Any, changes: Any) -> Any:
+    """`defaults` with the keys of `changes` replaced, section by section; a task of another name starts afresh."""
+    if not isinstance(defaults, dict) or not isinstance(changes, dict):
+        return changes
+    if "name" in changes and changes["name"] != defaults.get("name"):
+        return changes
+    return {**defaults, **{key: merge(defaults.get(key), value) for key, value in changes.items()}}
+
+
+def parse_sections(text: str) -> SimpleNamespace:
+    """The validated sections of a run that a stage was given, as attributes; it has no others."""
+    sections = json.loads(text)
+    try:
+        run = Run.model_validate(sections)
+    except ValidationError as error:
+        raise PipelineError(f"--settings: {describe(error, Run)}") from error
+    return SimpleNamespace(**{key: getattr(run, key) for key in sections})
+
+
+def _checked(kind: str, name: str) -> str:
+    try:
+        check(kind, name)
+    except PipelineError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+def describe(error: ValidationError, schema: type[BaseModel]) -> str:
+    """One line for the first thing that is wrong."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{where}': {nearest(str(first['loc'][-1]), _known_keys(schema, first['loc'][:-1]))}"
+    message = first["msg"].removeprefix("Value error, ")
+    got = "" if first["type"] in ("value_error", "missing") else f" (got {first['input']!r})"
+    return f"{where}: {message[:1].lower()}{message[1:]}{got}"
+
+
+def _known_keys(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The keys that the schema knows at `path`; mappings such as `runs` lead to what they hold."""
+    annotation: Any = schema
+    for part in path:
+        fields = getattr(annotation, "model_fields", None)
+        annotation = fields[str(part)].annotation if fields else get_args(annotation)[-1]
+    return list(annotation.model_fields)

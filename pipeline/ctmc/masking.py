@@ -1,0 +1,45 @@
+"""States of a masked-diffusion trajectory and the reciprocal projection x_1 → x_t."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+REVEALED = -1
+"""`unmask_step` of a position that the starting state already shows."""
+
+
+def state_before(
+    tokens: Int[Tensor, "*n L"], unmask_step: Int[Tensor, "*n L"], step: int | Int[Tensor, "*n 1"], mask_id: int
+) -> Int[Tensor, "*n L"]:
+    """x_s = where(unmask_step < s, x_1, [MASK]): the state from which step s starts.
+
+    A trajectory is stored as two integer rows, the final `tokens` and the step at which each
+    position was revealed (`REVEALED` where the starting state shows it); this recovers every state.
+    """
+    return torch.where(unmask_step < step, tokens, mask_id)
+
+
+def remask(num_masked: Int[Tensor, " n"], order_noise: Float[Tensor, "n L"]) -> Bool[Tensor, "n L"]:
+    """M ~ uniform over the subsets of {1..L} with |M| = m: the positions hidden by X_1 → X_t.
+
+    p* lies in the reciprocal class of the base, so X_t given X_1 is X_1 with each position hidden with
+    probability 1 - t. For t ~ U(0,1) the count |M| is uniform on {0..L} and, given |M| = m, the set is
+    uniform; drawing m first (see `stratified_counts`) therefore samples the same law.
+
+    `order_noise` are independent uniforms: the m positions of smallest noise are hidden.
+    """
+    rank = order_noise.argsort(dim=1).argsort(dim=1)
+    return rank < num_masked[:, None]
+
+
+def stratified_counts(batch: int, length: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+    """m_b uniform on {1..L} for each row, spread evenly over the batch (stratified).
+
+    |M| = 0 carries no loss and is left out. With t integrated out, the weight of the generalised-KL loss
+    (and of LLaDA's masked cross-entropy, Σ_i CE_i / (1-t)) given |M| = m is E[1/(1-t) | m] = (L+1)/m:
+    the *mean* over masked positions with the constant factor L+1. Hence one loss,
+    `losses.matching_loss`, with no time weighting left to choose.
+    """
+    offset = torch.rand(1, generator=generator)
+    counts = 1 + ((torch.arange(batch) + offset) * (length / batch)).long().clamp(max=length - 1)
+    return counts[torch.randperm(batch, generator=generator)]

@@ -1,0 +1,85 @@
+"""A run's numbers, gathered from the files of its stages: what metrics.json holds and the report shows."""
+
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pipeline.files import read_json
+from pipeline.provenance import git_revision
+
+PAUSE = 60.0
+"""Seconds without any stage after which the workflow counts as stopped, not as slow."""
+
+
+def gather(run: Path, settings: SimpleNamespace) -> dict[str, Any]:
+    """All numbers of a run. `base` and `final` are greedy decoding on the test split."""
+    evaluations = {}
+    rounds = []
+    for number in range(settings.rounds + 1):
+        folder = run / f"round_{number:03d}"
+        entry: dict[str, Any] = {"round": number}
+        losses = read_json(folder / "train.json")["losses"]
+        entry["loss"] = sum(losses) / len(losses) if losses else None
+        entry["losses"] = losses
+        if number:
+            entry |= read_json(folder / "adjoint.json")
+        if (folder / "evaluation.json").exists():
+            evaluations[number] = read_json(folder / "evaluation.json")["splits"]
+            entry |= _plain(evaluations[number]["test"]["greedy"])
+        entry["seconds"] = _seconds(run / "timings", number)
+        rounds.append(entry)
+    return {
+        "run": run.name,
+        "git": git_revision(),
+        "base": _plain(evaluations[0]["test"]["greedy"]),
+        "final": _plain(evaluations[settings.rounds]["test"]["greedy"]),
+        "rounds": rounds[1:],
+        "base_loss": rounds[0]["losses"],
+        "evaluations": evaluations,
+        "time": wall_time(run / "timings"),
+    }
+
+
+def wall_time(timings: Path) -> dict[str, float]:
+    """Where the wall time went, in seconds.
+
+    `computing` is the time during which at least one stage was computing; `waiting` the rest of the time between
+    the first stage's start and the last one's end (process starts, imports, scheduling), pauses of the whole
+    workflow left out; `waiting_share` = waiting / (computing + waiting).
+    """
+    stages = [read_json(path) for path in sorted(timings.glob("*.json"))]
+    computing = _union([(stage["ready"], stage["finished"]) for stage in stages])
+    gaps = [after[0] - before[1] for before, after in pairwise(computing)]
+    busy = sum(end - begin for begin, end in computing)
+    first = min(stage["ready"] - stage["started"] for stage in stages if stage["ready"] == computing[0][0])
+    waiting = first + sum(gap for gap in gaps if gap < PAUSE)
+    return {
+        "computing": busy,
+        "waiting": waiting,
+        "waiting_share": waiting / (busy + waiting),
+        "cpu_seconds": sum(stage["cpu_seconds"] for stage in stages),
+    }
+
+
+def _union(intervals: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    merged: list[tuple[float, float]] = []
+    for begin, end in sorted(intervals):
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((begin, end))
+    return merged
+
+
+def _seconds(timings: Path, number: int) -> dict[str, float]:
+    """Seconds per stage of a round; shards that ran side by side are added up."""
+    seconds: dict[str, float] = {}
+    for path in sorted(timings.glob(f"*_{number:03d}*.json")):
+        timing, stage = read_json(path), path.stem.split("_")[0]
+        seconds[stage] = seconds.get(stage, 0.0) + timing["finished"] - timing["ready"]
+    return seconds
+
+
+def _plain(evaluation: dict[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in evaluation.items() if not isinstance(value, dict | list)}

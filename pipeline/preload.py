@@ -1,0 +1,124 @@
+"""Stages forked from one process that has imported PyTorch and transformers already.
+
+Importing them takes several seconds, more than a small model's round computes for. The Snakefile starts `serve`
+once; `run` hands it a stage's command line, terminal and environment, and passes on the exit status. Without a
+server `run` starts an ordinary process instead. A stage dies with its `run`, the server with its Snakemake.
+"""
+
+import array
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+LIMIT = 1 << 20
+
+
+class Preloaded:
+    """The server's life, seen from the Snakefile; `socket` is "" when preloading is off."""
+
+    def __init__(self, python: str, enabled: bool):
+        self.python = python
+        self.socket = str(Path(tempfile.gettempdir()) / f"dam-preload-{os.getpid()}") if enabled else ""
+        self.server: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server; it ends with this process, because then its standard input closes."""
+        if self.socket:
+            command = [self.python, "-m", "pipeline.preload", "serve", self.socket]
+            self.server = subprocess.Popen(command, stdin=subprocess.PIPE)
+
+    def stop(self) -> None:
+        if self.server and self.server.stdin:
+            self.server.stdin.close()
+            self.server.wait()
+
+
+def serve(path: str) -> None:
+    """Accept stages until standard input closes. Listens before it imports, so early callers wait for the import."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+    try:
+        import_everything()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        while sys.stdin not in (ready := select.select([listener, sys.stdin], [], [])[0]):
+            connection = listener.accept()[0]
+            if os.fork() == 0:
+                listener.close()
+                _become_stage(connection)
+            connection.close()
+            del ready
+    finally:
+        Path(path).unlink(missing_ok=True)
+
+
+def import_everything() -> None:
+    """What every stage with a model needs. Nothing is computed here: forking is safe as long as no thread runs."""
+    gc.disable()
+    for module in ("pyarrow.parquet", "pipeline.models.llada", "pipeline.training"):
+        importlib.import_module(module)
+
+    gc.enable()
+    gc.freeze()
+
+
+def _become_stage(connection: socket.socket) -> None:
+    """In the forked process: take over the caller's terminal, directory and environment, run the module, exit."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    message, streams, _, _ = socket.recv_fds(connection, LIMIT, 3)
+    request = json.loads(message)
+    for target, stream in enumerate(streams):
+        os.dup2(stream, target)
+    os.chdir(request["directory"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = request["command"]
+    threading.Thread(target=_die_with_caller, args=(connection,), daemon=True).start()
+    status = 0
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    connection.sendall(array.array("B", [status & 255]).tobytes())
+    os._exit(status)
+
+
+def _die_with_caller(connection: socket.socket) -> None:
+    while connection.recv(1):
+        pass
+    os._exit(1)
+
+
+def run(path: str, command: list[str]) -> None:
+    """Run `python -m COMMAND` in a fork of the server at `path`, or in a process of its own if there is none."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(path)
+    except OSError:
+        os.execv(sys.executable, [sys.executable, "-m", *command])
+    request = {"command": command, "directory": str(Path.cwd()), "environment": dict(os.environ)}
+    socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
+    status = connection.recv(1)
+    sys.exit(status[0] if status else "error: the stage was killed")
+
+
+if __name__ == "__main__":
+    verb, where, *rest = sys.argv[1:]
+    serve(where) if verb == "serve" else run(where, rest)

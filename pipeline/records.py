@@ -1,0 +1,106 @@
+"""Rows that cross stages, as Parquet: the only reader and writer of it.
+
+A trajectory is stored as token ids, never as anything vocabulary-sized. Every file carries the schema's
+name and version and the provenance of its rows (git revision, settings) in its metadata.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import PipelineError
+from pipeline.files import replacing
+
+VERSION = 1
+ROW_GROUP = 4096
+TOKENS = pa.list_(pa.int32())
+
+ITEMS = pa.schema(
+    [("item_id", pa.int64()), ("prompt", pa.string()), ("reference", pa.string()), ("group", pa.string())],
+    metadata={"schema": f"items/{VERSION}"},
+)
+ROLLOUTS = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("prompt_id", pa.int64()),
+        ("state_id", pa.int64()),  # completions with the same (round, state_id) are one group
+        ("sample_id", pa.int32()),
+        ("prompt_tokens", TOKENS),
+        ("start", TOKENS),  # the state x that the completion starts from
+        ("tokens", TOKENS),  # x_1
+        ("unmask_step", TOKENS),  # -1 where `start` shows the position
+        ("log_prob", pa.list_(pa.float32())),  # log p^u of each token when it was revealed
+        ("reward", pa.float64()),
+    ],
+    metadata={"schema": f"rollouts/{VERSION}"},
+)
+TARGETS = pa.schema(
+    [
+        *ROLLOUTS,
+        ("log_ratio", pa.float64()),  # Σ log p^base - log p^u along the path
+        ("tilt_before", pa.float64()),  # the 1/α that the sampling policy was aimed at; 0 for a direct tilt
+        ("tilt_after", pa.float64()),  # the 1/α that these targets aim at
+        ("log_weight", pa.float64()),  # ℓ = log_ratio + reward · (tilt_after - tilt_before)
+        ("weight", pa.float64()),  # W, mean 1 in each group
+    ],
+    metadata={"schema": f"targets/{VERSION}"},
+)
+
+
+def write(path: Path, columns: Mapping[str, Any], schema: pa.Schema, provenance: Mapping[str, str]) -> None:
+    """Columns (lists or arrays) to a file whose row groups stream."""
+    table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    table = table.replace_schema_metadata({**schema.metadata, "provenance": json.dumps(dict(provenance))})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="zstd")
+
+
+def read(paths: Sequence[Path], schema: pa.Schema) -> pa.Table:
+    """The rows of all files, in the order given.
+
+    Raises:
+        PipelineError: for a file that is missing, truncated, empty, of another schema, or that holds a reward
+            which is not a finite number; it names the file and the row.
+    """
+    return pa.concat_tables([_read_one(Path(path), schema) for path in paths])
+
+
+def matrix(table: pa.Table, name: str) -> np.ndarray:
+    """A list column as [rows, length].
+
+    Raises:
+        PipelineError: if the lists differ in length.
+    """
+    column = table.column(name).combine_chunks()
+    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(lengths) > 1:
+        raise PipelineError(f"column '{name}' holds lists of different lengths: {sorted(lengths)}")
+    return column.flatten().to_numpy().reshape(len(column), -1).copy()
+
+
+def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is missing") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise PipelineError(f"{path} is not a complete Parquet file ({reason}): delete it and run again") from error
+    if not table.schema.equals(schema):
+        found = (table.schema.metadata or {}).get(b"schema", b"unknown").decode()
+        wanted = schema.metadata[b"schema"].decode()
+        raise PipelineError(f"{path} has the schema '{found}', not '{wanted}': delete it and run again")
+    if len(table) == 0:
+        raise PipelineError(f"{path} has no rows")
+    if "reward" in schema.names:
+        finite = np.isfinite(table.column("reward").to_numpy())
+        if not finite.all():
+            row = int(np.flatnonzero(~finite)[0])
+            raise PipelineError(f"{path}, row {row}: reward {table.column('reward')[row]} is not a finite number")
+    return table

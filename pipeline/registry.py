@@ -1,0 +1,43 @@
+"""Plug-ins by name: `task: sudoku` is `pipeline/tasks/sudoku.py`, `task: mine.task` any importable module."""
+
+import difflib
+import importlib
+from types import ModuleType
+from typing import Any
+
+from pipeline import algorithms, models, tasks
+from pipeline.errors import PipelineError
+
+KINDS = {"task": tasks, "model": models, "algorithm": algorithms}
+
+
+def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """The end of an error message: the closest known word, and all of them."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}known: {', '.join(sorted(known))}"
+
+
+def check(kind: str, name: str) -> None:
+    """Raise `PipelineError` unless `name` is one of the kind's NAMES or looks like an import path; imports nothing."""
+    if name not in KINDS[kind].NAMES and "." not in name:
+        raise PipelineError(
+            f"unknown {kind} '{name}': {nearest(name, KINDS[kind].NAMES)}, or the import path of your own module"
+        )
+
+
+def load(kind: str, name: str) -> Any:
+    """The PLUGIN of `pipeline/<kind>s/<name>.py`, or of the module at an import path."""
+    check(kind, name)
+    path = name if "." in name else f"{KINDS[kind].__name__}.{name}"
+    try:
+        return attribute(importlib.import_module(path), "PLUGIN")
+    except ImportError as error:
+        raise PipelineError(f"cannot import {kind} '{name}': {error}") from error
+
+
+def attribute(module: ModuleType, name: str) -> Any:
+    """The module's attribute, or an error that names both."""
+    if not hasattr(module, name):
+        raise PipelineError(f"module '{module.__name__}' ({module.__file__}) does not define {name}")
+    return getattr(module, name)

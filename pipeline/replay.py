@@ -1,0 +1,104 @@
+"""The replay buffer: rows with weights → batches of (state, completions, weights), the same for any number of ranks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pipeline.ctmc.masking import remask, stratified_counts
+from pipeline.records import matrix
+from pipeline.seeding import Stream, torch_generator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n states x with their completions; K = 1 for the root branch."""
+
+    prompt: Int[Tensor, "n P"]
+    state: Int[Tensor, "n L"]
+    tokens: Int[Tensor, "n K L"]
+    weight: Float[Tensor, "n K"]
+    jump: Bool[Tensor, "n K L"]
+
+    def rows(self, rows: slice) -> "Batch":
+        return Batch(**{name: value[rows] for name, value in vars(self).items()})
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Groups of completions and how training draws from them.
+
+    `branch: root`: a completion X_1^(k) is drawn with probability ∝ W_k, and re-masked at a fresh level each
+    time: x ~ p*_t, target X_1. `branch: reciprocal`: the state is the one that the K completions started from.
+
+    `jumps: all` reads every masked position of x; `jumps: first` the positions a completion reveals first
+    (after re-masking, one masked position at random: the order is exchangeable).
+    """
+
+    prompt: Int[Tensor, "g P"]
+    start: Int[Tensor, "g L"]
+    tokens: Int[Tensor, "g K L"]
+    unmask_step: Int[Tensor, "g K L"]
+    weight: Float[Tensor, "g K"]
+    mask_id: int
+    branch: str = "root"
+    jumps: str = "all"
+
+    @classmethod
+    def of_texts(cls, prompt: Int[Tensor, "g P"], answer: Int[Tensor, "g L"], mask_id: int) -> "Replay":
+        """A corpus: one completion each, all of weight 1."""
+        tokens = answer[:, None]
+        everything = torch.full_like(answer, mask_id)
+        return cls(prompt, everything, tokens, torch.zeros_like(tokens), torch.ones(len(answer), 1), mask_id)
+
+    @classmethod
+    def of_targets(cls, table: pa.Table, completions: int, mask_id: int, branch: str, jumps: str) -> "Replay":
+        """Rows of `records.TARGETS`, the K completions of a group one after the other."""
+
+        def groups(name: str) -> Tensor:
+            column = torch.from_numpy(matrix(table, name)).long()
+            return column.view(-1, completions, column.shape[1])
+
+        weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(-1, completions)
+        prompt, start = groups("prompt_tokens")[:, 0], groups("start")[:, 0]
+        return cls(prompt, start, groups("tokens"), groups("unmask_step"), weight, mask_id, branch, jumps)
+
+    def batches(self, updates: int, batch_size: int, seed: int, stream: Stream, round_: int) -> Iterator[Batch]:
+        """`updates` batches. Batch number s is a function of (seed, stream, round, s) and the rows alone."""
+        order = torch_generator(seed, stream, round_)
+        weight = self.weight.flatten() if self.branch == "root" else torch.ones(len(self.weight))
+        drawn = systematic(weight, updates * batch_size, order).split(batch_size)
+        for step, index in enumerate(drawn):
+            generator = torch_generator(seed, stream, round_, step)
+            yield self._remasked(index, generator) if self.branch == "root" else self._projected(index)
+
+    def _remasked(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
+        group, sample = index // self.tokens.shape[1], index % self.tokens.shape[1]
+        tokens = self.tokens[group, sample]
+        free = self.start[group] == self.mask_id
+        noise = torch.rand(tokens.shape, generator=generator)
+        masked = remask(stratified_counts(len(tokens), tokens.shape[1], generator), noise) & free
+        first = noise.masked_fill(~masked, 2.0)
+        jump = masked if self.jumps == "all" else masked & (first == first.amin(dim=1, keepdim=True))
+        state = torch.where(masked, self.mask_id, tokens)
+        return Batch(self.prompt[group], state, tokens[:, None], torch.ones(len(index), 1), jump[:, None])
+
+    def _projected(self, group: Int[Tensor, " n"]) -> Batch:
+        tokens, state = self.tokens[group], self.start[group]
+        masked = (state == self.mask_id)[:, None].expand_as(tokens)
+        jump = masked if self.jumps == "all" else self.unmask_step[group] == 0
+        return Batch(self.prompt[group], state, tokens, self.weight[group].float(), jump)
+
+
+def systematic(weight: Float[Tensor, " m"], draws: int, generator: torch.Generator) -> Int[Tensor, " draws"]:
+    """Row indices in random order, row j ⌊c⌋ or ⌈c⌉ times with mean c = draws · w_j / Σ w (systematic resampling)."""
+    cumulative = weight.double().cumsum(0)
+    points = (torch.arange(draws) + torch.rand(1, generator=generator, dtype=torch.float64)) / draws
+    index = torch.searchsorted(cumulative, points * cumulative[-1], right=True).clamp(max=len(weight) - 1)
+    return index[torch.randperm(draws, generator=generator)]

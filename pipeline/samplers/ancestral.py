@@ -1,0 +1,123 @@
+"""Rollouts whose law is known: positions are chosen before their tokens are drawn.
+
+At step s the set S_s of k masked positions is chosen (uniformly at random, or where the policy is most
+confident), then each token is drawn from p(v | x_s, i) independently:
+
+    log p^u(path) = Σ_s Σ_{i∈S_s} log p^u(x_i | x_s, i).
+
+The order's own probability cancels in every importance ratio, so it is not recorded.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from pipeline.ctmc.masking import REVEALED, state_before
+from pipeline.samplers.posterior import most_confident, read
+
+ORDERS = ("random", "confidence")
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """n trajectories; a position shown from the start has step `REVEALED` and log-probability 0."""
+
+    tokens: Int[Tensor, "n L"]
+    unmask_step: Int[Tensor, "n L"]
+    log_prob: Float[Tensor, "n L"]
+
+
+@torch.no_grad()
+def rollout(
+    model: nn.Module,
+    prompt: Int[Tensor, "n P"],
+    start: Int[Tensor, "n L"],
+    *,
+    mask_id: int,
+    order_noise: Float[Tensor, "n L"],
+    token_noise: Float[Tensor, "n L"],
+    order: str = "random",
+    tokens_per_step: int = 1,
+    temperature: float = 1.0,
+) -> Trajectories:
+    """X_1 ~ p^u(· | x) from each starting state x, with the exact log-probability of every revealed token.
+
+    Args:
+        order_noise, token_noise: independent uniforms in [0, 1), float64. A trajectory is a function of its
+            own row of noise, so its tokens do not depend on the batch it is computed in.
+        order: "random" (uniform over orders) or "confidence" (largest max_v p(v | x, i) first, decided
+            before the tokens are drawn). With "random" the head runs on the revealed positions only.
+    """
+    state, masked = start.clone(), start == mask_id
+    steps = math.ceil(int(masked.sum(dim=1).max()) / tokens_per_step)
+    log_prob = torch.zeros(start.shape, dtype=torch.float32, device=start.device)
+    rank = torch.where(masked, order_noise, math.inf).argsort(dim=1).argsort(dim=1)
+    unmask_step = torch.where(masked, rank // tokens_per_step, REVEALED)
+    for step in range(steps):
+        if order == "random":
+            reveal = unmask_step == step
+            rows = reveal.any(dim=1)
+            posterior = read(model, prompt[rows], state[rows], reveal[rows], temperature)
+        else:
+            masked = state == mask_id
+            posterior = read(model, prompt, state, masked, temperature)
+            reveal = most_confident(posterior, masked, tokens_per_step)
+            posterior = posterior[reveal[masked]]
+            unmask_step[reveal] = step
+        drawn = inverse_cdf(posterior, token_noise[reveal])
+        state[reveal] = drawn
+        log_prob[reveal] = posterior.gather(1, drawn[:, None])[:, 0]
+    return Trajectories(state, unmask_step, log_prob)
+
+
+def inverse_cdf(log_prob: Float[Tensor, "s V"], uniform: Float[Tensor, " s"]) -> Int[Tensor, " s"]:
+    """v = min{v : F(v) > u}: one uniform per token where Gumbel noise would need V of them.
+
+    The cumulative sum runs in float64: in lower precision the tail of a large vocabulary would vanish.
+    """
+    cdf = log_prob.double().exp().cumsum(dim=1)
+    threshold = uniform.double()[:, None] * cdf[:, -1:]
+    drawn = torch.searchsorted(cdf, threshold, right=True)[:, 0]
+    # u·F(V) may round up to F(V): fall back on the last token that has mass, never on [MASK].
+    last = (cdf < cdf[:, -1:]).sum(dim=1)
+    return torch.minimum(drawn, last)
+
+
+@torch.no_grad()
+def path_log_prob(
+    model: nn.Module,
+    prompt: Int[Tensor, "n P"],
+    trajectories: Trajectories,
+    *,
+    mask_id: int,
+    temperature: float = 1.0,
+    states_per_batch: int = 1024,
+) -> Float[Tensor, "n L"]:
+    """log p(x_i | x_s, i) for i ∈ S_s under `model`, by teacher forcing along stored trajectories.
+
+    All intermediate states are known, so they are evaluated side by side, as many at a time as
+    `states_per_batch` allows.
+    """
+    log_prob = torch.zeros(trajectories.tokens.shape, dtype=torch.float32, device=prompt.device)
+    for rows, states, select in _path_states(prompt, trajectories, mask_id, states_per_batch):
+        posterior = read(model, prompt[rows], states, select, temperature)
+        row, position = select.nonzero(as_tuple=True)
+        token = trajectories.tokens[rows[row], position]
+        log_prob[rows[row], position] = posterior.gather(1, token[:, None])[:, 0]
+    return log_prob
+
+
+def _path_states(
+    prompt: Tensor, trajectories: Trajectories, mask_id: int, states_per_batch: int
+) -> Iterator[tuple[Int[Tensor, " b"], Int[Tensor, "b L"], Bool[Tensor, "b L"]]]:
+    """Batches of (trajectory, x_s, S_s) over all pairs (trajectory, step) at which something was revealed."""
+    steps = torch.arange(int(trajectories.unmask_step.max()) + 1, device=prompt.device)
+    reveals = (trajectories.unmask_step[:, None, :] == steps[None, :, None]).any(dim=2)
+    for pairs in reveals.nonzero().split(states_per_batch):
+        rows, step = pairs[:, 0], pairs[:, 1:]
+        unmask_step = trajectories.unmask_step[rows]
+        yield rows, state_before(trajectories.tokens[rows], unmask_step, step, mask_id), unmask_step == step

@@ -1,0 +1,47 @@
+"""p(v | x, i), read from a model at selected positions: shared by sampling, teacher forcing and training."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+def read(
+    model: nn.Module,
+    prompt: Int[Tensor, "n P"],
+    answer: Int[Tensor, "n L"],
+    select: Bool[Tensor, "n L"],
+    temperature: float = 1.0,
+) -> Float[Tensor, "s V"]:
+    """log p(v | x, i) ∝ logit_v(x, i) / T at the s selected answer positions, in row-major order, in fp32.
+
+    The head runs on these positions alone; a [*, V] tensor for the others never exists.
+    """
+    states = torch.cat([prompt, answer], dim=1)
+    select = torch.cat([torch.zeros_like(prompt, dtype=torch.bool), select], dim=1)
+    return (model(input_ids=states, select=select).logits / temperature).log_softmax(dim=-1)
+
+
+def most_confident(log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], k: int) -> Bool[Tensor, "n L"]:
+    """The k masked positions of each row with the largest max_v p(v | x, i); all of them where fewer are masked.
+
+    Args:
+        log_prob: `read` at the masked positions.
+    """
+    confidence = torch.full(masked.shape, -math.inf, device=masked.device)
+    confidence[masked] = log_prob.amax(dim=1)
+    rank = confidence.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return masked & (rank < k)
+
+
+def completion_log_prob(
+    model: nn.Module, prompt: Int[Tensor, "n P"], state: Int[Tensor, "n L"], tokens: Int[Tensor, "n K L"], mask_id: int
+) -> Float[Tensor, "n K L"]:
+    """log p(X^(k)_i | x, i) at the masked positions of x, 0 elsewhere: one forward serves all K completions."""
+    masked = state == mask_id
+    log_prob = read(model, prompt, state, masked)
+    wanted = tokens.transpose(1, 2)[masked]
+    result = torch.zeros(*state.shape, tokens.shape[1], dtype=log_prob.dtype, device=log_prob.device)
+    result[masked] = log_prob.gather(1, wanted)
+    return result.transpose(1, 2)

@@ -1,0 +1,60 @@
+"""One file per rule of the Snakefile: `python -m pipeline.stages.train --help`.
+
+Every path is an argument; the settings are the JSON of the sections that the stage reads. A stage writes its
+outputs under temporary names, renames them, and last writes when it started, computed and finished.
+"""
+
+import argparse
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+
+from pipeline.config import parse_sections
+from pipeline.errors import PipelineError
+from pipeline.files import write_json
+
+
+def main(run: Callable[[argparse.Namespace], None], description: str | None, arguments: Mapping[str, str]) -> None:
+    """Parse the command line, run the stage, and turn what the user can mend into one line.
+
+    Args:
+        arguments: name -> help. A name ending in "*" takes any number of paths, "?" an optional path, "#" an
+            integer; every other name takes one path.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--settings", required=True, type=parse_sections, help="sections of the run, as JSON")
+    parser.add_argument("--timing", required=True, type=Path, help="JSON to write: when the stage started and finished")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: as many as cores)")
+    for name, text in arguments.items():
+        option, kind = "--" + name.rstrip("*?#"), name[-1]
+        if kind == "*":
+            parser.add_argument(option, type=Path, nargs="*", default=[], help=text)
+        else:
+            parser.add_argument(option, type=int if kind == "#" else Path, required=kind != "?", help=text)
+    try:
+        args = parser.parse_args()
+        if args.threads and "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(args.threads)
+        ready = time.time()
+        run(args)
+        if os.environ.get("RANK", "0") == "0":
+            write_json(args.timing, _timing(ready))
+    except PipelineError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'writing the output'}: {error.strerror or error}")
+
+
+def _timing(ready: float) -> dict[str, float]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "started": psutil.Process().create_time(),
+        "ready": ready,
+        "finished": time.time(),
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+    }

@@ -1,0 +1,71 @@
+"""Rule `base`: pre-train the base model with the masked-diffusion objective, or import a saved one."""
+
+from argparse import Namespace
+from functools import partial
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from pipeline import records
+from pipeline.algorithms.dam import loss
+from pipeline.files import digest, write_json
+from pipeline.policies import load_policy, save_policy
+from pipeline.provenance import plain_json
+from pipeline.registry import load
+from pipeline.replay import Replay
+from pipeline.seeding import Stream, generator
+from pipeline.stages import main
+from pipeline.text import character_tokenizer, encode, mask_id
+from pipeline.training import Progress, adamw, fit, is_main_process
+
+
+def run(args: Namespace) -> None:
+    settings = args.settings
+    losses: list[float] = []
+    if settings.base.path:
+        model, tokenizer, _ = load_policy(settings.base.path, settings)
+    else:
+        tokenizer = character_tokenizer(load("task", settings.task["name"]).alphabet)
+        model, losses = pretrain(args, tokenizer)
+    if is_main_process():
+        save_policy(args.out, model, tokenizer, settings)
+        write_json(args.summary, {"losses": losses, "parameters": sum(p.numel() for p in model.parameters())})
+        args.progress.unlink(missing_ok=True)
+
+
+def pretrain(args: Namespace, tokenizer: Tokenizer) -> tuple[nn.Module, list[float]]:
+    settings, mask = args.settings, mask_id(tokenizer)
+    items = records.read([args.items], records.ITEMS)
+    replay = Replay.of_texts(
+        encode(tokenizer, items["prompt"].to_pylist()), encode(tokenizer, items["reference"].to_pylist()), mask
+    )
+    torch.manual_seed(int(generator(settings.seed, Stream.INITIALIZATION).integers(2**63)))
+    model = load("model", settings.model.name).create(settings.model, tokenizer.get_vocab_size(), mask)
+    optimizer = adamw(model, settings.base)
+    base = settings.base
+    losses = fit(
+        model,
+        optimizer,
+        replay.batches(base.updates, base.batch_size, settings.seed, Stream.BASE, 0),
+        partial(loss, mask_id=mask),
+        lambda number: base.lr * min(1.0, (number + 1) / max(1, base.warmup)) * (1 - number / base.updates),
+        base,
+        Progress(args.progress, digest(plain_json(settings), args.items)),
+        updates=base.updates,
+        title="base",
+    )
+    return model, losses
+
+
+if __name__ == "__main__":
+    main(
+        run,
+        __doc__,
+        {
+            "items": "base.parquet of rule prepare",
+            "out": "policy directory to write",
+            "summary": "JSON to write: the loss of every update",
+            "progress": "where a killed stage left off",
+        },
+    )

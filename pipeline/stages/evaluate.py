@@ -1,0 +1,68 @@
+"""Rule `evaluate`: a round's policy on held-out prompts, by greedy decoding and by ancestral sampling."""
+
+from argparse import Namespace
+
+import torch
+from tqdm import tqdm
+
+from pipeline import records
+from pipeline.evaluation import by_group, summarize
+from pipeline.files import write_json
+from pipeline.policies import load_policy
+from pipeline.registry import load
+from pipeline.samplers import low_confidence
+from pipeline.samplers.ancestral import rollout
+from pipeline.scoring import score
+from pipeline.seeding import Stream, uniforms
+from pipeline.stages import main
+from pipeline.tasks.base import Item
+from pipeline.text import decode, encode
+
+SAMPLES = 6
+
+
+def run(args: Namespace) -> None:
+    settings, evaluate = args.settings, args.settings.evaluate
+    task = load("task", settings.task["name"])
+    policy, tokenizer, mask_id = load_policy(args.policy, settings)
+
+    def greedy(prompt: torch.Tensor, ids: list[int]) -> torch.Tensor:
+        steps = evaluate.tokens_per_step
+        return low_confidence.decode(policy, prompt, task.answer_length, mask_id=mask_id, tokens_per_step=steps)
+
+    def ancestral(prompt: torch.Tensor, ids: list[int]) -> torch.Tensor:
+        keys = [(index, 0, 0) for index in ids]
+        order, token = uniforms(settings.seed, Stream.EVALUATION, 0, keys, 2 * task.answer_length).chunk(2, dim=1)
+        empty = torch.full((len(prompt), task.answer_length), mask_id)
+        return rollout(policy, prompt, empty, mask_id=mask_id, order_noise=order, token_noise=token).tokens
+
+    result: dict[str, dict[str, object]] = {}
+    for path in args.items:
+        for name, sampler in {"greedy": greedy, "ancestral": ancestral}.items():
+            table = records.read([path], records.ITEMS)
+            items = [Item(**record) for record in table.drop_columns("item_id").to_pylist()]
+            prompts, answers = encode(tokenizer, [item.prompt for item in items]), []
+            title = f"round {args.round} evaluate {path.stem} {name}"
+            for ids in tqdm(torch.arange(len(items)).split(evaluate.batch_size), desc=title, unit="batch"):
+                answers += decode(tokenizer, sampler(prompts[ids], ids.tolist()))
+            metrics = score(task, items, answers, evaluate.reward_timeout)
+            groups = by_group(metrics, [item.group for item in items])
+            pictures = [
+                {"puzzle": task.render(item, item.prompt), "answer": task.render(item, answer), **metric}
+                for item, answer, metric in list(zip(items, answers, metrics, strict=True))[:SAMPLES]
+            ]
+            result.setdefault(path.stem, {})[name] = {**summarize(metrics), "groups": groups, "samples": pictures}
+    write_json(args.out, {"round": args.round, "splits": result})
+
+
+if __name__ == "__main__":
+    main(
+        run,
+        __doc__,
+        {
+            "items*": "splits of rule prepare to evaluate on; the first gives the headline numbers",
+            "policy": "policy directory",
+            "round#": "number of the round, 0 for the base",
+            "out": "JSON to write",
+        },
+    )

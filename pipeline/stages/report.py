@@ -1,0 +1,64 @@
+"""Rule `report`: metrics.json for machines and one self-contained report.html for people."""
+
+import json
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from pipeline import figures
+from pipeline.files import replacing, write_json
+from pipeline.metrics import gather
+from pipeline.provenance import plain_json
+from pipeline.registry import load
+from pipeline.stages import main
+
+
+def run(args: Namespace) -> None:
+    settings = args.settings
+    metrics = gather(args.run, settings)
+    accuracies = [name for name in metrics["base"] if f"{name}_se" in metrics["base"] and name != "reward"]
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        Path(__file__).with_suffix(".html.j2").read_text()
+    )
+    first, last = (metrics["evaluations"][k]["test"]["greedy"]["samples"] for k in (0, settings.rounds))
+    safe = {name: _markup(getattr(figures, name)) for name in ("learning_curve", "diagnostics", "losses", "timings")}
+    html = template.render(
+        metrics=metrics,
+        settings=settings,
+        paper=load("algorithm", settings.algorithm.name).paper,
+        accuracies=accuracies,
+        percent=percent,
+        figures=safe,
+        samples=list(zip(first, last, strict=True)),
+        configuration=json.dumps(json.loads(plain_json(settings)), indent=2),
+    )
+    with replacing(args.out) as temporary:
+        temporary.write_text(html)
+    write_json(args.metrics, metrics)
+    for name in accuracies:
+        print(
+            f"{name.replace('_', ' ')}: base {percent(metrics['base'], name)}, final {percent(metrics['final'], name)}"
+        )
+    print(f"not computing (process starts, scheduling): {metrics['time']['waiting_share']:.1%} of the wall time")
+    print(f"report: {args.out}")
+
+
+def percent(row: dict[str, float], name: str) -> str:
+    """mean ± standard error, in percent"""
+    return f"{100 * row[name]:.1f} ± {100 * row[name + '_se']:.1f} %"
+
+
+def _markup(draw: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any]], Markup]:
+    return lambda metrics: Markup(draw(metrics))
+
+
+if __name__ == "__main__":
+    main(
+        run,
+        __doc__,
+        {"run": "directory of the run", "out": "HTML to write", "metrics": "JSON to write"},
+    )

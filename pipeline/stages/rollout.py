@@ -1,0 +1,53 @@
+"""Rule `rollout`: one shard of a round's trajectories, sampled from the policy and rewarded."""
+
+from argparse import Namespace
+
+from tqdm import tqdm
+
+from pipeline import records
+from pipeline.policies import load_policy
+from pipeline.provenance import provenance
+from pipeline.registry import load
+from pipeline.samplers.rounds import prompts_of_round, sample_states
+from pipeline.scoring import score
+from pipeline.stages import main
+from pipeline.tasks.base import Item
+from pipeline.text import decode, encode
+
+
+def run(args: Namespace) -> None:
+    settings, rollout = args.settings, args.settings.rollout
+    task = load("task", settings.task["name"])
+    policy, tokenizer, mask_id = load_policy(args.policy, settings)
+    items = records.read([args.items], records.ITEMS)
+    chosen = prompts_of_round(len(items), rollout.prompts, args.round, settings.seed)
+    prompts = encode(tokenizer, items["prompt"].take(chosen).to_pylist())
+    # Whole batches go to a shard, so a batch is composed alike, and computed alike, for any number of shards.
+    states_per_batch = max(1, rollout.batch_size // rollout.completions)
+    batches = list(range(0, len(chosen), states_per_batch))[args.shard :: rollout.shards]
+    columns: dict[str, list] = {name: [] for name in records.ROLLOUTS.names}
+    for first in tqdm(batches, desc=f"round {args.round} rollout", unit="batch", disable=args.shard > 0):
+        states = range(first, min(first + states_per_batch, len(chosen)))
+        rows = sample_states(policy, prompts, chosen, states, task.answer_length, mask_id, settings, args.round)
+        answers = decode(tokenizer, rows["tokens"])
+        rows = {name: values.tolist() for name, values in rows.items()}
+        scored = [Item(**record) for record in items.take(rows["prompt_id"]).drop_columns("item_id").to_pylist()]
+        metrics = score(task, scored, answers, rollout.reward_timeout, rows["prompt_id"])
+        rows["reward"] = [float(metric["reward"]) for metric in metrics]
+        for name, column in columns.items():
+            column.extend(rows[name])
+    records.write(args.out, columns, records.ROLLOUTS, provenance(settings))
+
+
+if __name__ == "__main__":
+    main(
+        run,
+        __doc__,
+        {
+            "items": "train.parquet of rule prepare",
+            "policy": "policy directory of the round before",
+            "round#": "number of the round, from 1",
+            "shard#": "number of the shard, from 0",
+            "out": "Parquet to write",
+        },
+    )

@@ -1,0 +1,69 @@
+"""Rule `train`: one round of matching, from the policy and the optimiser state of the round before."""
+
+from argparse import Namespace
+from functools import partial
+
+from safetensors.torch import load_file, save_file
+
+from pipeline import records
+from pipeline.files import digest, replacing, write_json
+from pipeline.policies import load_policy, save_policy
+from pipeline.provenance import plain_json
+from pipeline.registry import load
+from pipeline.replay import Replay
+from pipeline.seeding import Stream
+from pipeline.stages import main
+from pipeline.training import Progress, adamw, fit, is_main_process, moments, set_moments
+
+
+def run(args: Namespace) -> None:
+    settings, train = args.settings, args.settings.train
+    policy, tokenizer, mask_id = load_policy(args.policy, settings)
+    optimizer = adamw(policy, train)
+    warmup = train.warmup
+    if args.moments:
+        set_moments(policy, optimizer, load_file(args.moments))
+        warmup = 0
+    replay = Replay.of_targets(
+        records.read([args.targets], records.TARGETS),
+        settings.rollout.completions,
+        mask_id,
+        settings.rollout.branch,
+        settings.algorithm.jumps,
+    )
+    lr = train.lr * train.lr_decay ** (args.round - 1)
+    inputs = [args.targets, args.policy / "model.safetensors", *([args.moments] if args.moments else [])]
+    losses = fit(
+        policy,
+        optimizer,
+        replay.batches(train.updates, train.batch_size, settings.seed, Stream.REPLAY, args.round),
+        partial(load("algorithm", settings.algorithm.name).loss, mask_id=mask_id),
+        lambda number: lr * min(1.0, (number + 1) / max(1, warmup)),
+        train,
+        Progress(args.progress, digest(plain_json(settings), *inputs)),
+        updates=train.updates,
+        title=f"round {args.round} train",
+    )
+    if is_main_process():
+        save_policy(args.out, policy, tokenizer, settings)
+        with replacing(args.moments_out) as temporary:
+            save_file(moments(policy, optimizer), temporary)
+        write_json(args.summary, {"losses": losses})
+        args.progress.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main(
+        run,
+        __doc__,
+        {
+            "targets": "Parquet of rule adjoint",
+            "policy": "policy directory of the round before",
+            "moments?": "optimiser state of the round before; none in round 1",
+            "round#": "number of the round, from 1",
+            "out": "policy directory to write",
+            "moments-out": "safetensors to write: the optimiser state",
+            "summary": "JSON to write: the loss of every update",
+            "progress": "where a killed stage left off",
+        },
+    )

@@ -1,0 +1,47 @@
+"""What a task is: items, and one scorer that serves both the reward and the evaluation."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+SPLITS = ("base", "train", "test", "hard")
+"""What the base model learns from; prompts of the rollouts; held-out prompts of the headline; a harder set."""
+
+
+class Settings(BaseModel):
+    """Base class of a task's section in params.yaml: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One prompt. `group` labels a row of the evaluation's breakdown, e.g. "8 blanks"."""
+
+    prompt: str
+    reference: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task is composed of functions; it is torch-free, so that it can be checked before anything runs.
+
+    Attributes:
+        settings: the schema of its section in params.yaml.
+        alphabet: every character of prompts and answers, for embedded models (one token each).
+        answer_length: L, the number of answer tokens.
+        items: (settings, seed) -> the items of each split in `SPLITS`; "hard" may be empty.
+        score: (item, answer) -> metrics. Must hold "reward", a finite number; larger is better. It sees the
+            decoded answer only and may do anything: nothing differentiates it.
+        render: (item, answer) -> a picture in plain text for the report.
+    """
+
+    settings: type[BaseModel]
+    alphabet: str
+    answer_length: int
+    items: Callable[[Any, int], Mapping[str, Sequence[Item]]]
+    score: Callable[[Item, str], Mapping[str, float]]
+    render: Callable[[Item, str], str]

@@ -1,0 +1,61 @@
+"""Tokens of text: the character-level tokenizer of embedded models, and padding-free batches of token rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+
+from pipeline.errors import PipelineError
+
+MASK_TOKEN = "[MASK]"
+
+
+def character_tokenizer(alphabet: str) -> Tokenizer:
+    """One token per character of `alphabet`, then [MASK]."""
+    vocabulary = {token: index for index, token in enumerate([*alphabet, MASK_TOKEN])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=MASK_TOKEN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([MASK_TOKEN])
+    return tokenizer
+
+
+def mask_id(tokenizer: Tokenizer) -> int:
+    """The id of [MASK]."""
+    index = tokenizer.token_to_id(MASK_TOKEN)
+    if index is None:
+        raise PipelineError(f"the tokenizer has no {MASK_TOKEN}")
+    return int(index)
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
+    """Token ids of equally long texts.
+
+    Raises:
+        PipelineError: for texts of different lengths, or a character that the vocabulary lacks.
+    """
+    rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    lengths = {len(row) for row in rows}
+    if len(lengths) > 1:
+        raise PipelineError(f"texts of one batch must have the same number of tokens, found {sorted(lengths)}")
+    mask = mask_id(tokenizer)
+    for text, row in zip(texts, rows, strict=True):
+        if mask in row:
+            raise PipelineError(f"text '{text}' has a character outside the model's vocabulary")
+    return torch.tensor(rows)
+
+
+def decode(tokenizer: Tokenizer, tokens: Int[Tensor, "n L"]) -> list[str]:
+    """Texts of token rows."""
+    return tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=False)
+
+
+def load_tokenizer(policy: Path) -> Tokenizer:
+    """The tokenizer saved beside a model."""
+    path = policy / "tokenizer.json"
+    if not path.is_file():
+        raise PipelineError(f"{path} is missing: '{policy}' is not a model directory of this project")
+    return Tokenizer.from_file(str(path))

@@ -1,0 +1,122 @@
+"""File names, input functions and triggers of the Snakefile, as plain functions."""
+
+import ast
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+import pipeline
+from pipeline.config import Hardware, Run
+
+RUN = "data/runs/{run}"
+ROUND = RUN + "/round_{round}"
+
+SECTIONS = {
+    "prepare": ("seed", "task"),
+    "base": ("seed", "task", "model", "base"),
+    "rollout": ("seed", "task", "model", "rollout"),
+    "adjoint": ("seed", "model", "rollout", "algorithm"),
+    "train": ("seed", "model", "rollout", "algorithm", "train"),
+    "evaluate": ("seed", "task", "model", "evaluate"),
+    "report": tuple(Run.model_fields),
+}
+"""What each stage reads: a change elsewhere reruns nothing. Hardware is in none of them."""
+
+
+def number(round_: int) -> str:
+    """Rounds are written with three digits."""
+    return f"{round_:03d}"
+
+
+def before(round_: str) -> str:
+    return number(int(round_) - 1)
+
+
+def evaluated_rounds(run: Run) -> list[str]:
+    """The base, every `evaluate.every`-th round, and the last."""
+    return [number(k) for k in range(run.rounds + 1) if k % run.evaluate.every == 0 or k == run.rounds]
+
+
+def shards(run: Run, wildcards: Any) -> list[str]:
+    """The rollout files of a round."""
+    return [f"{ROUND}/rollouts/{shard:02d}.parquet".format(**wildcards) for shard in range(run.rollout.shards)]
+
+
+def report_inputs(run: Run, wildcards: Any) -> list[str]:
+    """All that a report shows."""
+    rounds = [number(k) for k in range(run.rounds + 1)]
+    files = [f"{ROUND}/train.json".format(round=k, **wildcards) for k in rounds]
+    files += [f"{ROUND}/adjoint.json".format(round=k, **wildcards) for k in rounds[1:]]
+    return files + [f"{ROUND}/evaluation.json".format(round=k, **wildcards) for k in evaluated_rounds(run)]
+
+
+def settings(run: Run, stage: str) -> str:
+    """The sections that a stage reads, as JSON with sorted keys: an argument of the stage and its rerun trigger.
+
+    One string: Snakemake compares the *set* of a rule's parameters, so values in separate parameters could
+    trade places unseen.
+    """
+    sections = {key: getattr(run, key) for key in SECTIONS[stage]}
+    plain = {
+        key: value.model_dump(mode="json") if isinstance(value, BaseModel) else value for key, value in sections.items()
+    }
+    return json.dumps(plain, sort_keys=True)
+
+
+@cache
+def code(stage: str, task: str = "") -> str:
+    """A digest of the modules that a stage runs: its file and all that it imports from this package.
+
+    Taken from the syntax trees without docstrings, so that comments and formatting rerun nothing.
+    """
+    root = Path(pipeline.__file__).parent
+    entry = [
+        root / "stages" / f"{stage}.py",
+        *sorted((root / "algorithms").glob("*.py") if stage in ("adjoint", "train") else []),
+    ]
+    entry += sorted((root / "models").glob("*.py")) if "model" in SECTIONS[stage] else []
+    entry += [root / "tasks" / f"{task}.py"] if (root / "tasks" / f"{task}.py").is_file() else []
+    total = hashlib.sha256()
+    for path in sorted(_closure(frozenset(entry), root)):
+        total.update(path.relative_to(root).as_posix().encode() + _meaning(path).encode())
+    return total.hexdigest()[:16]
+
+
+def _closure(paths: frozenset[Path], root: Path) -> set[Path]:
+    found: set[Path] = set()
+    queue = list(paths)
+    while queue:
+        path = queue.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pipeline":
+                module = root.parent / (node.module or "").replace(".", "/")
+                candidates = [module.with_suffix(".py"), *(module / f"{alias.name}.py" for alias in node.names)]
+                queue += [candidate for candidate in candidates if candidate.is_file()]
+    return found
+
+
+def _meaning(path: Path) -> str:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+            node.body = [
+                line for line in node.body if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+            ]
+    return ast.dump(tree)
+
+
+def launcher(python: str, hardware: Hardware, socket: str, distributed: bool) -> str:
+    """What starts a stage's module: Python, a fork of the preloaded process, or one process per rank."""
+    if distributed and hardware.processes > 1:
+        return (
+            f"{python} -m torch.distributed.run --nproc-per-node {hardware.processes} "
+            "--rdzv-backend c10d --rdzv-endpoint localhost:0 -m"
+        )
+    return f"{python} -m pipeline.preload run {socket}" if socket else f"{python} -m"
