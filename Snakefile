@@ -16,8 +16,8 @@ except PipelineError as error:
     sys.exit(f"error: {error}")
 RUNS, HARDWARE = PARAMS.runs, PARAMS.hardware
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
-LAUNCH = wf.launcher(sys.executable, HARDWARE, PRELOADED.socket, distributed=False)
-LAUNCH_RANKS = wf.launcher(sys.executable, HARDWARE, PRELOADED.socket, distributed=True)
+LAUNCH = wf.launch(sys.executable, PRELOADED.socket)
+LAUNCH_RANKS = wf.launch(sys.executable, PRELOADED.socket, ranks=HARDWARE.processes)
 RUN, ROUND = wf.RUN, wf.ROUND
 
 
@@ -92,7 +92,7 @@ rule base:
     shell:
         "{LAUNCH_RANKS} pipeline.stages.base --settings {params.settings:q}"
         " --items {input.corpus} --out {output.policy} --summary {output.summary}"
-        " --progress {params.progress} --timing {output.timing} --threads {threads}"
+        " --progress {params.progress} --timing {output.timing} --threads {HARDWARE.threads}"
 
 
 rule rollout:
@@ -160,7 +160,7 @@ rule train:
         " --targets {input.targets} --policy {input.policy} {params.moments}"
         " --round {wildcards.round} --out {output.policy}"
         " --moments-out {output.moments} --summary {output.summary}"
-        " --progress {params.progress} --timing {output.timing} --threads {threads}"
+        " --progress {params.progress} --timing {output.timing} --threads {HARDWARE.threads}"
 
 
 rule evaluate:

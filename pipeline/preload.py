@@ -106,19 +106,53 @@ def _die_with_caller(connection: socket.socket) -> None:
     os._exit(1)
 
 
-def run(path: str, command: list[str]) -> None:
-    """Run `python -m COMMAND` in a fork of the server at `path`, or in a process of its own if there is none."""
-    connection = socket.socket(socket.AF_UNIX)
+def run(path: str, ranks: int, command: list[str]) -> None:
+    """Run `python -m COMMAND` as `ranks` forks of the server at `path`, or as processes of their own without one."""
     try:
-        connection.connect(path)
+        connections = [_connect(path) for _ in range(ranks)]
     except OSError:
-        os.execv(sys.executable, [sys.executable, "-m", *command])
-    request = {"command": command, "directory": str(Path.cwd()), "environment": dict(os.environ)}
-    socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
-    status = connection.recv(1)
-    sys.exit(status[0] if status else "error: the stage was killed")
+        os.execv(sys.executable, [sys.executable, "-m", *launcher(ranks), *command])
+    port = _free_port()
+    for rank, connection in enumerate(connections):
+        environment = {**os.environ, **(_rank_variables(rank, ranks, port) if ranks > 1 else {})}
+        request = {"command": command, "directory": str(Path.cwd()), "environment": environment}
+        socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
+    # The first rank to end decides: when one fails, leaving here closes the connections, and the others with them.
+    waiting = list(connections)
+    while waiting:
+        for connection in select.select(waiting, [], [])[0]:
+            status = connection.recv(1)
+            if status != b"\0":
+                sys.exit(status[0] if status else "error: the stage was killed")
+            waiting.remove(connection)
+
+
+def launcher(ranks: int) -> list[str]:
+    """Arguments of `python -m` in front of a stage's module: one process per rank."""
+    if ranks == 1:
+        return []
+    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    return ["torch.distributed.run", "--nproc-per-node", str(ranks), *rendezvous, "-m"]
+
+
+def _connect(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    return connection
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _rank_variables(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """What torch.distributed reads from the environment."""
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+    return {name: str(value) for name, value in here.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 if __name__ == "__main__":
     verb, where, *rest = sys.argv[1:]
-    serve(where) if verb == "serve" else run(where, rest)
+    serve(where) if verb == "serve" else run(where, int(rest[0]), rest[1:])

@@ -63,7 +63,7 @@ class Progress:
 
 def is_main_process() -> bool:
     """Whether this process saves: rank 0 of any number."""
-    return bool(PartialState().is_main_process)
+    return bool(PartialState(cpu=not torch.cuda.is_available()).is_main_process)
 
 
 def adamw(policy: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
@@ -96,7 +96,7 @@ def fit(
     Raises:
         PipelineError: when the batch cannot be cut equally, or the loss is not finite.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     parts = settings.accumulation * accelerator.num_processes
     if settings.batch_size % parts:
         raise PipelineError(f"batch_size {settings.batch_size} is not a multiple of accumulation × processes = {parts}")

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 import pipeline
-from pipeline.config import Hardware, Run
+from pipeline.config import Run
+from pipeline.preload import launcher
 
 RUN = "data/runs/{run}"
 ROUND = RUN + "/round_{round}"
@@ -112,11 +113,8 @@ def _meaning(path: Path) -> str:
     return ast.dump(tree)
 
 
-def launcher(python: str, hardware: Hardware, socket: str, distributed: bool) -> str:
-    """What starts a stage's module: Python, a fork of the preloaded process, or one process per rank."""
-    if distributed and hardware.processes > 1:
-        return (
-            f"{python} -m torch.distributed.run --nproc-per-node {hardware.processes} "
-            "--rdzv-backend c10d --rdzv-endpoint localhost:0 -m"
-        )
-    return f"{python} -m pipeline.preload run {socket}" if socket else f"{python} -m"
+def launch(python: str, socket: str, *, ranks: int = 1) -> str:
+    """What starts a stage's module: Python, forks of the preloaded process, or one process per rank."""
+    if socket:
+        return f"{python} -m pipeline.preload run {socket} {ranks}"
+    return " ".join([python, "-m", *launcher(ranks)])
