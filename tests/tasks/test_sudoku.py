@@ -1,0 +1,89 @@
+"""Puzzles, their solutions and the scorer."""
+
+import pytest
+
+from pipeline.tasks.sudoku import PLUGIN, Sudoku, items, render, score, solutions
+
+SETTINGS = Sudoku(base_items=300, train_items=300, test_items=50, hard_items=20)
+
+
+def completions(puzzle: str) -> list[str]:
+    """All valid grids that keep the givens, by backtracking."""
+    if "0" not in puzzle:
+        return [puzzle]
+    cell = puzzle.index("0")
+    row, column = divmod(cell, 4)
+    peers = {
+        puzzle[other]
+        for other in range(16)
+        if other // 4 == row
+        or other % 4 == column
+        or (other // 8 == cell // 8 and other % 4 // 2 == cell % 4 // 2)
+    }
+    digits = [digit for digit in "1234" if digit not in peers]
+    return [grid for digit in digits for grid in completions(puzzle[:cell] + digit + puzzle[cell + 1 :])]
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return items(SETTINGS, seed=3)
+
+
+def test_there_are_288_solutions():
+    assert sorted("".join(map(str, grid)) for grid in solutions()) == sorted(completions("0" * 16))
+
+
+def test_puzzles_are_distinct_unique_and_held_out(splits):
+    held_out = [item.prompt for item in (*splits["test"], *splits["hard"])]
+    train = [item.prompt for item in splits["train"]]
+    assert len(set(held_out)) == 70 and len(set(train)) == 300
+    assert not set(held_out) & (set(train) | {item.prompt for item in splits["base"]})
+    for item in (*splits["test"], *splits["hard"], *splits["train"][:50]):
+        assert completions(item.prompt[:16]) == [item.reference]
+    assert {item.prompt.count("0") for item in splits["test"]} == {8}
+    assert {item.prompt.count("0") for item in splits["hard"]} == {10, 11}
+
+
+def test_base_answers_keep_givens_and_rows_only(splits):
+    solved = 0
+    for item in splits["base"]:
+        assert all(given in ("0", cell) for given, cell in zip(item.prompt, item.reference, strict=False))
+        assert all(sorted(item.reference[row : row + 4]) == list("1234") for row in range(0, 16, 4))
+        solved += score(item, item.reference)["grid_accuracy"] == 1
+    assert 0 < solved < 60  # right by chance only
+
+
+def test_same_seed_same_items_other_seed_other_items(splits):
+    assert items(SETTINGS, seed=3) == splits
+    assert items(SETTINGS, seed=4)["test"] != splits["test"]
+
+
+def test_score(splits):
+    item = splits["test"][0]
+    assert score(item, item.reference) == {"reward": 1.0, "cell_accuracy": 1.0, "grid_accuracy": 1.0}
+    empty, given = item.prompt.index("0"), next(i for i in range(16) if item.prompt[i] != "0")
+
+    def changed(cell: int) -> str:
+        digit = "1" if item.reference[cell] != "1" else "2"
+        return item.reference[:cell] + digit + item.reference[cell + 1 :]
+
+    assert score(item, changed(empty)) == {"reward": 7 / 8, "cell_accuracy": 7 / 8, "grid_accuracy": 0.0}
+    assert score(item, changed(given))["reward"] == 0.0
+    assert score(item, item.reference[:-1])["reward"] == 0.0
+    assert score(item, "")["reward"] == 0.0
+
+
+def test_any_valid_completion_counts():
+    puzzle = "0" * 12 + "1234" + ">"
+    item = type("Item", (), {"prompt": puzzle})()
+    assert {score(item, grid)["grid_accuracy"] for grid in completions(puzzle[:16])} == {1.0}
+
+
+def test_render(splits):
+    item = splits["test"][0]
+    assert render(item, item.reference).replace(" ", "").replace("\n", "") == item.reference
+    assert render(item, "12").count("·") == 14
+
+
+def test_plugin_alphabet_covers_everything(splits):
+    assert set("".join(item.prompt + item.reference for split in splits.values() for item in split)) <= set(PLUGIN.alphabet)
