@@ -1,0 +1,53 @@
+"""Bad configurations: one line that names the key and what would be right."""
+
+import copy
+
+import pytest
+
+from pipeline.config import parse_params, read_params
+from pipeline.errors import PipelineError
+from tests.conftest import ROOT, SMALL
+
+
+def broken(path: str, value: object) -> dict:
+    raw = copy.deepcopy(SMALL)
+    section = raw
+    *parents, key = path.split(".")
+    for parent in parents:
+        section = section[parent]
+    section[key] = value
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("defaults.train.learning_rat", 1, "unknown key 'defaults.train.learning_rat'"),
+        ("defaults.train.update", 1, "did you mean 'updates'"),
+        ("runs.small", {"round": 3}, "unknown key 'runs.small.round': did you mean 'rounds'"),
+        ("defaults.task", {"name": "sudok"}, "unknown task 'sudok': did you mean 'sudoku'"),
+        ("defaults.task.test_item", 3, "unknown key 'test_item': did you mean 'test_items'"),
+        ("defaults.model.name", "lada", "unknown model 'lada': did you mean 'llada'"),
+        ("defaults.algorithm.name", "dan", "unknown algorithm 'dan': did you mean 'dam'"),
+        ("defaults.rounds", 0, "rounds is 0, but algorithm 'dam' trains"),
+        ("defaults.rounds", "ten", "defaults.rounds: input should be a valid integer"),
+        ("defaults.algorithm.alpha", 0, "algorithm.alpha: input should be greater than 0"),
+        ("defaults.algorithm.tilt", "anealed", "input should be 'direct' or 'annealed'"),
+        ("defaults.train.batch_size", 33, None),
+        ("default_run", "smal", "names unknown run 'smal': did you mean 'small'"),
+        ("runs", None, "needs the key 'runs'"),
+    ],
+)
+def test_mistakes_are_named(path, value, message):
+    raw = broken(path, value)
+    if message is None:
+        parse_params(raw)
+        return
+    with pytest.raises(PipelineError) as error:
+        parse_params(raw)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_shipped_params_are_valid():
+    assert read_params(ROOT / "params.yaml").default_run == "sudoku-dam"

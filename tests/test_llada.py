@@ -1,0 +1,44 @@
+"""The model: bidirectional, never predicts [MASK], saved and opened whole or not at all."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM
+
+from pipeline.errors import PipelineError
+from pipeline.models.llada import load, save
+from tests.conftest import llada
+
+
+def test_attention_is_bidirectional_and_mask_is_banned():
+    model = llada(9, 8)
+    tokens = torch.randint(8, (2, 6), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[:, -1] = (changed[:, -1] + 1) % 8
+    before, after = model(input_ids=tokens).logits, model(input_ids=changed).logits
+    assert (before[:, 0, :8] - after[:, 0, :8]).abs().max() > 1e-3
+    assert (before[..., 8] == -torch.inf).all()
+    select = torch.rand(2, 6, generator=torch.Generator().manual_seed(1)) < 0.5
+    torch.testing.assert_close(model(input_ids=tokens, select=select).logits, before[select])
+
+
+def test_save_and_load(tmp_path):
+    model = llada(9, 8)
+    save(model, tmp_path)
+    for again in (load(tmp_path), AutoModelForMaskedLM.from_pretrained(tmp_path)):
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_other_architectures_and_missing_tensors_are_refused(tmp_path):
+    save(llada(9, 8), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
+    with pytest.raises(PipelineError, match="holds the architecture 'gpt2', not 'llada'"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(PipelineError, match="missing keys"):
+        load(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(PipelineError, match="is not a model directory"):
+        load(tmp_path)

@@ -1,0 +1,81 @@
+"""Real Snakemake runs of a small workflow: what reruns, what does not, and what a kill costs."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from pipeline import records
+from tests.conftest import Workflow
+
+
+@pytest.fixture
+def copied(finished: Workflow, tmp_path) -> Workflow:
+    shutil.copytree(finished.directory, tmp_path / "copy", symlinks=True)
+    return Workflow(tmp_path / "copy")
+
+
+def test_running_again_does_nothing(finished):
+    assert finished.pending() == {}
+
+
+def test_hardware_reruns_nothing(copied):
+    copied.params["hardware"] = {"processes": 2, "threads": 2, "preload": False}
+    assert copied.pending() == {}
+
+
+def test_evaluation_settings_evaluate_only(copied):
+    copied.params["defaults"]["evaluate"]["tokens_per_step"] = 2
+    assert copied.pending() == {"evaluate": 3, "report": 1}
+
+
+def test_more_rounds_run_the_new_ones_only(copied):
+    copied.params["defaults"]["rounds"] = 3
+    pending = copied.pending()
+    assert pending == {"rollout": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
+
+
+def test_ranks_shards_and_kills_change_nothing(finished, workflow):
+    """2 processes, 4 shards, no preloading, and a SIGKILL in the middle: same rows, same losses to 1e-5."""
+    workflow.params["hardware"] = {"processes": 2, "threads": 1, "preload": True}
+    workflow.params["defaults"]["rollout"]["shards"] = 4
+    with (workflow.directory / "out").open("wb") as out:
+        running = subprocess.Popen(
+            workflow.command(), cwd=workflow.directory, stdout=out, stderr=out, start_new_session=True
+        )
+    first = workflow.run_directory / "round_001" / "rollouts" / "00.parquet"
+    deadline = time.monotonic() + 120
+    while not first.exists():
+        assert running.poll() is None and time.monotonic() < deadline, (workflow.directory / "out").read_text()[-3000:]
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    workflow("--unlock")
+    workflow()
+    order = [("state_id", "ascending"), ("sample_id", "ascending")]
+
+    def tokens(run):
+        folder = run.run_directory / "round_001" / "rollouts"
+        return records.read(sorted(folder.glob("*.parquet")), records.ROLLOUTS).sort_by(order)["tokens"].to_pylist()
+
+    assert tokens(workflow) == tokens(finished)
+    alone, together = finished.metrics(), workflow.metrics()
+    assert together["base_loss"] == pytest.approx(alone["base_loss"], rel=1e-5)
+    for one, other in zip(alone["rounds"], together["rounds"], strict=True):
+        assert other["losses"] == pytest.approx(one["losses"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("path", "mistake", "message"),
+    [
+        ("rounds", 0, "error: params.yaml: defaults: rounds is 0"),
+        ("task", {"name": "sudok"}, "did you mean 'sudoku'"),
+    ],
+)
+def test_mistakes_stop_before_anything_runs(workflow, path, mistake, message):
+    workflow.params["defaults"][path] = mistake
+    assert message in workflow(ok=False)
+    assert not (workflow.directory / "data").exists()
