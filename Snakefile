@@ -18,7 +18,6 @@ RUNS, HARDWARE = PARAMS.runs, PARAMS.hardware
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
 LAUNCH = wf.launch(sys.executable, PRELOADED.socket)
 LAUNCH_RANKS = wf.launch(sys.executable, PRELOADED.socket, ranks=HARDWARE.processes)
-RUN, ROUND = wf.RUN, wf.ROUND
 
 
 wildcard_constraints:
@@ -58,17 +57,17 @@ for suite, members in PARAMS.suites.items():
         name:
             suite
         input:
-            expand(RUN + "/report.html", run=members),
+            expand("data/runs/{run}/report.html", run=members),
 
 
 rule prepare:
     output:
         expand(
-            RUN + "/items/{split}.parquet",
+            "data/runs/{run}/items/{split}.parquet",
             split=["base", "train", "test", "hard"],
             allow_missing=True,
         ),
-        timing=RUN + "/timings/prepare.json",
+        timing="data/runs/{run}/timings/prepare.json",
     params:
         settings=settings("prepare"),
         code=code("prepare"),
@@ -79,16 +78,16 @@ rule prepare:
 
 rule base:
     input:
-        corpus=RUN + "/items/base.parquet",
+        corpus="data/runs/{run}/items/base.parquet",
     output:
-        policy=directory(RUN + "/round_000/policy"),
-        summary=RUN + "/round_000/train.json",
-        timing=RUN + "/timings/base.json",
+        policy=directory("data/runs/{run}/round_000/policy"),
+        summary="data/runs/{run}/round_000/train.json",
+        timing="data/runs/{run}/timings/base.json",
     threads: HARDWARE.threads
     params:
         settings=settings("base"),
         code=code("base"),
-        progress=RUN + "/round_000/train.progress",
+        progress="data/runs/{run}/round_000/train.progress",
     shell:
         "{LAUNCH_RANKS} pipeline.stages.base --settings {params.settings:q}"
         " --items {input.corpus} --out {output.policy} --summary {output.summary}"
@@ -97,11 +96,11 @@ rule base:
 
 rule rollout:
     input:
-        prompts=RUN + "/items/train.parquet",
-        policy=of_round_before(ROUND + "/policy"),
+        prompts="data/runs/{run}/items/train.parquet",
+        policy=of_round_before("data/runs/{run}/round_{round}/policy"),
     output:
-        rollouts=ROUND + "/rollouts/{shard}.parquet",
-        timing=RUN + "/timings/rollout_{round}_{shard}.json",
+        rollouts="data/runs/{run}/round_{round}/rollouts/{shard}.parquet",
+        timing="data/runs/{run}/timings/rollout_{round}_{shard}.json",
     priority: 1
     params:
         settings=settings("rollout"),
@@ -116,13 +115,13 @@ rule rollout:
 rule adjoint:
     input:
         rollouts=lambda wildcards: wf.shards(RUNS[wildcards.run], wildcards),
-        kept=unless_first(ROUND + "/targets/targets.parquet"),
-        base=RUN + "/round_000/policy",
-        policy=of_round_before(ROUND + "/policy"),
+        kept=unless_first("data/runs/{run}/round_{round}/targets/targets.parquet"),
+        base="data/runs/{run}/round_000/policy",
+        policy=of_round_before("data/runs/{run}/round_{round}/policy"),
     output:
-        targets=ROUND + "/targets/targets.parquet",
-        summary=ROUND + "/adjoint.json",
-        timing=RUN + "/timings/adjoint_{round}.json",
+        targets="data/runs/{run}/round_{round}/targets/targets.parquet",
+        summary="data/runs/{run}/round_{round}/adjoint.json",
+        timing="data/runs/{run}/timings/adjoint_{round}.json",
     priority: 1
     threads: HARDWARE.threads
     params:
@@ -138,14 +137,14 @@ rule adjoint:
 
 rule train:
     input:
-        targets=ROUND + "/targets/targets.parquet",
-        policy=of_round_before(ROUND + "/policy"),
-        moments=unless_first(ROUND + "/optimizer.safetensors"),
+        targets="data/runs/{run}/round_{round}/targets/targets.parquet",
+        policy=of_round_before("data/runs/{run}/round_{round}/policy"),
+        moments=unless_first("data/runs/{run}/round_{round}/optimizer.safetensors"),
     output:
-        policy=directory(ROUND + "/policy"),
-        moments=ROUND + "/optimizer.safetensors",
-        summary=ROUND + "/train.json",
-        timing=RUN + "/timings/train_{round}.json",
+        policy=directory("data/runs/{run}/round_{round}/policy"),
+        moments="data/runs/{run}/round_{round}/optimizer.safetensors",
+        summary="data/runs/{run}/round_{round}/train.json",
+        timing="data/runs/{run}/timings/train_{round}.json",
     wildcard_constraints:
         round=r"(?!000)\d{3}",
     priority: 1
@@ -154,7 +153,7 @@ rule train:
         settings=settings("train"),
         code=code("train"),
         moments=lambda wildcards, input: (f"--moments {input.moments}" if input.moments else ""),
-        progress=ROUND + "/train.progress",
+        progress="data/runs/{run}/round_{round}/train.progress",
     shell:
         "{LAUNCH_RANKS} pipeline.stages.train --settings {params.settings:q}"
         " --targets {input.targets} --policy {input.policy} {params.moments}"
@@ -165,11 +164,13 @@ rule train:
 
 rule evaluate:
     input:
-        splits=expand(RUN + "/items/{split}.parquet", split=["test", "hard"], allow_missing=True),
-        policy=ROUND + "/policy",
+        splits=expand(
+            "data/runs/{run}/items/{split}.parquet", split=["test", "hard"], allow_missing=True
+        ),
+        policy="data/runs/{run}/round_{round}/policy",
     output:
-        summary=ROUND + "/evaluation.json",
-        timing=RUN + "/timings/evaluate_{round}.json",
+        summary="data/runs/{run}/round_{round}/evaluation.json",
+        timing="data/runs/{run}/timings/evaluate_{round}.json",
     params:
         settings=settings("evaluate"),
         code=code("evaluate"),
@@ -183,9 +184,9 @@ rule report:
     input:
         lambda wildcards: wf.report_inputs(RUNS[wildcards.run], wildcards),
     output:
-        html=report(RUN + "/report.html", category="Runs", labels={"run": "{run}"}),
-        metrics=RUN + "/metrics.json",
-        timing=RUN + "/timings/report.json",
+        html=report("data/runs/{run}/report.html", category="Runs", labels={"run": "{run}"}),
+        metrics="data/runs/{run}/metrics.json",
+        timing="data/runs/{run}/timings/report.json",
     params:
         settings=settings("report"),
         code=code("report"),

@@ -7,6 +7,7 @@ enumerated, so the tests use this task to check that training converges to p* âˆ
 """
 
 import random
+from itertools import pairwise
 
 from pydantic import Field
 
@@ -36,7 +37,7 @@ def items(settings: Words, seed: int) -> dict[str, list[Item]]:
 
 def score(item: Item, answer: str) -> dict[str, float]:
     """Share of neighbouring letters that are in alphabetical order."""
-    ordered = sum(first < second for first, second in zip(answer, answer[1:], strict=False))
+    ordered = sum(first < second for first, second in pairwise(answer))
     return {"reward": ordered / 2, "exact_match": float(answer == item.reference)}
 
 

@@ -14,7 +14,9 @@ import pytest
 import yaml
 from jaxtyping import install_import_hook
 
-with install_import_hook(["pipeline.ctmc", "pipeline.losses", "pipeline.samplers", "pipeline.replay"], "beartype.beartype"):
+with install_import_hook(
+    ["pipeline.ctmc", "pipeline.losses", "pipeline.samplers", "pipeline.replay"], "beartype.beartype"
+):
     import pipeline.replay
     import pipeline.samplers.rounds  # noqa: F401
 

@@ -16,9 +16,7 @@ def completions(puzzle: str) -> list[str]:
     peers = {
         puzzle[other]
         for other in range(16)
-        if other // 4 == row
-        or other % 4 == column
-        or (other // 8 == cell // 8 and other % 4 // 2 == cell % 4 // 2)
+        if other // 4 == row or other % 4 == column or (other // 8 == cell // 8 and other % 4 // 2 == cell % 4 // 2)
     }
     digits = [digit for digit in "1234" if digit not in peers]
     return [grid for digit in digits for grid in completions(puzzle[:cell] + digit + puzzle[cell + 1 :])]
@@ -86,4 +84,6 @@ def test_render(splits):
 
 
 def test_plugin_alphabet_covers_everything(splits):
-    assert set("".join(item.prompt + item.reference for split in splits.values() for item in split)) <= set(PLUGIN.alphabet)
+    assert set("".join(item.prompt + item.reference for split in splits.values() for item in split)) <= set(
+        PLUGIN.alphabet
+    )
