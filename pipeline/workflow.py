@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ import pipeline
 from pipeline.config import Run
 from pipeline.preload import launcher
 
-RUN = "data/runs/{run}"
-ROUND = RUN + "/round_{round}"
+ROUND = "data/runs/{run}/round_{round}"
 
 SECTIONS = {
     "prepare": ("seed", "task"),
@@ -53,6 +53,17 @@ def report_inputs(run: Run, wildcards: Any) -> list[str]:
     files = [f"{ROUND}/train.json".format(round=k, **wildcards) for k in rounds]
     files += [f"{ROUND}/adjoint.json".format(round=k, **wildcards) for k in rounds[1:]]
     return files + [f"{ROUND}/evaluation.json".format(round=k, **wildcards) for k in evaluated_rounds(run)]
+
+
+def results(runs: Iterable[str], *, since: float) -> str:
+    """What the reports written after the time `since` said."""
+    logs = [Path(f"data/runs/{run}/logs/report.log") for run in runs]
+    said = [f"\n{log.parent.parent.name}\n{log.read_text()}" for log in logs if _written(log) > since]
+    return "".join(said).rstrip()
+
+
+def _written(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0.0
 
 
 def settings(run: Run, stage: str) -> str:
@@ -113,7 +124,7 @@ def _meaning(path: Path) -> str:
     return ast.dump(tree)
 
 
-def launch(python: str, socket: str, *, ranks: int = 1) -> str:
+def launch(python: str, socket: str = "", *, ranks: int = 1) -> str:
     """What starts a stage's module: Python, forks of the preloaded process, or one process per rank."""
     if socket:
         return f"{python} -m pipeline.preload run {socket} {ranks}"
