@@ -6,6 +6,9 @@ policy_{k-1} --rollout--> trajectories --adjoint--> targets --train--> policy_k;
 import os
 import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path.cwd()))  # for tasks of one's own
 
 from pipeline import workflow as wf
 from pipeline.config import read_params
@@ -223,6 +226,7 @@ rule report:
         lambda wildcards: wf.report_inputs(RUNS[wildcards.run], wildcards),
     output:
         html=report("data/runs/{run}/report.html", category="Runs", labels={"run": "{run}"}),
+        figure="data/runs/{run}/learning_curve.svg",
         metrics="data/runs/{run}/metrics.json",
         timing="data/runs/{run}/timings/report.json",
     log:
@@ -235,7 +239,7 @@ rule report:
     shell:
         "{resources.launch} pipeline.stages.report --settings {params.settings:q}"
         " --run data/runs/{wildcards.run} --out {output.html} --metrics {output.metrics}"
-        " --timing {output.timing}"
+        " --figure {output.figure} --timing {output.timing}"
         " 2>&1 | tee {log}"
 
 
@@ -250,3 +254,4 @@ onsuccess:
 
 onerror:
     PRELOADED.stop()
+    print(wf.errors(RUNS, since=STARTED), file=sys.stderr)

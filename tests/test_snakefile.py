@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pipeline import records
-from tests.conftest import Workflow
+from tests.conftest import ROOT, Workflow
 
 
 @pytest.fixture
@@ -36,6 +36,19 @@ def test_more_rounds_run_the_new_ones_only(copied):
     copied.params["defaults"]["rounds"] = 3
     pending = copied.pending()
     assert pending == {"rollout": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
+
+
+def test_an_edited_reward_of_ones_own_reruns_what_it_touches(workflow):
+    (workflow.directory / "mine").mkdir()
+    task = workflow.directory / "mine" / "words.py"
+    shutil.copy(ROOT / "examples" / "words.py", task)
+    workflow.params["defaults"] |= {"task": {"name": "mine.words"}, "rounds": 1}
+    workflow.params["defaults"]["base"]["updates"] = 5
+    workflow()
+    task.write_text("# a comment\n" + task.read_text())
+    assert workflow.pending() == {}
+    task.write_text(task.read_text().replace("ordered / 2", "ordered / 4"))
+    assert workflow.pending()["rollout"] == 2
 
 
 def test_ranks_shards_and_kills_change_nothing(finished, workflow):
