@@ -6,7 +6,7 @@ from functools import partial
 from safetensors.torch import load_file, save_file
 
 from pipeline import records
-from pipeline.files import digest, replacing, write_json
+from pipeline.files import digest, discard, replacing, write_json
 from pipeline.policies import load_policy, save_policy
 from pipeline.provenance import plain_json
 from pipeline.registry import load
@@ -49,7 +49,7 @@ def run(args: Namespace) -> None:
         with replacing(args.moments_out) as temporary:
             save_file(moments(policy, optimizer), temporary)
         write_json(args.summary, {"losses": losses})
-        args.progress.unlink(missing_ok=True)
+        discard(args.progress)
 
 
 if __name__ == "__main__":
