@@ -57,7 +57,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    """The content of a JSON file; PipelineError if it is missing or truncated."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"cannot read {path} ({error}): delete it and run again") from error
 
 
 def digest(*parts: Path | str) -> str:

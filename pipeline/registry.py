@@ -31,9 +31,10 @@ def load(kind: str, name: str) -> Any:
     check(kind, name)
     path = name if "." in name else f"{KINDS[kind].__name__}.{name}"
     try:
-        return attribute(importlib.import_module(path), "PLUGIN")
-    except ImportError as error:
-        raise PipelineError(f"cannot import {kind} '{name}': {error}") from error
+        module = importlib.import_module(path)
+    except Exception as error:  # whatever a user's module raises
+        raise PipelineError(f"cannot import {kind} '{name}': {type(error).__name__}: {error}") from error
+    return attribute(module, "PLUGIN")
 
 
 def attribute(module: ModuleType, name: str) -> Any:
