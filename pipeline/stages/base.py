@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline import records
 from pipeline.algorithms.dam import loss
-from pipeline.files import digest, write_json
+from pipeline.files import digest, discard, write_json
 from pipeline.policies import load_policy, save_policy
 from pipeline.provenance import plain_json
 from pipeline.registry import load
@@ -31,7 +31,7 @@ def run(args: Namespace) -> None:
     if is_main_process():
         save_policy(args.out, model, tokenizer, settings)
         write_json(args.summary, {"losses": losses, "parameters": sum(p.numel() for p in model.parameters())})
-        args.progress.unlink(missing_ok=True)
+        discard(args.progress)
 
 
 def pretrain(args: Namespace, tokenizer: Tokenizer) -> tuple[nn.Module, list[float]]:
