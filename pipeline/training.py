@@ -103,18 +103,18 @@ def fit(
     wrapped, stepper = accelerator.prepare(policy.train(), optimizer)
     done = len(progress.losses)
     bar = tqdm(total=updates, initial=done, desc=title, unit="update", disable=not accelerator.is_main_process)
-    for number, batch in enumerate(islice(batches, done, None), start=done):
-        for group in stepper.param_groups:
-            group["lr"] = schedule(number)
-        value = _update(accelerator, wrapped, stepper, batch, loss, settings)
-        if not value < float("inf"):
-            raise PipelineError(f"{title}: the loss of update {number} is {value}; lower the learning rate")
-        progress.losses.append(value)
-        bar.set_postfix(loss=f"{value:.4f}", refresh=False)
-        bar.update()
-        if accelerator.is_main_process:
-            progress.save(policy, optimizer)
-    bar.close()
+    with bar:
+        for number, batch in enumerate(islice(batches, done, None), start=done):
+            for group in stepper.param_groups:
+                group["lr"] = schedule(number)
+            value = _update(accelerator, wrapped, stepper, batch, loss, settings)
+            if not value < float("inf"):
+                raise PipelineError(f"{title}: the loss of update {number} is {value}; lower the learning rate")
+            progress.losses.append(value)
+            bar.set_postfix(loss=f"{value:.4f}", refresh=False)
+            bar.update()
+            if accelerator.is_main_process:
+                progress.save(policy, optimizer)
     policy.eval()
     return progress.losses
 

@@ -124,7 +124,7 @@ def _kept(rollouts: Rollouts, window: int) -> pa.Table:
 
 
 def _column(table: pa.Table, name: str) -> Tensor:
-    return torch.from_numpy(np.array(table.column(name), dtype=np.float64))
+    return torch.from_numpy(table.column(name).to_numpy().astype(np.float64))
 
 
 def loss(policy: nn.Module, batch: Batch, mask_id: int) -> Tensor:
