@@ -18,6 +18,12 @@ def copied(finished: Workflow, tmp_path) -> Workflow:
     return Workflow(tmp_path / "copy")
 
 
+def test_lint_asks_for_a_container_only(workflow):
+    """Stages run in the environment that Snakemake itself runs in; nothing else is left to say."""
+    lints = [line for line in workflow("--lint", ok=False).splitlines() if line.lstrip().startswith("* ")]
+    assert {lint.strip() for lint in lints} == {"* Specify a conda environment or container for each rule.:"}
+
+
 def test_running_again_does_nothing(finished):
     assert finished.pending() == {}
 
