@@ -90,6 +90,14 @@ def test_posterior_is_bayes_rule():
     torch.testing.assert_close(got, exact)
 
 
+def test_rate_in_terms_of_the_posterior_is_the_ratio_of_marginals():
+    """(4) = (3): u_κ(y, x) = p_κ(y) / (M p_κ(x)) for η = 1."""
+    kappa = torch.tensor([0.02, 0.3, 0.9], dtype=torch.float64)
+    law = noised(BASE, kappa, LENGTH)
+    exact = (law[:, MOVES] / law[:, :, None, None] / VALUES).masked_fill(one_hot(TOKENS, VALUES).bool(), 0.0)
+    torch.testing.assert_close(rates(BASE, kappa), exact)
+
+
 def test_value_satisfies_the_backward_equation_of_the_memoryless_base_only():
     """∂ e^{-V}/∂ log κ + Q e^{-V} = 0 for η = 1; with η < 1 the base's X_1 given X_κ is not the noising's."""
     kappa = torch.tensor([0.05, 0.4, 0.9], dtype=torch.float64)
@@ -200,7 +208,7 @@ def test_path_ratio_corrects_any_policy():
 
 
 def test_log_weights_of_the_optimal_policy_are_constant_up_to_the_step():
-    """ESS/K → 1 as h → 0 at u*, with 1 - ESS/K = O(h); at the base it stays far below 1."""
+    """At u*, ESS/K → 1 as h → 0; at the base it stays far below 1, whatever the step."""
     random, count = torch.Generator().manual_seed(0), 8000
     lost = []
     for steps in (32, 128):
@@ -215,8 +223,8 @@ def test_log_weights_of_the_optimal_policy_are_constant_up_to_the_step():
     assert effective_sample_size(self_normalized(-COST[end][None])).item() < 0.5 * count
 
 
-def test_chain_reaches_the_ctmc_with_second_order():
-    """KL(p*||chain of u*) falls like h² or faster: the floor of any policy that takes these steps."""
+def test_chain_of_the_optimal_rate_reaches_the_optimum_as_the_step_falls():
+    """KL(p*||chain of u*) falls fourfold or more as h halves, the floor of a policy with these steps."""
     floors = []
     for steps in (64, 128, 256):
         kappa, step = clock(1e-3, steps)
