@@ -17,6 +17,8 @@ from jaxtyping import install_import_hook
 with install_import_hook(
     ["pipeline.ctmc", "pipeline.losses", "pipeline.samplers", "pipeline.replay"], "beartype.beartype"
 ):
+    import pipeline.ctmc.diffusion
+    import pipeline.ctmc.uniform
     import pipeline.replay
     import pipeline.samplers.rounds  # noqa: F401
 
