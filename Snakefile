@@ -60,11 +60,11 @@ rule all:
         f"data/runs/{PARAMS.default_run}/report.html",
 
 
-for suite, members in PARAMS.suites.items():
+for target, members in {**{run: [run] for run in RUNS}, **PARAMS.suites}.items():
 
     rule:
         name:
-            suite
+            target
         input:
             expand("data/runs/{run}/report.html", run=members),
 
