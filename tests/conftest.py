@@ -17,6 +17,7 @@ from jaxtyping import install_import_hook
 with install_import_hook(
     ["pipeline.ctmc", "pipeline.losses", "pipeline.samplers", "pipeline.replay"], "beartype.beartype"
 ):
+    import pipeline.ctmc.exact
     import pipeline.replay
     import pipeline.samplers.rounds  # noqa: F401
 
