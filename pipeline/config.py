@@ -28,7 +28,7 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    """The embedded model; ignored when `base.path` names a saved one."""
+    """The embedded model; ignored when `base.path` names a saved one. `mlp` has width and depth, `tabular` nothing."""
 
     name: str = "llada"
     hidden_size: PositiveInt = 64
@@ -58,9 +58,13 @@ class Optimizer(Section):
 
 
 class Base(Optimizer):
-    """Masked-diffusion pre-training; the learning rate falls linearly to 0. Or `path`: a saved model to start from."""
+    """Masked-diffusion pre-training; the learning rate falls linearly to 0. Or `path`: a saved model to start from.
+
+    Or `exact: true`: the posteriors of the task's own joint, for an enumerated task and a model that can hold them.
+    """
 
     path: str | None = None
+    exact: bool = False
     updates: PositiveInt = 1500
 
 
@@ -151,6 +155,12 @@ class Run(Section):
         if model.hidden_size % (2 * model.num_attention_heads):
             raise ValueError("hidden_size must be a multiple of 2 · num_attention_heads (rotary embeddings turn pairs)")
         return model
+
+    @model_validator(mode="after")
+    def _exact(self) -> "Run":
+        if self.base.exact and (self.base.path or load("task", self.task["name"]).enumerated is None):
+            raise ValueError(f"base.exact needs an enumerated task, not '{self.task['name']}', and no base.path")
+        return self
 
     @model_validator(mode="after")
     def _trains(self) -> "Run":

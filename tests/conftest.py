@@ -19,6 +19,7 @@ with install_import_hook(
 ):
     import pipeline.ctmc.exact
     import pipeline.replay
+    import pipeline.samplers.enumeration
     import pipeline.samplers.rounds  # noqa: F401
 
 import torch

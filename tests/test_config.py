@@ -34,6 +34,7 @@ def broken(path: str, value: object) -> dict:
         ("defaults.algorithm.alpha", 0, "algorithm.alpha: input should be greater than 0"),
         ("defaults.algorithm.tilt", "anealed", "input should be 'direct' or 'annealed'"),
         ("defaults.train.batch_size", 33, None),
+        ("defaults.base.exact", True, "base.exact needs an enumerated task, not 'sudoku'"),
         ("default_run", "smal", "names unknown run 'smal': did you mean 'small'"),
         ("runs", None, "needs the key 'runs'"),
     ],
