@@ -138,6 +138,7 @@ rule adjoint:
 rule train:
     input:
         targets="data/runs/{run}/round_{round}/targets/targets.parquet",
+        base="data/runs/{run}/round_000/policy",
         policy=of_round_before("data/runs/{run}/round_{round}/policy"),
         moments=unless_first("data/runs/{run}/round_{round}/optimizer.safetensors"),
     output:
@@ -156,7 +157,7 @@ rule train:
         progress="data/runs/{run}/round_{round}/train.progress",
     shell:
         "{LAUNCH_RANKS} pipeline.stages.train --settings {params.settings:q}"
-        " --targets {input.targets} --policy {input.policy} {params.moments}"
+        " --targets {input.targets} --base {input.base} --policy {input.policy} {params.moments}"
         " --round {wildcards.round} --out {output.policy}"
         " --moments-out {output.moments} --summary {output.summary}"
         " --progress {params.progress} --timing {output.timing} --threads {HARDWARE.threads}"

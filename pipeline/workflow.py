@@ -21,8 +21,8 @@ SECTIONS = {
     "base": ("seed", "task", "model", "base"),
     "rollout": ("seed", "task", "model", "rollout"),
     "adjoint": ("seed", "model", "rollout", "algorithm"),
-    "train": ("seed", "model", "rollout", "algorithm", "train"),
-    "evaluate": ("seed", "task", "model", "evaluate"),
+    "train": ("seed", "task", "model", "rollout", "algorithm", "train"),
+    "evaluate": ("seed", "task", "model", "algorithm", "evaluate"),
     "report": tuple(Run.model_fields),
 }
 """What each stage reads: a change elsewhere reruns nothing. Hardware is in none of them."""

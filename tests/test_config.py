@@ -31,7 +31,7 @@ def broken(path: str, value: object) -> dict:
         ("defaults.algorithm.name", "dan", "unknown algorithm 'dan': did you mean 'dam'"),
         ("defaults.rounds", 0, "rounds is 0, but algorithm 'dam' trains"),
         ("defaults.rounds", "ten", "defaults.rounds: input should be a valid integer"),
-        ("defaults.algorithm.alpha", 0, "algorithm.alpha: input should be greater than 0"),
+        ("defaults.algorithm.alpha", 0, "algorithm: alpha: input should be greater than 0"),
         ("defaults.algorithm.tilt", "anealed", "input should be 'direct' or 'annealed'"),
         ("defaults.train.batch_size", 33, None),
         ("defaults.base.exact", True, "base.exact needs an enumerated task, not 'sudoku'"),

@@ -20,3 +20,13 @@ def tabulate(
     flat = states.flatten(0, 1)
     log_prob = read(model, prompt.expand(len(flat), -1), flat, select.flatten(0, 1))
     return log_prob[:, values].double().view(2, len(shown), len(values))
+
+
+def rows_of(
+    state: Int[Tensor, "n 2"], values: Int[Tensor, " M"], mask_id: int
+) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
+    """(i, u) of every masked position, row by row: where a table of `ctmc.exact` holds its posterior."""
+    row, position = (state == mask_id).nonzero(as_tuple=True)
+    other = state[row, 1 - position]
+    rank = (other[:, None] == values).long().argmax(dim=1)
+    return position, torch.where(other == mask_id, len(values), rank)
