@@ -22,7 +22,8 @@ round's first policy u, so (1/K) Σ_k 1[v_k = v, i_k = i] has the known mean p^u
 
     L_x = - (1/K) Σ_k (W_k - 1) mean_{i∈J_k} log p_θ(X^(k)_i | x, i) - mean_{i∈M} Σ_v p^u(v | x, i) log p_θ(v | x, i).
 
-The expectation is the same and the noise is multiplied by W - 1, which vanishes at the optimum.
+The expectation is the same and the noise is multiplied by W - 1, which vanishes at the optimum. `gain` γ < 1 takes
+γ (W_k - 1) instead: each round then aims at a share γ of the way, as in stochastic approximation, with γ² of the noise.
 
 `loss: squared` matches the rates by Σ_y (u^θ - w)² instead, the paper's naive alternative.
 """
@@ -102,7 +103,8 @@ def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
         return matching_loss(log_prob, batch.weight, batch.jump)
     with torch.no_grad():
         known = read(around.behavior(), batch.prompt, batch.state, masked, around.settings.rollout.temperature).exp()
-    return matching_loss(log_prob, batch.weight - 1, batch.jump) + cross_entropy(known, log_posterior, masked)
+    change = settings.gain * (batch.weight - 1)
+    return matching_loss(log_prob, change, batch.jump) + cross_entropy(known, log_posterior, masked)
 
 
 PLUGIN = Algorithm(

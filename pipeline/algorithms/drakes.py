@@ -52,7 +52,7 @@ def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
         reveal = order == step
         one_hot = _straight_through(log_prob[reveal[masked]], settings.softness, generator)
         chosen = chosen + scattered(one_hot, reveal)
-        state = torch.where(reveal, around.values[scattered(one_hot.argmax(dim=1), reveal)], state)
+        state = state.masked_scatter(reveal, around.values[one_hot.argmax(dim=1)])
     table = torch.from_numpy(around.problem.reward).to(chosen)
     reward = torch.einsum("na,ab,nb->n", chosen[:, 0], table, chosen[:, 1])
     return settings.alpha * penalty - reward

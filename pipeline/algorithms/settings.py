@@ -27,6 +27,14 @@ class Settings(BaseModel):
         return ""
 
 
+class Statewise(Settings):
+    """A method that matches states x from which K completions start."""
+
+    def conflict(self, rollout: Any) -> str:
+        wrong = f"name: {self.name} needs rollout.branch: reciprocal, or it would see the empty answer only"
+        return "" if rollout.branch == "reciprocal" else wrong
+
+
 class Dam(Settings):
     """Discrete Adjoint Matching; see `pipeline/algorithms/dam.py` for what each choice means."""
 
@@ -34,6 +42,7 @@ class Dam(Settings):
     jumps: Literal["first", "all"] = "all"
     loss: Literal["generalized_kl", "squared"] = "generalized_kl"
     control_variate: bool = False
+    gain: float = Field(default=1.0, gt=0, le=1)
     window: PositiveInt = 3
     ess: float = Field(default=0.5, gt=0, le=1)
     largest_step: PositiveFloat = 20.0
@@ -51,13 +60,13 @@ class Dam(Settings):
         return ""
 
 
-class DamAnalytic(Settings):
+class DamAnalytic(Statewise):
     """The adjoint by enumeration; see `pipeline/algorithms/dam_analytic.py`."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"exact"})
 
 
-class Dtm(Settings):
+class Dtm(Statewise):
     """Discrete Tilt Matching; see `pipeline/algorithms/dtm.py`. 1/α_k is the largest step with ESS ≥ ess · K."""
 
     control_variate: bool = True
