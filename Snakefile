@@ -181,6 +181,23 @@ rule evaluate:
         " --out {output.summary} --timing {output.timing} --threads {threads}"
 
 
+rule joint:
+    input:
+        prompts="data/runs/{run}/items/test.parquet",
+        policy=lambda wildcards: (
+            f"data/runs/{wildcards.run}/round_{wf.number(RUNS[wildcards.run].rounds)}/policy"
+        ),
+    output:
+        joint="data/runs/{run}/joint.parquet",
+        timing="data/runs/{run}/timings/joint.json",
+    params:
+        settings=settings("joint"),
+        code=code("joint"),
+    shell:
+        "{LAUNCH} pipeline.stages.joint --settings {params.settings:q} --items {input.prompts}"
+        " --policy {input.policy} --out {output.joint} --timing {output.timing} --threads {threads}"
+
+
 rule report:
     input:
         lambda wildcards: wf.report_inputs(RUNS[wildcards.run], wildcards),
@@ -191,9 +208,14 @@ rule report:
     params:
         settings=settings("report"),
         code=code("report"),
+        joint=lambda wildcards: (
+            f"--joint data/runs/{wildcards.run}/joint.parquet"
+            if wf.enumerated(RUNS[wildcards.run])
+            else ""
+        ),
     shell:
         "{LAUNCH} pipeline.stages.report --settings {params.settings:q}"
-        " --run data/runs/{wildcards.run} --out {output.html} --metrics {output.metrics}"
+        " --run data/runs/{wildcards.run} {params.joint} --out {output.html} --metrics {output.metrics}"
         " --timing {output.timing}"
 
 
