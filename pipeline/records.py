@@ -71,14 +71,18 @@ def write(path: Path, columns: Mapping[str, Any], schema: pa.Schema, provenance:
         pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="zstd")
 
 
-def read(paths: Sequence[Path], schema: pa.Schema) -> pa.Table:
+def read(paths: Sequence[Path], schema: pa.Schema, *, may_be_empty: bool = False) -> pa.Table:
     """The rows of all files, in the order given.
 
     Raises:
         PipelineError: for a file that is missing, truncated, empty, of another schema, or that holds a reward
             which is not a finite number; it names the file and the row.
     """
-    return pa.concat_tables([_read_one(Path(path), schema) for path in paths])
+    tables = [_read_one(Path(path), schema) for path in paths]
+    for path, table in zip(paths, tables, strict=True):
+        if len(table) == 0 and not may_be_empty:
+            raise PipelineError(f"{path} has no rows")
+    return pa.concat_tables(tables)
 
 
 def matrix(table: pa.Table, name: str) -> np.ndarray:
@@ -106,8 +110,6 @@ def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
         found = (table.schema.metadata or {}).get(b"schema", b"unknown").decode()
         wanted = schema.metadata[b"schema"].decode()
         raise PipelineError(f"{path} has the schema '{found}', not '{wanted}': delete it and run again")
-    if len(table) == 0:
-        raise PipelineError(f"{path} has no rows")
     if "reward" in schema.names:
         finite = np.isfinite(table.column("reward").to_numpy())
         if not finite.all():

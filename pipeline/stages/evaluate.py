@@ -56,9 +56,9 @@ def run(args: Namespace) -> None:
 
     result: dict[str, dict[str, object]] = {}
     for path in args.items:
-        for name, sampler in {"greedy": greedy, "ancestral": ancestral}.items():
-            table = records.read([path], records.ITEMS)
-            items = [Item(**record) for record in table.drop_columns("item_id").to_pylist()]
+        table = records.read([path], records.ITEMS, may_be_empty=path != args.items[0])
+        items = [Item(**record) for record in table.drop_columns("item_id").to_pylist()]
+        for name, sampler in {"greedy": greedy, "ancestral": ancestral}.items() if items else ():
             prompts, answers = encode(tokenizer, [item.prompt for item in items]), []
             title = f"round {args.round} evaluate {path.stem} {name}"
             for ids in tqdm(torch.arange(len(items)).split(evaluate.batch_size), desc=title, unit="batch"):
@@ -72,8 +72,9 @@ def run(args: Namespace) -> None:
             result.setdefault(path.stem, {})[name] = {**summarize(metrics), "groups": groups, "samples": pictures}
     exact = {}
     if task.enumerated:
-        table = posteriors_of(policy, encode(tokenizer, [items[0].prompt])[0], algorithm, around)
-        exact = exact_kl(table, task.enumerated, 1 / settings.algorithm.alpha)
+        prompt = records.read(args.items[:1], records.ITEMS)["prompt"][0].as_py()
+        posteriors = posteriors_of(policy, encode(tokenizer, [prompt])[0], algorithm, around)
+        exact = exact_kl(posteriors, task.enumerated, 1 / settings.algorithm.alpha)
     write_json(args.out, {"round": args.round, "splits": result, "exact": exact})
 
 
