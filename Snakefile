@@ -3,7 +3,12 @@
 policy_{k-1} --rollout--> trajectories --adjoint--> targets --train--> policy_k; round 0 is the base.
 """
 
+import os
 import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path.cwd()))  # for tasks of one's own
 
 from pipeline import workflow as wf
 from pipeline.config import read_params
@@ -16,8 +21,12 @@ except PipelineError as error:
     sys.exit(f"error: {error}")
 RUNS, HARDWARE = PARAMS.runs, PARAMS.hardware
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
-LAUNCH = wf.launch(sys.executable, PRELOADED.socket)
-LAUNCH_RANKS = wf.launch(sys.executable, PRELOADED.socket, ranks=HARDWARE.processes)
+STARTED = time.time()
+os.environ.setdefault("TQDM_MININTERVAL", "1")
+# Resources and threads, unlike params, rerun nothing when they change.
+PLAIN = wf.launch(sys.executable)
+FORK = wf.launch(sys.executable, PRELOADED.socket)
+RANKS = wf.launch(sys.executable, PRELOADED.socket, ranks=HARDWARE.processes)
 
 
 wildcard_constraints:
@@ -51,11 +60,11 @@ rule all:
         f"data/runs/{PARAMS.default_run}/report.html",
 
 
-for suite, members in PARAMS.suites.items():
+for target, members in {**{run: [run] for run in RUNS}, **PARAMS.suites}.items():
 
     rule:
         name:
-            suite
+            target
         input:
             expand("data/runs/{run}/report.html", run=members),
 
@@ -68,12 +77,17 @@ rule prepare:
             allow_missing=True,
         ),
         timing="data/runs/{run}/timings/prepare.json",
+    log:
+        "data/runs/{run}/logs/prepare.log",
+    resources:
+        launch=PLAIN,
     params:
         settings=settings("prepare"),
         code=code("prepare"),
     shell:
-        "{sys.executable} -m pipeline.stages.prepare --settings {params.settings:q}"
+        "{resources.launch} pipeline.stages.prepare --settings {params.settings:q}"
         " --out data/runs/{wildcards.run}/items --timing {output.timing}"
+        " 2>&1 | tee {log}"
 
 
 rule base:
@@ -83,15 +97,20 @@ rule base:
         policy=directory("data/runs/{run}/round_000/policy"),
         summary="data/runs/{run}/round_000/train.json",
         timing="data/runs/{run}/timings/base.json",
-    threads: HARDWARE.threads
+    log:
+        "data/runs/{run}/logs/base.log",
+    threads: HARDWARE.processes * HARDWARE.threads
+    resources:
+        launch=RANKS,
     params:
         settings=settings("base"),
         code=code("base"),
         progress="data/runs/{run}/round_000/train.progress",
     shell:
-        "{LAUNCH_RANKS} pipeline.stages.base --settings {params.settings:q}"
+        "{resources.launch} pipeline.stages.base --settings {params.settings:q}"
         " --items {input.corpus} --out {output.policy} --summary {output.summary}"
-        " --progress {params.progress} --timing {output.timing} --threads {HARDWARE.threads}"
+        " --progress {params.progress} --timing {output.timing} --threads {threads}"
+        " 2>&1 | tee {log}"
 
 
 rule rollout:
@@ -101,15 +120,21 @@ rule rollout:
     output:
         rollouts="data/runs/{run}/round_{round}/rollouts/{shard}.parquet",
         timing="data/runs/{run}/timings/rollout_{round}_{shard}.json",
+    log:
+        "data/runs/{run}/logs/rollout_{round}_{shard}.log",
     priority: 1
+    threads: HARDWARE.threads
+    resources:
+        launch=FORK,
     params:
         settings=settings("rollout"),
         code=code("rollout"),
     shell:
-        "{LAUNCH} pipeline.stages.rollout --settings {params.settings:q}"
+        "{resources.launch} pipeline.stages.rollout --settings {params.settings:q}"
         " --items {input.prompts} --policy {input.policy} --round {wildcards.round}"
         " --shard {wildcards.shard} --out {output.rollouts}"
         " --timing {output.timing} --threads {threads}"
+        " 2>&1 | tee {log}"
 
 
 rule adjoint:
@@ -122,17 +147,22 @@ rule adjoint:
         targets="data/runs/{run}/round_{round}/targets/targets.parquet",
         summary="data/runs/{run}/round_{round}/adjoint.json",
         timing="data/runs/{run}/timings/adjoint_{round}.json",
+    log:
+        "data/runs/{run}/logs/adjoint_{round}.log",
     priority: 1
     threads: HARDWARE.threads
+    resources:
+        launch=FORK,
     params:
         settings=settings("adjoint"),
         code=code("adjoint"),
         kept=lambda wildcards, input: f"--kept {input.kept}" if input.kept else "",
     shell:
-        "{LAUNCH} pipeline.stages.adjoint --settings {params.settings:q}"
+        "{resources.launch} pipeline.stages.adjoint --settings {params.settings:q}"
         " --rollouts {input.rollouts} {params.kept} --base {input.base}"
         " --policy {input.policy} --out {output.targets} --summary {output.summary}"
         " --timing {output.timing} --threads {threads}"
+        " 2>&1 | tee {log}"
 
 
 rule train:
@@ -146,21 +176,26 @@ rule train:
         moments="data/runs/{run}/round_{round}/optimizer.safetensors",
         summary="data/runs/{run}/round_{round}/train.json",
         timing="data/runs/{run}/timings/train_{round}.json",
+    log:
+        "data/runs/{run}/logs/train_{round}.log",
     wildcard_constraints:
         round=r"(?!000)\d{3}",
     priority: 1
-    threads: HARDWARE.threads
+    threads: HARDWARE.processes * HARDWARE.threads
+    resources:
+        launch=RANKS,
     params:
         settings=settings("train"),
         code=code("train"),
         moments=lambda wildcards, input: (f"--moments {input.moments}" if input.moments else ""),
         progress="data/runs/{run}/round_{round}/train.progress",
     shell:
-        "{LAUNCH_RANKS} pipeline.stages.train --settings {params.settings:q}"
+        "{resources.launch} pipeline.stages.train --settings {params.settings:q}"
         " --targets {input.targets} --base {input.base} --policy {input.policy} {params.moments}"
         " --round {wildcards.round} --out {output.policy}"
         " --moments-out {output.moments} --summary {output.summary}"
-        " --progress {params.progress} --timing {output.timing} --threads {HARDWARE.threads}"
+        " --progress {params.progress} --timing {output.timing} --threads {threads}"
+        " 2>&1 | tee {log}"
 
 
 rule evaluate:
@@ -172,13 +207,19 @@ rule evaluate:
     output:
         summary="data/runs/{run}/round_{round}/evaluation.json",
         timing="data/runs/{run}/timings/evaluate_{round}.json",
+    log:
+        "data/runs/{run}/logs/evaluate_{round}.log",
+    threads: HARDWARE.threads
+    resources:
+        launch=FORK,
     params:
         settings=settings("evaluate"),
         code=code("evaluate"),
     shell:
-        "{LAUNCH} pipeline.stages.evaluate --settings {params.settings:q}"
+        "{resources.launch} pipeline.stages.evaluate --settings {params.settings:q}"
         " --items {input.splits} --policy {input.policy} --round {wildcards.round}"
         " --out {output.summary} --timing {output.timing} --threads {threads}"
+        " 2>&1 | tee {log}"
 
 
 rule joint:
@@ -190,12 +231,17 @@ rule joint:
     output:
         joint="data/runs/{run}/joint.parquet",
         timing="data/runs/{run}/timings/joint.json",
+    log:
+        "data/runs/{run}/logs/joint.log",
+    resources:
+        launch=FORK,
     params:
         settings=settings("joint"),
         code=code("joint"),
     shell:
-        "{LAUNCH} pipeline.stages.joint --settings {params.settings:q} --items {input.prompts}"
+        "{resources.launch} pipeline.stages.joint --settings {params.settings:q} --items {input.prompts}"
         " --policy {input.policy} --out {output.joint} --timing {output.timing} --threads {threads}"
+        " 2>&1 | tee {log}"
 
 
 rule report:
@@ -203,8 +249,13 @@ rule report:
         lambda wildcards: wf.report_inputs(RUNS[wildcards.run], wildcards),
     output:
         html=report("data/runs/{run}/report.html", category="Runs", labels={"run": "{run}"}),
+        figure="data/runs/{run}/learning_curve.svg",
         metrics="data/runs/{run}/metrics.json",
         timing="data/runs/{run}/timings/report.json",
+    log:
+        "data/runs/{run}/logs/report.log",
+    resources:
+        launch=FORK,
     params:
         settings=settings("report"),
         code=code("report"),
@@ -214,9 +265,10 @@ rule report:
             else ""
         ),
     shell:
-        "{LAUNCH} pipeline.stages.report --settings {params.settings:q}"
+        "{resources.launch} pipeline.stages.report --settings {params.settings:q}"
         " --run data/runs/{wildcards.run} {params.joint} --out {output.html} --metrics {output.metrics}"
-        " --timing {output.timing}"
+        " --figure {output.figure} --timing {output.timing}"
+        " 2>&1 | tee {log}"
 
 
 onstart:
@@ -225,7 +277,9 @@ onstart:
 
 onsuccess:
     PRELOADED.stop()
+    print(wf.results(RUNS, since=STARTED))
 
 
 onerror:
     PRELOADED.stop()
+    print(wf.errors(RUNS, since=STARTED), file=sys.stderr)

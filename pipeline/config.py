@@ -225,9 +225,11 @@ def merge(defaults: Any, changes: Any) -> Any:
 
 def parse_sections(text: str) -> SimpleNamespace:
     """The validated sections of a run that a stage was given, as attributes; it has no others."""
-    sections = json.loads(text)
     try:
+        sections = json.loads(text)
         run = Run.model_validate(sections)
+    except json.JSONDecodeError as error:
+        raise PipelineError(f"--settings is not JSON: {error}") from error
     except ValidationError as error:
         raise PipelineError(f"--settings: {describe(error, Run)}") from error
     return SimpleNamespace(**{key: getattr(run, key) for key in sections})

@@ -6,3 +6,7 @@ class PipelineError(Exception):
 
     Stages print it as a single line and exit with status 1; no traceback is shown.
     """
+
+    def __str__(self) -> str:
+        """Always one line, whatever a library or a user's reward put into it."""
+        return " ".join(super().__str__().splitlines())

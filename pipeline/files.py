@@ -9,19 +9,45 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from pipeline.errors import PipelineError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, a file or a directory, that takes its place when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A temporary path for a file or a directory that takes the place of `path` when the block succeeds.
+
+    It lies in `.NAME.tmp` beside `path`. That name is fixed: what a killed process left there, a library's own
+    temporaries too, goes when `path` is written again. No path is ever written by two processes at once.
+
+    Raises:
+        PipelineError: when the disk is full or `path` cannot be written; it names `path`.
+    """
+    folder = _leftover(path)
+    temporary = folder / path.name
     try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         yield temporary
         if temporary.is_dir() and path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise PipelineError(f"cannot write {path}: {reason}") from error
     finally:
-        shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def discard(path: Path) -> None:
+    """Remove a file, if it exists, and what a killed process left of writing it."""
+    path.unlink(missing_ok=True)
+    shutil.rmtree(_leftover(path), ignore_errors=True)
+
+
+def _leftover(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -31,7 +57,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    """The content of a JSON file; PipelineError if it is missing or truncated."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"cannot read {path} ({error}): delete it and run again") from error
 
 
 def digest(*parts: Path | str) -> str:

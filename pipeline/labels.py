@@ -42,7 +42,7 @@ class Labels:
 
 def column(table: pa.Table, name: str) -> Float[Tensor, " rows"]:
     """A column of numbers, in float64."""
-    return torch.from_numpy(np.array(table.column(name), dtype=np.float64))
+    return torch.from_numpy(table.column(name).to_numpy().astype(np.float64))
 
 
 def kept(rollouts: Rollouts, window: int) -> pa.Table:

@@ -23,7 +23,7 @@ def save_policy(path: Path, model: nn.Module, tokenizer: Tokenizer, settings: Si
     """A directory that `from_pretrained` opens; it appears complete or not at all."""
     with replacing(path) as temporary:
         load("model", settings.model.name).save(model, temporary)
-        tokenizer.save(str(temporary / "tokenizer.json"))
+        (temporary / "tokenizer.json").write_text(tokenizer.to_str(pretty=True))
         (temporary / "tokenizer_config.json").write_text(
             json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": MASK_TOKEN})
         )

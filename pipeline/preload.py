@@ -2,7 +2,7 @@
 
 Importing them takes several seconds, more than a small model's round computes for. The Snakefile starts `serve`
 once; `run` hands it a stage's command line, terminal and environment, and passes on the exit status. Without a
-server `run` starts an ordinary process instead. A stage dies with its `run`, the server with its Snakemake.
+server `run` starts an ordinary process instead. A stage dies with its `run`, and with Snakemake like the server.
 """
 
 import array
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 LIMIT = 1 << 20
@@ -45,6 +46,7 @@ class Preloaded:
 
 def serve(path: str) -> None:
     """Accept stages until standard input closes. Listens before it imports, so early callers wait for the import."""
+    Path(path).unlink(missing_ok=True)  # left by a killed server whose Snakemake had the same process id
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
@@ -75,6 +77,7 @@ def import_everything() -> None:
 def _become_stage(connection: socket.socket) -> None:
     """In the forked process: take over the caller's terminal, directory and environment, run the module, exit."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    snakemake = os.dup(0)
     message, streams, _, _ = socket.recv_fds(connection, LIMIT, 3)
     request = json.loads(message)
     for target, stream in enumerate(streams):
@@ -83,15 +86,17 @@ def _become_stage(connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = request["command"]
-    threading.Thread(target=_die_with_caller, args=(connection,), daemon=True).start()
+    threading.Thread(target=_die_with, args=(connection, snakemake), daemon=True).start()
     status = 0
     try:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
         if isinstance(stop.code, str):
+            _wait_for_turn()
             print(stop.code, file=sys.stderr)
     except BaseException:
+        _wait_for_turn()
         sys.excepthook(*sys.exc_info())
         status = 1
     sys.stdout.flush()
@@ -100,10 +105,19 @@ def _become_stage(connection: socket.socket) -> None:
     os._exit(status)
 
 
-def _die_with_caller(connection: socket.socket) -> None:
-    while connection.recv(1):
-        pass
+def _die_with(caller: socket.socket, snakemake: int) -> None:
+    """End at once when either end of file says that the other side is gone; nothing is ever sent on them."""
+    select.select([caller.fileno(), snakemake], [], [])
     os._exit(1)
+
+
+def _wait_for_turn() -> None:
+    """Let one rank alone say what failed: of several, the first one's end ends the others (see `run`).
+
+    A rank that fails because another has died is told so by the caller before its turn comes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        time.sleep(0.5 * (1 + int(os.environ["RANK"])))
 
 
 def run(path: str, ranks: int, command: list[str]) -> None:

@@ -27,17 +27,17 @@ def check(kind: str, name: str) -> None:
 
 
 def load(kind: str, name: str) -> Any:
-    """The PLUGIN of `pipeline/<kind>s/<name>.py`, or of the module at an import path."""
+    """The PLUGIN of `module(kind, name)`."""
+    found = module(kind, name)
+    if not hasattr(found, "PLUGIN"):
+        raise PipelineError(f"module '{found.__name__}' ({found.__file__}) does not define PLUGIN")
+    return found.PLUGIN
+
+
+def module(kind: str, name: str) -> ModuleType:
+    """`pipeline/<kind>s/<name>.py`, or the module at an import path."""
     check(kind, name)
-    path = name if "." in name else f"{KINDS[kind].__name__}.{name}"
     try:
-        return attribute(importlib.import_module(path), "PLUGIN")
-    except ImportError as error:
-        raise PipelineError(f"cannot import {kind} '{name}': {error}") from error
-
-
-def attribute(module: ModuleType, name: str) -> Any:
-    """The module's attribute, or an error that names both."""
-    if not hasattr(module, name):
-        raise PipelineError(f"module '{module.__name__}' ({module.__file__}) does not define {name}")
-    return getattr(module, name)
+        return importlib.import_module(name if "." in name else f"{KINDS[kind].__name__}.{name}")
+    except Exception as error:  # whatever a user's module raises
+        raise PipelineError(f"cannot import {kind} '{name}': {type(error).__name__}: {error}") from error

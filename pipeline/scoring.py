@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import SupportsFloat
 
 from pipeline.errors import PipelineError
 from pipeline.tasks.base import Item, Task
@@ -23,7 +24,7 @@ def score(
         PipelineError: for a scorer that raises, takes longer than `timeout`, gives no "reward" or one that is not
             a finite number; it names the item and the text.
     """
-    results = []
+    results: list[Mapping[str, float]] = []
     for index, (item, answer) in enumerate(zip(items, answers, strict=True)):
         where = f"on item {ids[index] if ids else index} (prompt {item.prompt!r}, answer {answer[:80]!r})"
         try:
@@ -35,10 +36,12 @@ def score(
             ) from None
         except Exception as error:
             raise PipelineError(f"the reward raised {type(error).__name__}: {error} {where}") from error
+        if not isinstance(metrics, Mapping):
+            raise PipelineError(f"the score is {metrics!r}, not a mapping, {where}")
         if "reward" not in metrics:
             raise PipelineError(f"the score has no 'reward' but {sorted(metrics)} {where}")
-        if not math.isfinite(metrics["reward"]):
-            raise PipelineError(f"the reward is {metrics['reward']}, not a finite number, {where}")
+        if not (isinstance(metrics["reward"], SupportsFloat) and math.isfinite(metrics["reward"])):
+            raise PipelineError(f"the reward is {metrics['reward']!r}, not a finite number, {where}")
         results.append(metrics)
     return results
 

@@ -58,4 +58,7 @@ def load_tokenizer(policy: Path) -> Tokenizer:
     path = policy / "tokenizer.json"
     if not path.is_file():
         raise PipelineError(f"{path} is missing: '{policy}' is not a model directory of this project")
-    return Tokenizer.from_file(str(path))
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more specific
+        raise PipelineError(f"{path} is not a tokenizer: {error}") from error

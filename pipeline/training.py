@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -42,13 +42,12 @@ class Progress:
         """Put back the weights, the moments and the losses so far, if there are any under this key."""
         if not self.path.exists():
             return
-        with safe_open(self.path, framework="pt") as file:
-            if file.metadata().get("key") != self.key:
-                return
-            self.losses = json.loads(file.metadata()["losses"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, metadata = _read(self.path)
+        if metadata.get("key") != self.key:
+            return
+        self.losses = json.loads(metadata["losses"])
         policy.load_state_dict({name: tensors[f"policy.{name}"] for name in policy.state_dict()})
-        set_moments(policy, optimizer, tensors)
+        _set_moments(policy, optimizer, tensors)
 
     def save(self, policy: nn.Module, optimizer: torch.optim.AdamW) -> None:
         """Write a checkpoint, if the last one is older than `interval`."""
@@ -109,18 +108,18 @@ def fit(
     wrapped, stepper = accelerator.prepare(policy.train(), optimizer)
     done = len(progress.losses)
     bar = tqdm(total=updates, initial=done, desc=title, unit="update", disable=not accelerator.is_main_process)
-    for number, batch in enumerate(islice(batches, done, None), start=done):
-        for group in stepper.param_groups:
-            group["lr"] = schedule(number)
-        value = _update(accelerator, wrapped, stepper, batch, loss, settings)
-        if not value < float("inf"):
-            raise PipelineError(f"{title}: the loss of update {number} is {value}; lower the learning rate")
-        progress.losses.append(value)
-        bar.set_postfix(loss=f"{value:.4f}", refresh=False)
-        bar.update()
-        if accelerator.is_main_process:
-            progress.save(policy, optimizer)
-    bar.close()
+    with bar:
+        for number, batch in enumerate(islice(batches, done, None), start=done):
+            for group in stepper.param_groups:
+                group["lr"] = schedule(number)
+            value = _update(accelerator, wrapped, stepper, batch, loss, settings)
+            if not value < float("inf"):
+                raise PipelineError(f"{title}: the loss of update {number} is {value}; lower the learning rate")
+            progress.losses.append(value)
+            bar.set_postfix(loss=f"{value:.4f}", refresh=False)
+            bar.update()
+            if accelerator.is_main_process:
+                progress.save(policy, optimizer)
     policy.eval()
     return progress.losses
 
@@ -161,7 +160,30 @@ def moments(policy: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor
     }
 
 
-def set_moments(policy: nn.Module, optimizer: torch.optim.AdamW, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `moments`."""
+def load_moments(path: Path, policy: nn.Module, optimizer: torch.optim.AdamW) -> None:
+    """Put back what `moments` gave.
+
+    Raises:
+        PipelineError: for a file that is missing, truncated or of another policy.
+    """
+    tensors, _ = _read(path)
+    for name, value in policy.named_parameters():
+        for moment in MOMENTS:
+            found = tensors.get(f"{moment}.{name}")
+            if found is None or (moment != "step" and found.shape != value.shape):
+                raise PipelineError(f"{path} does not belong to this policy: see '{moment}.{name}'")
+    _set_moments(policy, optimizer, tensors)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise PipelineError(f"{path} is not a complete safetensors file ({error}): delete it and run again") from error
+
+
+def _set_moments(policy: nn.Module, optimizer: torch.optim.AdamW, tensors: dict[str, Tensor]) -> None:
     for name, parameter in policy.named_parameters():
         optimizer.state[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in MOMENTS}

@@ -2,7 +2,9 @@
 
 import ast
 import hashlib
+import inspect
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,9 @@ from pydantic import BaseModel
 import pipeline
 from pipeline.config import Run
 from pipeline.preload import launcher
-from pipeline.registry import load
+from pipeline.registry import load, module
 
-RUN = "data/runs/{run}"
-ROUND = RUN + "/round_{round}"
+ROUND = "data/runs/{run}/round_{round}"
 
 SECTIONS = {
     "prepare": ("seed", "task"),
@@ -59,8 +60,25 @@ def report_inputs(run: Run, wildcards: Any) -> list[str]:
     rounds = [number(k) for k in range(run.rounds + 1)]
     files = [f"{ROUND}/train.json".format(round=k, **wildcards) for k in rounds]
     files += [f"{ROUND}/adjoint.json".format(round=k, **wildcards) for k in rounds[1:]]
-    files += [f"{RUN}/joint.parquet".format(**wildcards)] if enumerated(run) else []
+    files += ["data/runs/{run}/joint.parquet".format(**wildcards)] if enumerated(run) else []
     return files + [f"{ROUND}/evaluation.json".format(round=k, **wildcards) for k in evaluated_rounds(run)]
+
+
+def results(runs: Iterable[str], *, since: float) -> str:
+    """What the reports of these runs said after the time `since`."""
+    said = [f"\n{log.parent.parent.name}\n{log.read_text()}" for log in _logs(runs, since) if log.stem == "report"]
+    return "".join(said).rstrip()
+
+
+def errors(runs: Iterable[str], *, since: float) -> str:
+    """The error lines of the stages of these runs after the time `since`, each with its log."""
+    lines = [(log, line) for log in _logs(runs, since) for line in log.read_text().splitlines()]
+    return "\n".join(f"{line} [{log}]" for log, line in lines if line.startswith("error:"))
+
+
+def _logs(runs: Iterable[str], since: float) -> list[Path]:
+    logs = [log for run in runs for log in sorted(Path("data/runs", run, "logs").glob("*.log"))]
+    return [log for log in logs if log.stat().st_mtime > since]
 
 
 def settings(run: Run, stage: str) -> str:
@@ -77,25 +95,21 @@ def settings(run: Run, stage: str) -> str:
 
 
 @cache
-def code(stage: str, task: str = "") -> str:
-    """A digest of the modules that a stage runs: its file and all that it imports from this package.
+def code(stage: str, task: str) -> str:
+    """A digest of the modules that a stage runs: its file, its plug-ins and all that they import from this package.
 
     Taken from the syntax trees without docstrings, so that comments and formatting rerun nothing.
     """
     root = Path(pipeline.__file__).parent
-    entry = [
-        root / "stages" / f"{stage}.py",
-        *sorted((root / "algorithms").glob("*.py") if stage in ("adjoint", "train") else []),
-    ]
-    entry += sorted((root / "models").glob("*.py")) if "model" in SECTIONS[stage] else []
-    entry += [root / "tasks" / f"{task}.py"] if (root / "tasks" / f"{task}.py").is_file() else []
-    total = hashlib.sha256()
-    for path in sorted(_closure(frozenset(entry), root)):
-        total.update(path.relative_to(root).as_posix().encode() + _meaning(path).encode())
-    return total.hexdigest()[:16]
+    entry = {root / "stages" / f"{stage}.py"}
+    entry |= set((root / "algorithms").glob("*.py")) if stage in ("adjoint", "train") else set()
+    entry |= set((root / "models").glob("*.py")) if "model" in SECTIONS[stage] else set()
+    entry |= {Path(inspect.getfile(module("task", task)))} if "task" in SECTIONS[stage] else set()
+    modules = sorted(path.name + _meaning(path) for path in _closure(entry, root))
+    return hashlib.sha256("".join(modules).encode()).hexdigest()[:16]
 
 
-def _closure(paths: frozenset[Path], root: Path) -> set[Path]:
+def _closure(paths: set[Path], root: Path) -> set[Path]:
     found: set[Path] = set()
     queue = list(paths)
     while queue:
@@ -105,8 +119,8 @@ def _closure(paths: frozenset[Path], root: Path) -> set[Path]:
         found.add(path)
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pipeline":
-                module = root.parent / (node.module or "").replace(".", "/")
-                candidates = [module.with_suffix(".py"), *(module / f"{alias.name}.py" for alias in node.names)]
+                imported = root.parent / (node.module or "").replace(".", "/")
+                candidates = [imported.with_suffix(".py"), *(imported / f"{alias.name}.py" for alias in node.names)]
                 queue += [candidate for candidate in candidates if candidate.is_file()]
     return found
 
@@ -121,7 +135,7 @@ def _meaning(path: Path) -> str:
     return ast.dump(tree)
 
 
-def launch(python: str, socket: str, *, ranks: int = 1) -> str:
+def launch(python: str, socket: str = "", *, ranks: int = 1) -> str:
     """What starts a stage's module: Python, forks of the preloaded process, or one process per rank."""
     if socket:
         return f"{python} -m pipeline.preload run {socket} {ranks}"

@@ -17,7 +17,9 @@ from jaxtyping import install_import_hook
 with install_import_hook(
     ["pipeline.ctmc", "pipeline.losses", "pipeline.samplers", "pipeline.replay"], "beartype.beartype"
 ):
+    import pipeline.ctmc.diffusion
     import pipeline.ctmc.exact
+    import pipeline.ctmc.uniform
     import pipeline.replay
     import pipeline.samplers.enumeration
     import pipeline.samplers.rounds  # noqa: F401
@@ -71,9 +73,8 @@ class Workflow:
 
     def pending(self) -> dict[str, int]:
         """Rule -> number of jobs that a run would do, `all` left out."""
-        lines = self("--dry-run", "--quiet", "rules").splitlines() + self("--dry-run").splitlines()
         table = {}
-        for line in lines:
+        for line in self("--dry-run").splitlines():
             words = line.split()
             if len(words) == 2 and words[1].isdigit() and words[0] not in ("all", "total"):
                 table[words[0]] = int(words[1])

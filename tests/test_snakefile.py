@@ -9,13 +9,19 @@ import time
 import pytest
 
 from pipeline import records
-from tests.conftest import Workflow
+from tests.conftest import ROOT, Workflow
 
 
 @pytest.fixture
 def copied(finished: Workflow, tmp_path) -> Workflow:
     shutil.copytree(finished.directory, tmp_path / "copy", symlinks=True)
     return Workflow(tmp_path / "copy")
+
+
+def test_lint_asks_for_a_container_only(workflow):
+    """Stages run in the environment that Snakemake itself runs in; nothing else is left to say."""
+    lints = [line for line in workflow("--lint", ok=False).splitlines() if line.lstrip().startswith("* ")]
+    assert {lint.strip() for lint in lints} == {"* Specify a conda environment or container for each rule.:"}
 
 
 def test_running_again_does_nothing(finished):
@@ -36,6 +42,19 @@ def test_more_rounds_run_the_new_ones_only(copied):
     copied.params["defaults"]["rounds"] = 3
     pending = copied.pending()
     assert pending == {"rollout": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
+
+
+def test_an_edited_reward_of_ones_own_reruns_what_it_touches(workflow):
+    (workflow.directory / "mine").mkdir()
+    task = workflow.directory / "mine" / "words.py"
+    shutil.copy(ROOT / "examples" / "words.py", task)
+    workflow.params["defaults"] |= {"task": {"name": "mine.words"}, "rounds": 1}
+    workflow.params["defaults"]["base"]["updates"] = 5
+    workflow()
+    task.write_text("# a comment\n" + task.read_text())
+    assert workflow.pending() == {}
+    task.write_text(task.read_text().replace("ordered / 2", "ordered / 4"))
+    assert workflow.pending()["rollout"] == 2
 
 
 def test_ranks_shards_and_kills_change_nothing(finished, workflow):

@@ -13,9 +13,10 @@ per gradient; known as weighted denoising cross-entropy.
 `tilt: direct` (the paper's): the formula as it stands, in every round.
 `tilt: annealed` (proximal): round k tilts the policy before it by a part of the reward, p_k ∝ p_{k-1} e^{r/α_k},
 with 1/α_k as large as the ESS allows and Σ_k 1/α_k ≤ 1/α. In the first of these the ratio is 1, so the weights
-are e^{r/α_k}. Solved exactly, p_k ∝ p^base e^{r Σ_{j≤k} 1/α_j}, which is p* once Σ 1/α_k = 1/α. The errors of the
-rounds add up, because the base is not consulted again: watch `kl_to_base`. A row kept from round j < k was
-drawn from p_{j-1}, so its weight in round k is e^{r (1/α_j + … + 1/α_k)}.
+are e^{r/α_k}. Solved exactly, p_k ∝ p^base e^{r Σ_{j≤k} 1/α_j}, which is p* once Σ 1/α_k = 1/α. The errors of these
+rounds add up, because the base is not consulted, so once 1/α is spent every further round is direct: it
+corrects them and converges to p*. A row kept from round j < k was drawn from p_{j-1}, so its weight in round k is
+e^{r (1/α_j + … + 1/α_k)}.
 
 `control_variate` (with `jumps: first` and `branch: reciprocal`): the jumps (i_k, v_k) from x were drawn from the
 round's first policy u, so (1/K) Σ_k 1[v_k = v, i_k = i] has the known mean p^u(v | x, i)/|M|, which replaces it:
@@ -29,6 +30,7 @@ The expectation is the same and the noise is multiplied by W - 1, which vanishes
 """
 
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -46,8 +48,13 @@ from pipeline.samplers.posterior import cross_entropy, of_completions, read, sca
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
     """Adjoint targets of this round's rollouts and of the rows kept from the window of rounds before it."""
     table, older, groups = rollouts.table, kept(rollouts, run.algorithm.window), (-1, run.rollout.completions)
-    new_ratio = _log_ratio(rollouts, run)
-    before, after = _tilt(rollouts, run, new_ratio.view(groups), column(table, "reward").view(groups))
+    spent = 0.0 if rollouts.previous is None else rollouts.previous.column("tilt_after")[-1].as_py()
+    direct = run.algorithm.tilt == "direct" or spent > (1 - 1e-9) / run.algorithm.alpha
+    new_ratio = _log_ratio(rollouts, run, direct)
+    before, after = 0.0, 1 / run.algorithm.alpha
+    if not direct:
+        reward = column(table, "reward").view(groups)
+        before, after = spent, spent + _next_step(new_ratio.view(groups), reward, spent, run.algorithm)
 
     reward = torch.cat([column(older, "reward"), column(table, "reward")])
     ratio = torch.cat([column(older, "log_ratio"), new_ratio])
@@ -65,25 +72,20 @@ def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
     )
 
 
-def _tilt(rollouts: Rollouts, run: SimpleNamespace, ratio: Tensor, reward: Tensor) -> tuple[float, float]:
-    """The 1/α that the sampling policy was aimed at, and the one that this round aims at."""
-    settings = run.algorithm
-    if settings.tilt == "direct":
-        return 0.0, 1 / settings.alpha
-    spent = 0.0 if rollouts.previous is None else rollouts.previous.column("tilt_after")[-1].as_py()
-    largest = min(settings.largest_step, max(0.0, 1 / settings.alpha - spent))
-    return spent, spent + tilt_for_ess(ratio, reward, settings.ess, largest)
+def _next_step(log_ratio: Tensor, reward: Tensor, spent: float, settings: Any) -> float:
+    """1/α_k: as much of what is left of 1/α as the ESS allows."""
+    largest = min(settings.largest_step, 1 / settings.alpha - spent)
+    return tilt_for_ess(log_ratio, reward, settings.ess, largest)
 
 
-def _log_ratio(rollouts: Rollouts, run: SimpleNamespace) -> Tensor:
-    """Σ log p^base - log p^u along each path; under an annealed tilt the previous policy takes the base's place.
+def _log_ratio(rollouts: Rollouts, run: SimpleNamespace, direct: bool) -> Tensor:
+    """Σ log p^base - log p^u along each path; unless `direct`, the previous policy takes the base's place.
 
-    Where the law sampled is the previous policy itself (annealed, temperature 1) the ratio is 1 and nothing is
-    evaluated.
+    Where the law sampled is the previous policy itself (temperature 1) the ratio is 1 and nothing is evaluated.
     """
-    if run.algorithm.tilt == "annealed" and run.rollout.temperature == 1:
+    if not direct and run.rollout.temperature == 1:
         return torch.zeros(len(rollouts.table), dtype=torch.float64)
-    return log_ratio(rollouts, "base" if run.algorithm.tilt == "direct" else "previous")
+    return log_ratio(rollouts, "base" if direct else "previous")
 
 
 def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:

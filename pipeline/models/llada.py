@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel, LlamaPreTrainedModel
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from pipeline.errors import PipelineError
 from pipeline.models.base import Model, read_config
@@ -89,7 +89,7 @@ def load(path: Path) -> LladaForMaskedLM:
     """
     read_config(path, LladaConfig.model_type)
     try:
-        loaded: Any = LladaForMaskedLM.from_pretrained(path, output_loading_info=True)
+        loaded: Any = LladaForMaskedLM.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise PipelineError(f"cannot load the weights in '{path}': {' '.join(str(error).split())[:300]}") from error
     model, info = loaded
@@ -107,6 +107,7 @@ def save(model: nn.Module, path: Path) -> None:
 
 
 disable_progress_bar()
+set_verbosity_error()  # what `load` finds wrong is an error of ours, in one line
 AutoConfig.register(LladaConfig.model_type, LladaConfig, exist_ok=True)
 AutoModelForMaskedLM.register(LladaConfig, LladaForMaskedLM, exist_ok=True)
 PLUGIN = Model(create=create, load=load, save=save)

@@ -11,7 +11,7 @@ from torch import nn
 from pipeline import records
 from pipeline.ctmc.exact import posteriors
 from pipeline.errors import PipelineError
-from pipeline.files import digest, write_json
+from pipeline.files import digest, discard, write_json
 from pipeline.losses import matching_loss
 from pipeline.policies import load_policy, save_policy
 from pipeline.provenance import plain_json
@@ -38,7 +38,7 @@ def run(args: Namespace) -> None:
     if is_main_process():
         save_policy(args.out, model, tokenizer, settings)
         write_json(args.summary, {"losses": losses, "parameters": sum(p.numel() for p in model.parameters())})
-        args.progress.unlink(missing_ok=True)
+        discard(args.progress)
 
 
 def fresh(settings: SimpleNamespace, tokenizer: Tokenizer) -> nn.Module:

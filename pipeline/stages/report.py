@@ -41,8 +41,9 @@ def run(args: Namespace) -> None:
         samples=list(zip(first, last, strict=True)),
         configuration=json.dumps(json.loads(plain_json(settings)), indent=2),
     )
-    with replacing(args.out) as temporary:
-        temporary.write_text(html)
+    for path, text in ((args.out, html), (args.figure, safe["learning_curve"](metrics))):
+        with replacing(path) as temporary:
+            temporary.write_text(text)
     write_json(args.metrics, metrics)
     for name in accuracies:
         print(
@@ -76,6 +77,7 @@ if __name__ == "__main__":
             "run": "directory of the run",
             "joint?": "Parquet of rule joint, on enumerated tasks",
             "out": "HTML to write",
+            "figure": "SVG to write: the learning curve",
             "metrics": "JSON to write",
         },
     )

@@ -3,17 +3,17 @@
 from argparse import Namespace
 from functools import partial
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from pipeline import records
 from pipeline.algorithms.base import round_of
-from pipeline.files import digest, replacing, write_json
+from pipeline.files import digest, discard, replacing, write_json
 from pipeline.policies import load_policy, save_policy
 from pipeline.provenance import plain_json
 from pipeline.registry import load
 from pipeline.seeding import Stream
 from pipeline.stages import main
-from pipeline.training import Progress, adamw, device, fit, is_main_process, moments, set_moments
+from pipeline.training import Progress, adamw, device, fit, is_main_process, load_moments, moments
 
 
 def run(args: Namespace) -> None:
@@ -22,7 +22,7 @@ def run(args: Namespace) -> None:
     optimizer = adamw(policy, train)
     warmup = train.warmup
     if args.moments:
-        set_moments(policy, optimizer, load_file(args.moments))
+        load_moments(args.moments, policy, optimizer)
         warmup = 0
     algorithm = load("algorithm", settings.algorithm.name)
     replay = algorithm.replay(records.read([args.targets], records.TARGETS), settings, mask_id)
@@ -46,7 +46,7 @@ def run(args: Namespace) -> None:
         with replacing(args.moments_out) as temporary:
             save_file(moments(policy, optimizer), temporary)
         write_json(args.summary, {"losses": losses})
-        args.progress.unlink(missing_ok=True)
+        discard(args.progress)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,169 @@
+"""CPU time of a rollout beside the sampler that LLaDA publishes, under the same law and with the same weights.
+
+The published sampler (arXiv 2502.09992; random remasking, temperature 1) computes logits at all positions, adds
+float64 Gumbel noise to each of their V entries, proposes a token everywhere and keeps k of them. `rollout` knows
+which k positions it will reveal, so it reads and draws there only. Both record log p of every token they reveal.
+
+    python -m benchmarks.rollout
+"""
+
+import argparse
+import math
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Model
+from pipeline.models.llada import create
+from pipeline.samplers.ancestral import rollout
+
+
+@torch.no_grad()
+def published(
+    model: nn.Module, prompt: Tensor, length: int, mask_id: int, tokens_per_step: int
+) -> tuple[Tensor, Tensor]:
+    """Tokens and their log-probabilities, [n, length] each, in ⌈length / tokens_per_step⌉ steps.
+
+    The choice of positions is batched where the published code loops over rows, in favour of this side.
+    """
+    first = prompt.shape[1]
+    state = torch.cat([prompt, torch.full((len(prompt), length), mask_id)], dim=1)
+    log_prob = torch.zeros(state.shape)
+    for step in range(math.ceil(length / tokens_per_step)):
+        masked = state == mask_id
+        logits = model(input_ids=state).logits
+        doubles = logits.double()
+        gumbel = -torch.rand_like(doubles).log()  # to the power of the temperature, which is 1
+        proposal = (doubles.exp() / gumbel).argmax(dim=-1)
+        proposal_log_prob = logits.log_softmax(dim=-1).gather(2, proposal[..., None])[..., 0]
+        priority = torch.where(masked, torch.rand(state.shape), -math.inf)
+        count = min(tokens_per_step, length - step * tokens_per_step)
+        transfer = torch.zeros_like(masked).scatter(1, priority.topk(count, dim=1).indices, True)
+        state = torch.where(transfer, proposal, state)
+        log_prob = torch.where(transfer, proposal_log_prob, log_prob)
+    return state[:, first:], log_prob[:, first:]
+
+
+def ours(model: nn.Module, prompt: Tensor, length: int, mask_id: int, tokens_per_step: int) -> tuple[Tensor, Tensor]:
+    """The same from `rollout`, its noise included."""
+    order_noise, token_noise = torch.rand(2, len(prompt), length, dtype=torch.float64)
+    start = torch.full((len(prompt), length), mask_id)
+    noise = {"order_noise": order_noise, "token_noise": token_noise}
+    paths = rollout(model, prompt, start, mask_id=mask_id, tokens_per_step=tokens_per_step, **noise)
+    return paths.tokens, paths.log_prob
+
+
+SAMPLERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"published": published, "ours": ours}
+
+
+def measure(args: argparse.Namespace, vocabulary: int) -> tuple[dict[str, list[float]], dict[str, Tensor]]:
+    """CPU seconds of every repeat, and log p of every trajectory; the two samplers take turns."""
+    torch.manual_seed(args.seed)
+    sizes = {"hidden_size": args.hidden, "intermediate_size": args.intermediate, "num_hidden_layers": args.layers}
+    settings = Model(**sizes, num_attention_heads=args.heads, initializer_range=args.initializer_range)
+    mask_id = vocabulary - 1
+    model = create(settings, vocabulary, mask_id).eval()
+    prompt = torch.randint(mask_id, (args.batch, args.prompt))
+    seconds: dict[str, list[float]] = {name: [] for name in SAMPLERS}
+    log_probs: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS}
+    for repeat in range(-1, args.repeats):  # the first one warms up
+        for name in sorted(SAMPLERS, reverse=repeat % 2 == 0):
+            start = time.process_time()
+            tokens, log_prob = SAMPLERS[name](model, prompt, args.answer, mask_id, args.tokens_per_step)
+            elapsed = time.process_time() - start
+            assert not (tokens == mask_id).any() and (log_prob <= 0).all()
+            if repeat >= 0:
+                seconds[name].append(elapsed)
+                log_probs[name].append(log_prob.double().sum(dim=1))
+    return seconds, {name: torch.cat(values) for name, values in log_probs.items()}
+
+
+def same_law(log_probs: dict[str, Tensor]) -> tuple[float, float, float]:
+    """Mean log p of a trajectory from each sampler, and their difference in standard errors, paired by prompt."""
+    difference = log_probs["ours"] - log_probs["published"]
+    error = difference.std() / math.sqrt(len(difference))
+    return log_probs["published"].mean().item(), log_probs["ours"].mean().item(), (difference.mean() / error).item()
+
+
+def cpu_model() -> str:
+    """The processor as Linux names it; what Python knows elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.3f} ({min(values):.3f}–{max(values):.3f})"
+
+
+def report(args: argparse.Namespace) -> bool:
+    """Print everything; returns whether the two laws agree at every vocabulary."""
+    steps = math.ceil(args.answer / args.tokens_per_step)
+    print(f"Hardware: {cpu_model()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s).")
+    print(
+        f"Shape: hidden {args.hidden}, intermediate {args.intermediate}, {args.layers} layers, {args.heads} heads, "
+        f"fp32; prompt {args.prompt}, answer {args.answer}, {args.tokens_per_step} tokens per step ({steps} steps), "
+        f"batch {args.batch}."
+    )
+    print(f"CPU seconds per batch, median (min–max) of {args.repeats} repeats taken in turns.\n", flush=True)
+    rows, laws, agree = [], [], True
+    for vocabulary in args.vocabulary:
+        seconds, log_probs = measure(args, vocabulary)
+        ratios = [theirs / own for theirs, own in zip(seconds["published"], seconds["ours"], strict=True)]
+        ratio = f"{statistics.median(ratios):.2f}× ({min(ratios):.2f}–{max(ratios):.2f})"
+        rows.append(f"| {vocabulary} | {_spread(seconds['published'])} | {_spread(seconds['ours'])} | {ratio} |")
+        theirs, own, distance = same_law(log_probs)
+        agree &= abs(distance) < 5
+        laws.append(
+            f"Same law at V = {vocabulary}: {'yes' if abs(distance) < 5 else 'NO'}; mean log p of "
+            f"{len(log_probs['ours'])} trajectories {theirs:.2f} published, {own:.2f} ours ({distance:+.1f} s.e.)."
+        )
+    print("| vocabulary | published | `rollout` | ratio |", "|---:|---:|---:|---:|", *rows, "", *laws, sep="\n")
+    return agree
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    model = Model()
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    for name, default, text in (
+        ("hidden", model.hidden_size, "hidden size; this and the next three default to those of params.yaml"),
+        ("intermediate", model.intermediate_size, "width of the feed-forward layers"),
+        ("layers", model.num_hidden_layers, "number of layers"),
+        ("heads", model.num_attention_heads, "number of attention heads"),
+        ("prompt", 17, "prompt tokens (17: the 4×4 Sudoku)"),
+        ("answer", 32, "answer tokens"),
+        ("tokens-per-step", 2, "positions revealed per step"),
+        ("batch", 32, "trajectories per batch"),
+        ("repeats", 9, "timed repeats of each sampler"),
+        ("threads", 1, "CPU threads"),
+    ):
+        parser.add_argument(f"--{name}", type=_at_least_one, default=default, help=text)
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, prompts and noise")
+    parser.add_argument(
+        "--vocabulary", type=_at_least_one, nargs="+", default=[512, 8192], help="sizes, [MASK] included"
+    )
+    parser.add_argument(
+        "--initializer-range", type=float, default=0.25, help="of the fresh weights: wide enough for uneven posteriors"
+    )
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    return 0 if report(args) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""The benchmark runs, prints its table, and notices a sampler of another law. Nothing here depends on timings."""
+
+import pytest
+import torch
+
+from benchmarks import rollout as benchmark
+from pipeline.samplers.ancestral import rollout
+
+SHAPE = {"hidden": 16, "intermediate": 24, "layers": 1, "heads": 2, "prompt": 3, "answer": 5}
+TINY = [f"--{name}={size}" for name, size in {**SHAPE, "batch": 150, "repeats": 2, "initializer-range": 0.5}.items()]
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    """The benchmark sets the number of threads of its process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_table_and_law(capsys):
+    assert benchmark.main([*TINY, "--vocabulary", "9", "20"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Hardware: ") and "hidden 16" in lines[1] and "(3 steps)" in lines[1]
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("|")] == ["vocabulary", "---:", "9", "20"]
+    laws = [line for line in lines if line.startswith("Same law at V = ")]
+    assert len(laws) == 2 and all(": yes; mean log p of 300 trajectories" in law for law in laws)
+
+
+def test_another_law_is_noticed(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "rollout", lambda *args, **noise: rollout(*args, **noise, temperature=0.5))
+    assert benchmark.main([*TINY, "--vocabulary", "20"]) == 1
+    assert "Same law at V = 20: NO;" in capsys.readouterr().out
+
+
+def test_both_samplers_reveal_everything_with_its_log_prob():
+    """One position, so that log p of its token is read off one forward."""
+    model = benchmark.create(benchmark.Model(initializer_range=0.5), 9, 8).eval()
+    prompt = torch.randint(8, (50, 4), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = model(input_ids=torch.nn.functional.pad(prompt, (0, 1), value=8)).logits[:, -1].log_softmax(dim=1)
+    for sampler in benchmark.SAMPLERS.values():
+        tokens, log_prob = sampler(model, prompt, 1, 8, 1)
+        torch.testing.assert_close(log_prob, exact.gather(1, tokens), rtol=0, atol=1e-4)
