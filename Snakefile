@@ -168,6 +168,7 @@ rule adjoint:
 rule train:
     input:
         targets="data/runs/{run}/round_{round}/targets/targets.parquet",
+        base="data/runs/{run}/round_000/policy",
         policy=of_round_before("data/runs/{run}/round_{round}/policy"),
         moments=unless_first("data/runs/{run}/round_{round}/optimizer.safetensors"),
     output:
@@ -190,7 +191,7 @@ rule train:
         progress="data/runs/{run}/round_{round}/train.progress",
     shell:
         "{resources.launch} pipeline.stages.train --settings {params.settings:q}"
-        " --targets {input.targets} --policy {input.policy} {params.moments}"
+        " --targets {input.targets} --base {input.base} --policy {input.policy} {params.moments}"
         " --round {wildcards.round} --out {output.policy}"
         " --moments-out {output.moments} --summary {output.summary}"
         " --progress {params.progress} --timing {output.timing} --threads {threads}"
@@ -221,6 +222,28 @@ rule evaluate:
         " 2>&1 | tee {log}"
 
 
+rule joint:
+    input:
+        prompts="data/runs/{run}/items/test.parquet",
+        policy=lambda wildcards: (
+            f"data/runs/{wildcards.run}/round_{wf.number(RUNS[wildcards.run].rounds)}/policy"
+        ),
+    output:
+        joint="data/runs/{run}/joint.parquet",
+        timing="data/runs/{run}/timings/joint.json",
+    log:
+        "data/runs/{run}/logs/joint.log",
+    resources:
+        launch=FORK,
+    params:
+        settings=settings("joint"),
+        code=code("joint"),
+    shell:
+        "{resources.launch} pipeline.stages.joint --settings {params.settings:q} --items {input.prompts}"
+        " --policy {input.policy} --out {output.joint} --timing {output.timing} --threads {threads}"
+        " 2>&1 | tee {log}"
+
+
 rule report:
     input:
         lambda wildcards: wf.report_inputs(RUNS[wildcards.run], wildcards),
@@ -236,9 +259,14 @@ rule report:
     params:
         settings=settings("report"),
         code=code("report"),
+        joint=lambda wildcards: (
+            f"--joint data/runs/{wildcards.run}/joint.parquet"
+            if wf.enumerated(RUNS[wildcards.run])
+            else ""
+        ),
     shell:
         "{resources.launch} pipeline.stages.report --settings {params.settings:q}"
-        " --run data/runs/{wildcards.run} --out {output.html} --metrics {output.metrics}"
+        " --run data/runs/{wildcards.run} {params.joint} --out {output.html} --metrics {output.metrics}"
         " --figure {output.figure} --timing {output.timing}"
         " 2>&1 | tee {log}"
 

@@ -12,11 +12,14 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from pipeline.algorithms.settings import SETTINGS, Dam, Settings
 from pipeline.errors import PipelineError
 from pipeline.registry import check, load, nearest
 
@@ -28,7 +31,7 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    """The embedded model; ignored when `base.path` names a saved one."""
+    """The embedded model; ignored when `base.path` names a saved one. `mlp` has width and depth, `tabular` nothing."""
 
     name: str = "llada"
     hidden_size: PositiveInt = 64
@@ -58,9 +61,13 @@ class Optimizer(Section):
 
 
 class Base(Optimizer):
-    """Masked-diffusion pre-training; the learning rate falls linearly to 0. Or `path`: a saved model to start from."""
+    """Masked-diffusion pre-training; the learning rate falls linearly to 0. Or `path`: a saved model to start from.
+
+    Or `exact: true`: the posteriors of the task's own joint, for an enumerated task and a model that can hold them.
+    """
 
     path: str | None = None
+    exact: bool = False
     updates: PositiveInt = 1500
 
 
@@ -89,24 +96,6 @@ class Rollout(Section):
     reward_timeout: PositiveFloat = 10.0
 
 
-class Algorithm(Section):
-    """Discrete Adjoint Matching; see `pipeline/algorithms/dam.py` for what each choice means."""
-
-    name: str = "dam"
-    alpha: PositiveFloat = 0.01
-    tilt: Literal["direct", "annealed"] = "annealed"
-    jumps: Literal["first", "all"] = "all"
-    window: PositiveInt = 3
-    ess: float = Field(default=0.5, gt=0, le=1)
-    largest_step: PositiveFloat = 20.0
-    kl_rollouts: PositiveInt = 512
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return _checked("algorithm", name)
-
-
 class Evaluate(Section):
     """Decoding of the held-out prompts: the base, every `every`-th round and the last."""
 
@@ -125,7 +114,7 @@ class Run(Section):
     model: Model = Model()
     base: Base = Base()
     rollout: Rollout = Rollout()
-    algorithm: Algorithm = Algorithm()
+    algorithm: SerializeAsAny[Settings] = Dam(name="dam")
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
 
@@ -134,15 +123,16 @@ class Run(Section):
     def _task(cls, task: dict[str, Any]) -> dict[str, Any]:
         settings = dict(task)
         name = settings.pop("name", None)
-        if not isinstance(name, str):
-            raise ValueError("needs a name")
-        try:
-            schema = load("task", name).settings
-            return {"name": name, **schema.model_validate(settings).model_dump(mode="json")}
-        except PipelineError as error:
-            raise ValueError(str(error)) from error
-        except ValidationError as error:
-            raise ValueError(describe(error, schema)) from error
+        schema = _schema("task", name)
+        return {"name": name, **_validated(settings, schema).model_dump(mode="json")}
+
+    @field_validator("algorithm", mode="before")
+    @classmethod
+    def _algorithm(cls, algorithm: Any) -> Any:
+        if not isinstance(algorithm, dict):
+            return algorithm
+        settings = {"name": "dam", **algorithm}
+        return _validated(settings, _schema("algorithm", settings["name"]))
 
     @field_validator("model")
     @classmethod
@@ -153,9 +143,24 @@ class Run(Section):
         return model
 
     @model_validator(mode="after")
-    def _trains(self) -> "Run":
-        if self.rounds == 0:
-            raise ValueError(f"rounds is 0, but algorithm '{self.algorithm.name}' trains: set rounds to 1 or more")
+    def _suits(self, info: ValidationInfo) -> "Run":
+        """Sections that contradict each other; only where the run is whole, not in a stage that sees some of it."""
+        if not info.context:
+            return self
+        algorithm, enumerated = self.algorithm, load("task", self.task["name"]).enumerated
+        if self.base.exact and (self.base.path or enumerated is None):
+            raise ValueError(f"base.exact needs an enumerated task, not '{self.task['name']}', and no base.path")
+        if algorithm.trains and self.rounds == 0:
+            raise ValueError(f"rounds is 0, but algorithm '{algorithm.name}' trains: set rounds to 1 or more")
+        if not algorithm.trains and self.rounds:
+            raise ValueError(f"algorithm '{algorithm.name}' only decodes: set rounds to 0, not {self.rounds}")
+        if algorithm.needs and enumerated is None:
+            needs = " and ".join(sorted(algorithm.needs))
+            raise ValueError(
+                f"algorithm '{algorithm.name}' needs {needs}: task '{self.task['name']}' is not enumerated"
+            )
+        if conflict := algorithm.conflict(self.rollout):
+            raise ValueError(f"algorithm.{conflict}")
         return self
 
 
@@ -199,7 +204,7 @@ def parse_params(raw: Any, source: str = "params.yaml") -> Params:
     defaults = raw.get("defaults") or {}
     runs = {name: merge(defaults, changes or {}) for name, changes in raw["runs"].items()}
     try:
-        params = Params.model_validate({**raw, "defaults": defaults, "runs": runs})
+        params = Params.model_validate({**raw, "defaults": defaults, "runs": runs}, context={"whole": True})
     except ValidationError as error:
         raise PipelineError(f"{source}: {describe(error, Params)}") from error
     for suite, members in {"default_run": [params.default_run], **params.suites}.items():
@@ -236,6 +241,26 @@ def _checked(kind: str, name: str) -> str:
     except PipelineError as error:
         raise ValueError(str(error)) from error
     return name
+
+
+def _schema(kind: str, name: Any) -> type[BaseModel]:
+    """The schema of a plug-in's section: torch-free for the algorithms of this package."""
+    if not isinstance(name, str):
+        raise ValueError("needs a name")
+    if kind == "algorithm" and name in SETTINGS:
+        return SETTINGS[name]
+    try:
+        schema: type[BaseModel] = load(kind, name).settings
+    except PipelineError as error:
+        raise ValueError(str(error)) from error
+    return schema
+
+
+def _validated(settings: dict[str, Any], schema: type[BaseModel]) -> BaseModel:
+    try:
+        return schema.model_validate(settings)
+    except ValidationError as error:
+        raise ValueError(describe(error, schema)) from error
 
 
 def describe(error: ValidationError, schema: type[BaseModel]) -> str:

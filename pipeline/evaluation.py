@@ -1,7 +1,16 @@
-"""Accuracy with standard errors, from the metrics of single answers."""
+"""Accuracy with standard errors, from the metrics of single answers; the exact KL where a task is enumerated."""
 
 import math
 from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pipeline.algorithms.base import Algorithm, Round
+from pipeline.ctmc import exact
+from pipeline.samplers.enumeration import tabulate
+from pipeline.tasks.base import Enumerated
 
 Metrics = Mapping[str, float]
 
@@ -27,3 +36,24 @@ def by_group(metrics: Sequence[Metrics], groups: Sequence[str]) -> dict[str, dic
     for metric, group in zip(metrics, groups, strict=True):
         members.setdefault(group, []).append(metric)
     return {group: summarize(members[group]) for group in sorted(members, key=lambda name: (len(name), name))}
+
+
+def posteriors_of(
+    policy: nn.Module, prompt: Int[Tensor, " P"], algorithm: Algorithm, around: Round
+) -> Float[Tensor, "2 S M"]:
+    """The posteriors by which an enumerated task draws its answers: the policy's, or those of the decoding."""
+    table = tabulate(policy, prompt, around.values, around.mask_id)
+    return algorithm.law(table, around) if algorithm.law else table
+
+
+def optimum(problem: Enumerated, inverse_alpha: float) -> Float[Tensor, "M M"]:
+    """log p*(x) with p* ∝ p^base e^{r/α}"""
+    return exact.tilted(torch.from_numpy(problem.base).log(), torch.from_numpy(problem.reward), inverse_alpha)
+
+
+def exact_kl(log_posterior: Float[Tensor, "2 S M"], problem: Enumerated, inverse_alpha: float) -> dict[str, float]:
+    """KL(p* ‖ p^u) of the answers, and of each jump of the paths."""
+    target = optimum(problem, inverse_alpha)
+    first, second = exact.jump_kl(target, log_posterior)
+    ends = exact.kl(target.flatten(), exact.path_law(log_posterior).flatten())
+    return {"kl": float(ends), "kl_jump_1": first, "kl_jump_2": second}

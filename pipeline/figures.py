@@ -74,6 +74,28 @@ def losses(metrics: dict[str, Any]) -> str:
     return _svg(figure)
 
 
+def exact(metrics: dict[str, Any]) -> str:
+    """KL(p* ‖ p^u) of the answers and of each jump, over rounds."""
+    figure, (axis,) = _panels(1)
+    rounds = sorted(metrics["exact"])
+    for key, label in {"kl": "answers", "kl_jump_1": "jump 1", "kl_jump_2": "jump 2"}.items():
+        axis.plot(rounds, [metrics["exact"][k][key] for k in rounds], marker="o", markersize=3, label=label)
+    axis.set(title="KL(p* ‖ p^u), exact", xlabel="round", yscale="log")
+    axis.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def heat_maps(laws: dict[str, Any]) -> str:
+    """Probabilities [M, M] side by side, in one scale."""
+    figure, axes = _panels(len(laws))
+    top = max(float(law.max()) for law in laws.values())
+    for axis, (name, law) in zip(axes, laws.items(), strict=True):
+        axis.imshow(law, vmin=0, vmax=top, cmap="magma", interpolation="nearest")
+        axis.set(title=name, xticks=[], yticks=[])
+        axis.grid(False)
+    return _svg(figure)
+
+
 def timings(metrics: dict[str, Any]) -> str:
     """Seconds of computation per stage and round."""
     figure, (axis,) = _panels(1)

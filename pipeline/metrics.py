@@ -8,6 +8,9 @@ from typing import Any
 from pipeline.files import read_json
 from pipeline.provenance import git_revision
 
+EXACT = ("kl", "kl_jump_1", "kl_jump_2")
+"""What `evaluation.exact_kl` gives for enumerated tasks."""
+
 PAUSE = 60.0
 """Seconds without any stage after which the workflow counts as stopped, not as slow."""
 
@@ -25,15 +28,18 @@ def gather(run: Path, settings: SimpleNamespace) -> dict[str, Any]:
         if number:
             entry |= read_json(folder / "adjoint.json")
         if (folder / "evaluation.json").exists():
-            evaluations[number] = read_json(folder / "evaluation.json")["splits"]
-            entry |= _plain(evaluations[number]["test"]["greedy"])
+            evaluation = read_json(folder / "evaluation.json")
+            evaluations[number] = evaluation["splits"]
+            entry |= _plain(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
         entry["seconds"] = _seconds(run / "timings", number)
         rounds.append(entry)
     return {
         "run": run.name,
         "git": git_revision(),
         "base": _plain(evaluations[0]["test"]["greedy"]),
-        "final": _plain(evaluations[settings.rounds]["test"]["greedy"]),
+        "final": _plain(evaluations[settings.rounds]["test"]["greedy"])
+        | {key: rounds[-1][key] for key in EXACT if key in rounds[-1]},
+        "exact": {entry["round"]: {key: entry[key] for key in EXACT} for entry in rounds if EXACT[0] in entry},
         "rounds": rounds[1:],
         "base_loss": rounds[0]["losses"],
         "evaluations": evaluations,

@@ -51,6 +51,16 @@ TARGETS = pa.schema(
     ],
     metadata={"schema": f"targets/{VERSION}"},
 )
+JOINT = pa.schema(
+    [
+        ("x1", pa.int32()),
+        ("x2", pa.int32()),
+        ("base", pa.float64()),
+        ("target", pa.float64()),  # p* ∝ base · e^{r/α}
+        ("model", pa.float64()),  # p^u of the last round's policy
+    ],
+    metadata={"schema": f"joint/{VERSION}"},
+)
 
 
 def write(path: Path, columns: Mapping[str, Any], schema: pa.Schema, provenance: Mapping[str, str]) -> None:

@@ -8,20 +8,25 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pipeline.ctmc.masking import remask, stratified_counts
+from pipeline.ctmc.masking import remask, state_before, stratified_counts
 from pipeline.records import matrix
 from pipeline.seeding import Stream, torch_generator
 
 
 @dataclass(frozen=True)
 class Batch:
-    """n states x with their completions; K = 1 for the root branch."""
+    """n states x with their completions; K = 1 for the root branch.
+
+    `noise` are uniforms in [0, 1) for losses that mask or sample: they belong to the row, one for each token of
+    prompt and answer, so that they do not depend on how the batch is cut.
+    """
 
     prompt: Int[Tensor, "n P"]
     state: Int[Tensor, "n L"]
     tokens: Int[Tensor, "n K L"]
     weight: Float[Tensor, "n K"]
     jump: Bool[Tensor, "n K L"]
+    noise: Float[Tensor, "n T"]
 
     def rows(self, rows: slice) -> "Batch":
         return Batch(**{name: value[rows] for name, value in vars(self).items()})
@@ -36,6 +41,7 @@ class Replay:
 
     `branch: root`: a completion X_1^(k) is drawn with probability ∝ W_k, and re-masked at a fresh level each
     time: x ~ p*_t, target X_1. `branch: reciprocal`: the state is the one that the K completions started from.
+    `branch: steps`: a completion and one of its steps, uniformly: the state before it, and what it revealed.
 
     `jumps: all` reads every masked position of x; `jumps: first` the positions a completion reveals first
     (after re-masking, one masked position at random: the order is exchangeable).
@@ -72,11 +78,16 @@ class Replay:
     def batches(self, updates: int, batch_size: int, seed: int, stream: Stream, round_: int) -> Iterator[Batch]:
         """`updates` batches. Batch number s is a function of (seed, stream, round, s) and the rows alone."""
         order = torch_generator(seed, stream, round_)
-        weight = self.weight.flatten() if self.branch == "root" else torch.ones(len(self.weight))
-        drawn = systematic(weight, updates * batch_size, order).split(batch_size)
+        weight = {
+            "root": self.weight,
+            "reciprocal": torch.ones(len(self.weight)),
+            "steps": torch.ones_like(self.weight),
+        }
+        drawn = systematic(weight[self.branch].flatten(), updates * batch_size, order).split(batch_size)
+        draw = {"root": self._remasked, "reciprocal": self._projected, "steps": self._stepped}[self.branch]
         for step, index in enumerate(drawn):
             generator = torch_generator(seed, stream, round_, step)
-            yield self._remasked(index, generator) if self.branch == "root" else self._projected(index)
+            yield draw(index, generator)
 
     def _remasked(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         group, sample = index // self.tokens.shape[1], index % self.tokens.shape[1]
@@ -87,13 +98,27 @@ class Replay:
         first = noise.masked_fill(~masked, 2.0)
         jump = masked if self.jumps == "all" else masked & (first == first.amin(dim=1, keepdim=True))
         state = torch.where(masked, self.mask_id, tokens)
-        return Batch(self.prompt[group], state, tokens[:, None], torch.ones(len(index), 1), jump[:, None])
+        one = torch.ones(len(index), 1)
+        return Batch(self.prompt[group], state, tokens[:, None], one, jump[:, None], self._noise(index, generator))
 
-    def _projected(self, group: Int[Tensor, " n"]) -> Batch:
+    def _projected(self, group: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         tokens, state = self.tokens[group], self.start[group]
         masked = (state == self.mask_id)[:, None].expand_as(tokens)
         jump = masked if self.jumps == "all" else self.unmask_step[group] == 0
-        return Batch(self.prompt[group], state, tokens, self.weight[group].float(), jump)
+        weight, noise = self.weight[group].float(), self._noise(group, generator)
+        return Batch(self.prompt[group], state, tokens, weight, jump, noise)
+
+    def _stepped(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
+        group, sample = index // self.tokens.shape[1], index % self.tokens.shape[1]
+        tokens, unmask_step = self.tokens[group, sample], self.unmask_step[group, sample]
+        steps = unmask_step.amax(dim=1, keepdim=True) + 1
+        step = (torch.rand(len(index), 1, generator=generator) * steps).long()
+        state = state_before(tokens, unmask_step, step, self.mask_id)
+        weight, jump = self.weight[group, sample, None].float(), (unmask_step == step)[:, None]
+        return Batch(self.prompt[group], state, tokens[:, None], weight, jump, self._noise(index, generator))
+
+    def _noise(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Float[Tensor, "n T"]:
+        return torch.rand(len(index), self.prompt.shape[1] + self.start.shape[1], generator=generator)
 
 
 def systematic(weight: Float[Tensor, " m"], draws: int, generator: torch.Generator) -> Int[Tensor, " draws"]:

@@ -65,6 +65,11 @@ def is_main_process() -> bool:
     return bool(PartialState(cpu=not torch.cuda.is_available()).is_main_process)
 
 
+def device() -> torch.device:
+    """Where this process trains."""
+    return PartialState(cpu=not torch.cuda.is_available()).device
+
+
 def adamw(policy: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         policy.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 import pipeline
 from pipeline.config import Run
 from pipeline.preload import launcher
-from pipeline.registry import module
+from pipeline.registry import load, module
 
 ROUND = "data/runs/{run}/round_{round}"
 
@@ -23,8 +23,9 @@ SECTIONS = {
     "base": ("seed", "task", "model", "base"),
     "rollout": ("seed", "task", "model", "rollout"),
     "adjoint": ("seed", "model", "rollout", "algorithm"),
-    "train": ("seed", "model", "rollout", "algorithm", "train"),
-    "evaluate": ("seed", "task", "model", "evaluate"),
+    "train": ("seed", "task", "model", "rollout", "algorithm", "train"),
+    "evaluate": ("seed", "task", "model", "algorithm", "evaluate"),
+    "joint": ("seed", "task", "model", "algorithm"),
     "report": tuple(Run.model_fields),
 }
 """What each stage reads: a change elsewhere reruns nothing. Hardware is in none of them."""
@@ -49,11 +50,17 @@ def shards(run: Run, wildcards: Any) -> list[str]:
     return [f"{ROUND}/rollouts/{shard:02d}.parquet".format(**wildcards) for shard in range(run.rollout.shards)]
 
 
+def enumerated(run: Run) -> bool:
+    """Whether the law of the answers can be written out."""
+    return load("task", run.task["name"]).enumerated is not None
+
+
 def report_inputs(run: Run, wildcards: Any) -> list[str]:
     """All that a report shows."""
     rounds = [number(k) for k in range(run.rounds + 1)]
     files = [f"{ROUND}/train.json".format(round=k, **wildcards) for k in rounds]
     files += [f"{ROUND}/adjoint.json".format(round=k, **wildcards) for k in rounds[1:]]
+    files += ["data/runs/{run}/joint.parquet".format(**wildcards)] if enumerated(run) else []
     return files + [f"{ROUND}/evaluation.json".format(round=k, **wildcards) for k in evaluated_rounds(run)]
 
 

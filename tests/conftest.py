@@ -18,8 +18,10 @@ with install_import_hook(
     ["pipeline.ctmc", "pipeline.losses", "pipeline.samplers", "pipeline.replay"], "beartype.beartype"
 ):
     import pipeline.ctmc.diffusion
+    import pipeline.ctmc.exact
     import pipeline.ctmc.uniform
     import pipeline.replay
+    import pipeline.samplers.enumeration
     import pipeline.samplers.rounds  # noqa: F401
 
 import torch

@@ -24,7 +24,8 @@ ARGUMENTS = {
     "adjoint": "--rollouts RUN/round_001/rollouts/00.parquet RUN/round_001/rollouts/01.parquet"
     " --base RUN/round_000/policy --policy RUN/round_000/policy --out OUT/targets.parquet --summary OUT/adjoint.json",
     "train": "--targets RUN/round_002/targets/targets.parquet --policy RUN/round_001/policy --round 2"
-    " --moments RUN/round_001/optimizer.safetensors --out OUT/policy --moments-out OUT/optimizer.safetensors"
+    " --base RUN/round_000/policy --moments RUN/round_001/optimizer.safetensors"
+    " --out OUT/policy --moments-out OUT/optimizer.safetensors"
     " --summary OUT/train.json --progress OUT/train.progress",
     "evaluate": "--items RUN/items/test.parquet --policy RUN/round_001/policy --round 1 --out OUT/evaluation.json",
     "report": "--run RUN --out OUT/report.html --figure OUT/learning_curve.svg --metrics OUT/metrics.json",

@@ -1,1 +1,3 @@
-NAMES = ("dam",)
+from pipeline.algorithms.settings import SETTINGS
+
+NAMES = tuple(SETTINGS)

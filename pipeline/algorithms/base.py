@@ -1,38 +1,57 @@
-"""What an algorithm is: a way to label rollouts, and a loss on the labelled rows."""
+"""What an algorithm is: a way to label rollouts, a loss on the labelled rows, or a way to decode."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
+import torch
+from jaxtyping import Float, Int
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from pipeline.replay import Batch
+from pipeline.algorithms.settings import Settings
+from pipeline.errors import PipelineError
+from pipeline.labels import Labels, Rollouts
+from pipeline.policies import load_policy
+from pipeline.registry import load
+from pipeline.replay import Batch, Replay
+from pipeline.tasks.base import Enumerated, Task
+from pipeline.text import encode, mask_id
 
 
 @dataclass(frozen=True)
-class Rollouts:
-    """What the adjoint stage knows when it labels one round.
+class Round:
+    """What a loss or a decoder may look at besides the policy and its rows.
 
     Attributes:
-        table: this round's rollouts.
-        previous: the targets of the round before, None in round 1.
-        log_prob: (policy name, table, temperature) -> log p(x_i | x_s, i) along the stored paths, [rows, L], by
-            teacher forcing; policy name is "base" or "previous".
+        settings: the sections of the configuration that the stage was given.
+        mask_id: the token id of [MASK].
+        task: the task's plug-in.
+        values: the token ids of an enumerated task's values.
+        behavior: opens the policy that sampled the round's rollouts, frozen.
+        base: opens the base model, frozen.
     """
 
-    table: pa.Table
-    previous: pa.Table | None
-    log_prob: Callable[[str, pa.Table, float], Tensor]
+    settings: SimpleNamespace
+    mask_id: int
+    task: Task
+    values: Int[Tensor, " M"]
+    behavior: Callable[[], nn.Module]
+    base: Callable[[], nn.Module]
+
+    @property
+    def problem(self) -> Enumerated:
+        """The enumerated task, for methods that need one."""
+        if self.task.enumerated is None:
+            raise PipelineError(f"algorithm '{self.settings.algorithm.name}' needs an enumerated task")
+        return self.task.enumerated
 
 
-@dataclass(frozen=True)
-class Labels:
-    """The columns of `records.TARGETS`, and the round's diagnostics."""
-
-    columns: dict[str, Any]
-    diagnostics: dict[str, float]
+Reward = Callable[[Int[Tensor, " m"], Int[Tensor, "m L"]], Float[Tensor, " m"]]
+"""r of complete answers: (the row of each one's prompt, token rows)."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +60,38 @@ class Algorithm:
 
     Attributes:
         paper: the citation that the report prints.
+        settings: the schema of the section `algorithm`; it also says what the method needs.
         label: rule `adjoint`: (rollouts, sections of the configuration) -> rows to learn from.
-        loss: rule `train`: (policy, batch, mask_id) -> a loss for each state of the batch.
+        replay: rule `train`: (rows, sections, mask_id) -> how the batches are drawn from them.
+        loss: rule `train`: (policy, batch, round) -> a loss for each state of the batch.
+        decode: rule `evaluate`: (policy, prompts, noise [n, 2L], reward, round) -> answers; takes the place of
+            ancestral sampling where the method changes how the model is sampled.
+        law: (the policy's posteriors, as in `ctmc.exact`; round) -> those of `decode`, on an enumerated task.
     """
 
     paper: str
-    label: Callable[[Rollouts, SimpleNamespace], Labels]
-    loss: Callable[[nn.Module, Batch, int], Tensor]
+    settings: type[Settings]
+    label: Callable[[Rollouts, SimpleNamespace], Labels] | None = None
+    replay: Callable[[pa.Table, SimpleNamespace, int], Replay] | None = None
+    loss: Callable[[nn.Module, Batch, Round], Tensor] | None = None
+    decode: Callable[[nn.Module, Tensor, Tensor, Reward, Round], Tensor] | None = None
+    law: Callable[[Tensor, Round], Tensor] | None = None
+
+
+def round_of(settings: SimpleNamespace, tokenizer: Tokenizer, policies: dict[str, Path], device: torch.device) -> Round:
+    """The round that a stage works on; models are opened when first asked for."""
+    task = load("task", settings.task["name"])
+    alphabet = task.enumerated.values if task.enumerated else ""
+
+    @cache
+    def frozen(name: str) -> nn.Module:
+        return load_policy(policies[name], settings)[0].to(device).requires_grad_(False)
+
+    return Round(
+        settings=settings,
+        mask_id=mask_id(tokenizer),
+        task=task,
+        values=encode(tokenizer, [alphabet])[0].long().to(device),
+        behavior=lambda: frozen("behavior"),
+        base=lambda: frozen("base"),
+    )

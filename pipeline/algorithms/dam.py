@@ -17,53 +17,59 @@ are e^{r/α_k}. Solved exactly, p_k ∝ p^base e^{r Σ_{j≤k} 1/α_j}, which is
 rounds add up, because the base is not consulted, so once 1/α is spent every further round is direct: it
 corrects them and converges to p*. A row kept from round j < k was drawn from p_{j-1}, so its weight in round k is
 e^{r (1/α_j + … + 1/α_k)}.
+
+`control_variate` (with `jumps: first` and `branch: reciprocal`): the jumps (i_k, v_k) from x were drawn from the
+round's first policy u, so (1/K) Σ_k 1[v_k = v, i_k = i] has the known mean p^u(v | x, i)/|M|, which replaces it:
+
+    L_x = - (1/K) Σ_k (W_k - 1) mean_{i∈J_k} log p_θ(X^(k)_i | x, i) - mean_{i∈M} Σ_v p^u(v | x, i) log p_θ(v | x, i).
+
+The expectation is the same and the noise is multiplied by W - 1, which vanishes at the optimum. `gain` γ < 1 takes
+γ (W_k - 1) instead: each round then aims at a share γ of the way, as in stochastic approximation, with γ² of the noise.
+
+`loss: squared` matches the rates by Σ_y (u^θ - w)² instead, the paper's naive alternative.
 """
 
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, Labels, Rollouts
-from pipeline.ctmc.weights import effective_sample_size, log_weights, self_normalized, tilt_for_ess
-from pipeline.losses import matching_loss
-from pipeline.records import ROLLOUTS, TARGETS, matrix
-from pipeline.replay import Batch
-from pipeline.samplers.posterior import completion_log_prob
-from pipeline.seeding import Stream, generator
+from pipeline.algorithms.base import Algorithm, Round
+from pipeline.algorithms.settings import Dam
+from pipeline.ctmc.weights import log_weights, self_normalized, tilt_for_ess
+from pipeline.labels import Labels, Rollouts, assemble, column, kept, log_ratio
+from pipeline.losses import matching_loss, squared_loss
+from pipeline.replay import Batch, Replay
+from pipeline.samplers.posterior import cross_entropy, of_completions, read, scattered
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
     """Adjoint targets of this round's rollouts and of the rows kept from the window of rounds before it."""
-    table, kept, groups = rollouts.table, _kept(rollouts, run.algorithm.window), (-1, run.rollout.completions)
+    table, older, groups = rollouts.table, kept(rollouts, run.algorithm.window), (-1, run.rollout.completions)
     spent = 0.0 if rollouts.previous is None else rollouts.previous.column("tilt_after")[-1].as_py()
     direct = run.algorithm.tilt == "direct" or spent > (1 - 1e-9) / run.algorithm.alpha
     new_ratio = _log_ratio(rollouts, run, direct)
     before, after = 0.0, 1 / run.algorithm.alpha
     if not direct:
-        reward = _column(table, "reward").view(groups)
+        reward = column(table, "reward").view(groups)
         before, after = spent, spent + _next_step(new_ratio.view(groups), reward, spent, run.algorithm)
 
-    reward = torch.cat([_column(kept, "reward"), _column(table, "reward")])
-    log_ratio = torch.cat([_column(kept, "log_ratio"), new_ratio])
-    tilt_before = torch.cat([_column(kept, "tilt_before"), torch.full_like(new_ratio, before)])
-    log_weight = log_weights(log_ratio.view(groups), reward.view(groups), (after - tilt_before).view(groups))
-    weight = self_normalized(log_weight)
-    columns = {
-        name: pa.chunked_array([*kept.column(name).chunks, *table.column(name).chunks]) for name in ROLLOUTS.names
-    }
-    columns |= {
-        "log_ratio": log_ratio.numpy(),
-        "tilt_before": tilt_before.numpy(),
-        "tilt_after": np.full(len(log_ratio), after),
-        "log_weight": log_weight.flatten().numpy(),
-        "weight": weight.flatten().numpy(),
-    }
-    new = len(table) // run.rollout.completions
-    return Labels(columns, _diagnostics(rollouts, run, log_weight[-new:], weight[-new:], before, after))
+    reward = torch.cat([column(older, "reward"), column(table, "reward")])
+    ratio = torch.cat([column(older, "log_ratio"), new_ratio])
+    tilt_before = torch.cat([column(older, "tilt_before"), torch.full_like(new_ratio, before)])
+    log_weight = log_weights(ratio.view(groups), reward.view(groups), (after - tilt_before).view(groups))
+    return assemble(
+        rollouts,
+        run,
+        older=older,
+        log_ratio=ratio,
+        tilt_before=tilt_before,
+        tilt_after=after,
+        log_weight=log_weight,
+        weight=self_normalized(log_weight),
+    )
 
 
 def _next_step(log_ratio: Tensor, reward: Tensor, spent: float, settings: Any) -> float:
@@ -75,62 +81,38 @@ def _next_step(log_ratio: Tensor, reward: Tensor, spent: float, settings: Any) -
 def _log_ratio(rollouts: Rollouts, run: SimpleNamespace, direct: bool) -> Tensor:
     """Σ log p^base - log p^u along each path; unless `direct`, the previous policy takes the base's place.
 
-    The recorded log-probabilities are of the law really sampled. Where that is the previous policy itself
-    (temperature 1) the ratio is 1 and nothing is evaluated.
+    Where the law sampled is the previous policy itself (temperature 1) the ratio is 1 and nothing is evaluated.
     """
     if not direct and run.rollout.temperature == 1:
         return torch.zeros(len(rollouts.table), dtype=torch.float64)
-    recorded = torch.from_numpy(matrix(rollouts.table, "log_prob"))
-    reference = rollouts.log_prob("base" if direct else "previous", rollouts.table, 1.0)
-    return (reference - recorded).double().sum(dim=1)
+    return log_ratio(rollouts, "base" if direct else "previous")
 
 
-def _diagnostics(
-    rollouts: Rollouts, run: SimpleNamespace, log_weight: Tensor, weight: Tensor, before: float, after: float
-) -> dict[str, float]:
-    ess = effective_sample_size(weight)
-    per_state = _column(rollouts.table, "reward").view(weight.shape).mean(dim=1)
-    kl, kl_se = _kl_to_base(rollouts, run)
-    return {
-        "reward_mean": float(per_state.mean()),
-        "reward_se": float(per_state.std(unbiased=False) / len(per_state) ** 0.5),
-        "ess_mean": float(ess.mean()),
-        "ess_min": float(ess.min()),
-        "ess_below_2": float((ess < 2).double().mean()),
-        "log_weight_mean": float(log_weight.mean()),
-        "inverse_alpha_step": after - before,
-        "inverse_alpha_total": after,
-        "kl_to_base": kl,
-        "kl_to_base_se": kl_se,
-    }
+def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
+    """States of the configured branch, and the jumps that the loss reads."""
+    return Replay.of_targets(targets, run.rollout.completions, mask_id, run.rollout.branch, run.algorithm.jumps)
 
 
-def _kl_to_base(rollouts: Rollouts, run: SimpleNamespace) -> tuple[float, float]:
-    """KL(p^u ‖ p^base) of paths = E[Σ log p^u - log p^base], over a random subset of `kl_rollouts` trajectories."""
-    table, settings = rollouts.table, run.algorithm
-    rng = generator(run.seed, Stream.KL, table.column("round")[0].as_py())
-    subset = table.take(np.sort(rng.permutation(len(table))[: settings.kl_rollouts]))
-    recorded = torch.from_numpy(matrix(subset, "log_prob"))
-    kl = (recorded - rollouts.log_prob("base", subset, 1.0)).double().sum(dim=1)
-    return float(kl.mean()), float(kl.std(unbiased=False) / len(kl) ** 0.5)
+def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
+    """L_x of each state, [n]."""
+    settings, masked = around.settings.algorithm, batch.state == around.mask_id
+    log_posterior = read(policy, batch.prompt, batch.state, masked)
+    log_prob = of_completions(log_posterior, masked, batch.tokens)
+    if settings.loss == "squared":
+        square = scattered(log_posterior.exp().square().sum(dim=1), masked)
+        return squared_loss(log_prob.exp(), square, batch.weight, batch.jump, masked)
+    if not settings.control_variate:
+        return matching_loss(log_prob, batch.weight, batch.jump)
+    with torch.no_grad():
+        known = read(around.behavior(), batch.prompt, batch.state, masked, around.settings.rollout.temperature).exp()
+    change = settings.gain * (batch.weight - 1)
+    return matching_loss(log_prob, change, batch.jump) + cross_entropy(known, log_posterior, masked)
 
 
-def _kept(rollouts: Rollouts, window: int) -> pa.Table:
-    """The rows of the last window - 1 rounds."""
-    if rollouts.previous is None:
-        return TARGETS.empty_table()
-    oldest = rollouts.table.column("round")[0].as_py() - window + 1
-    return rollouts.previous.filter(np.asarray(rollouts.previous.column("round")) >= oldest)
-
-
-def _column(table: pa.Table, name: str) -> Tensor:
-    return torch.from_numpy(table.column(name).to_numpy().astype(np.float64))
-
-
-def loss(policy: nn.Module, batch: Batch, mask_id: int) -> Tensor:
-    """L_x of each state, [n]; with W = 1 and X_1 from a corpus this is LLaDA's pre-training objective."""
-    log_prob = completion_log_prob(policy, batch.prompt, batch.state, batch.tokens, mask_id)
-    return matching_loss(log_prob, batch.weight, batch.jump)
-
-
-PLUGIN = Algorithm(paper="Discrete Adjoint Matching, ICLR 2026, arXiv 2602.07132", label=label, loss=loss)
+PLUGIN = Algorithm(
+    paper="Discrete Adjoint Matching, ICLR 2026, arXiv 2602.07132",
+    settings=Dam,
+    label=label,
+    replay=replay,
+    loss=loss,
+)

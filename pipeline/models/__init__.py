@@ -1,1 +1,1 @@
-NAMES = ("llada",)
+NAMES = ("llada", "mlp", "tabular")

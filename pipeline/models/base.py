@@ -1,11 +1,24 @@
 """What a model plug-in is: a way to make a fresh model and to open and save one."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.errors import PipelineError
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a module returns: `logits` at the selected positions, in row-major order."""
+
+    logits: Float[Tensor, "s V"]
 
 
 @dataclass(frozen=True)
@@ -13,11 +26,47 @@ class Model:
     """The module that `create` and `load` return maps (input_ids [n, T], select [n, T]) to `.logits` [s, V].
 
     Attributes:
-        create: (the section `model`, vocabulary size, id of [MASK]) -> a module with fresh weights.
+        create: (the section `model`, vocabulary size, id of [MASK], answer length) -> a module with fresh weights.
         load: directory -> module; PipelineError unless it holds exactly this architecture.
         save: (module, directory).
+        install: (module, token ids of the M values, log-posteriors [2, M + 1, M] as in `ctmc.exact`): give the
+            module exactly these posteriors. None for models that cannot hold any table.
     """
 
-    create: Callable[[Any, int, int], nn.Module]
+    create: Callable[[Any, int, int, int], nn.Module]
     load: Callable[[Path], nn.Module]
     save: Callable[[nn.Module, Path], None]
+    install: Callable[[nn.Module, Int[Tensor, " M"], Float[Tensor, "2 S M"]], None] | None = None
+
+
+def read_config(path: Path, kind: str) -> dict[str, Any]:
+    """config.json of a saved model of the architecture `kind`.
+
+    Raises:
+        PipelineError: if the directory is not a model's or holds another architecture.
+    """
+    try:
+        config: dict[str, Any] = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"'{path}' is not a model directory: cannot read its config.json ({error})") from error
+    if config.get("model_type") != kind:
+        raise PipelineError(f"'{path}' holds the architecture '{config.get('model_type')}', not '{kind}'")
+    return config
+
+
+def save_module(module: nn.Module, path: Path, kind: str, sizes: dict[str, int]) -> None:
+    """config.json with the arguments of the module's constructor, and its tensors."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(json.dumps({"model_type": kind, **sizes}))
+    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path / "model.safetensors")
+
+
+def load_module(path: Path, kind: str, build: Callable[..., nn.Module]) -> nn.Module:
+    """The inverse of `save_module`, every tensor accounted for."""
+    sizes = {name: value for name, value in read_config(path, kind).items() if name != "model_type"}
+    try:
+        module = build(**sizes)
+        module.load_state_dict(load_file(path / "model.safetensors"))
+    except (OSError, RuntimeError, TypeError, SafetensorError) as error:
+        raise PipelineError(f"cannot load the weights in '{path}': {' '.join(str(error).split())[:300]}") from error
+    return module.eval()

@@ -3,7 +3,6 @@
 The embedded tiny model and the 8B one are this class; sizes come from the configuration only.
 """
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from transformers.models.llama.modeling_llama import LlamaModel, LlamaPreTrained
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from pipeline.errors import PipelineError
-from pipeline.models.base import Model
+from pipeline.models.base import Model, read_config
 
 
 class LladaConfig(LlamaConfig):
@@ -65,8 +64,8 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
         return MaskedLMOutput(logits=logits)
 
 
-def create(settings: Any, vocabulary: int, mask_id: int) -> LladaForMaskedLM:
-    """Fresh weights, drawn from PyTorch's global generator: seed it before."""
+def create(settings: Any, vocabulary: int, mask_id: int, length: int = 0) -> LladaForMaskedLM:
+    """Fresh weights, drawn from PyTorch's global generator: seed it before. Answers may have any length."""
     config = LladaConfig(
         vocab_size=vocabulary,
         mask_token_id=mask_id,
@@ -88,12 +87,7 @@ def load(path: Path) -> LladaForMaskedLM:
         PipelineError: if the directory is not a model's, holds another architecture, or any tensor is missing,
             unexpected or of another shape.
     """
-    try:
-        kind = json.loads((path / "config.json").read_text()).get("model_type")
-    except (OSError, ValueError) as error:
-        raise PipelineError(f"'{path}' is not a model directory: cannot read its config.json ({error})") from error
-    if kind != LladaConfig.model_type:
-        raise PipelineError(f"'{path}' holds the architecture '{kind}', not '{LladaConfig.model_type}'")
+    read_config(path, LladaConfig.model_type)
     try:
         loaded: Any = LladaForMaskedLM.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:

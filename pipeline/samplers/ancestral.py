@@ -70,7 +70,7 @@ def rollout(
             unmask_step[reveal] = step
         drawn = inverse_cdf(posterior, token_noise[reveal])
         state[reveal] = drawn
-        log_prob[reveal] = posterior.gather(1, drawn[:, None])[:, 0]
+        log_prob[reveal] = posterior.gather(1, drawn[:, None])[:, 0].float()
     return Trajectories(state, unmask_step, log_prob)
 
 
@@ -107,7 +107,7 @@ def path_log_prob(
         posterior = read(model, prompt[rows], states, select, temperature)
         row, position = select.nonzero(as_tuple=True)
         token = trajectories.tokens[rows[row], position]
-        log_prob[rows[row], position] = posterior.gather(1, token[:, None])[:, 0]
+        log_prob[rows[row], position] = posterior.gather(1, token[:, None])[:, 0].float()
     return log_prob
 
 

@@ -40,8 +40,26 @@ def completion_log_prob(
 ) -> Float[Tensor, "n K L"]:
     """log p(X^(k)_i | x, i) at the masked positions of x, 0 elsewhere: one forward serves all K completions."""
     masked = state == mask_id
-    log_prob = read(model, prompt, state, masked)
-    wanted = tokens.transpose(1, 2)[masked]
-    result = torch.zeros(*state.shape, tokens.shape[1], dtype=log_prob.dtype, device=log_prob.device)
-    result[masked] = log_prob.gather(1, wanted)
-    return result.transpose(1, 2)
+    return of_completions(read(model, prompt, state, masked), masked, tokens)
+
+
+def of_completions(
+    log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], tokens: Int[Tensor, "n K L"]
+) -> Float[Tensor, "n K L"]:
+    """The entries of `read` at the masked positions that belong to the completions' tokens, 0 elsewhere."""
+    return scattered(log_prob.gather(1, tokens.transpose(1, 2)[masked]), masked).transpose(1, 2)
+
+
+def scattered(value: Float[Tensor, "s ..."], select: Bool[Tensor, "n L"]) -> Float[Tensor, "n L ..."]:
+    """The values at the selected positions, 0 elsewhere."""
+    result = torch.zeros(*select.shape, *value.shape[1:], dtype=value.dtype, device=value.device)
+    result[select] = value
+    return result
+
+
+def cross_entropy(
+    expected: Float[Tensor, "s V"], log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"]
+) -> Float[Tensor, " n"]:
+    """- (1/|M|) Σ_{i∈M(x)} Σ_v q(v | x, i) log p(v | x, i), with 0 · log 0 = 0."""
+    entropy = -torch.where(expected > 0, expected * log_prob, 0.0).sum(dim=1)
+    return scattered(entropy, masked).sum(dim=1) / masked.sum(dim=1).clamp(min=1)

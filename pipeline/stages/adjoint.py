@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pipeline import records
-from pipeline.algorithms.base import Rollouts
 from pipeline.files import write_json
+from pipeline.labels import Rollouts
 from pipeline.policies import load_policy
 from pipeline.provenance import provenance
 from pipeline.registry import load

@@ -1,19 +1,23 @@
-"""Rule `base`: pre-train the base model with the masked-diffusion objective, or import a saved one."""
+"""Rule `base`: pre-train the base model with the masked-diffusion objective, install an exact one, or import one."""
 
 from argparse import Namespace
 from functools import partial
+from types import SimpleNamespace
 
 import torch
 from tokenizers import Tokenizer
 from torch import nn
 
 from pipeline import records
-from pipeline.algorithms.dam import loss
+from pipeline.ctmc.exact import posteriors
+from pipeline.errors import PipelineError
 from pipeline.files import digest, discard, write_json
+from pipeline.losses import matching_loss
 from pipeline.policies import load_policy, save_policy
 from pipeline.provenance import plain_json
 from pipeline.registry import load
-from pipeline.replay import Replay
+from pipeline.replay import Batch, Replay
+from pipeline.samplers.posterior import completion_log_prob
 from pipeline.seeding import Stream, generator
 from pipeline.stages import main
 from pipeline.text import character_tokenizer, encode, mask_id
@@ -27,11 +31,37 @@ def run(args: Namespace) -> None:
         model, tokenizer, _ = load_policy(settings.base.path, settings)
     else:
         tokenizer = character_tokenizer(load("task", settings.task["name"]).alphabet)
-        model, losses = pretrain(args, tokenizer)
+        if settings.base.exact:
+            model = installed(settings, tokenizer)
+        else:
+            model, losses = pretrain(args, tokenizer)
     if is_main_process():
         save_policy(args.out, model, tokenizer, settings)
         write_json(args.summary, {"losses": losses, "parameters": sum(p.numel() for p in model.parameters())})
         discard(args.progress)
+
+
+def fresh(settings: SimpleNamespace, tokenizer: Tokenizer) -> nn.Module:
+    torch.manual_seed(int(generator(settings.seed, Stream.INITIALIZATION).integers(2**63)))
+    create, length = load("model", settings.model.name).create, load("task", settings.task["name"]).answer_length
+    model: nn.Module = create(settings.model, tokenizer.get_vocab_size(), mask_id(tokenizer), length)
+    return model
+
+
+def installed(settings: SimpleNamespace, tokenizer: Tokenizer) -> nn.Module:
+    """A model with the posteriors of the task's own joint."""
+    plugin, problem = load("model", settings.model.name), load("task", settings.task["name"]).enumerated
+    if plugin.install is None:
+        raise PipelineError(f"base.exact: model '{settings.model.name}' cannot hold a given law; see models/tabular.py")
+    model, values = fresh(settings, tokenizer), encode(tokenizer, [problem.values])[0]
+    plugin.install(model, values, posteriors(torch.from_numpy(problem.base).log()))
+    return model
+
+
+def denoising_loss(policy: nn.Module, batch: Batch, mask_id: int) -> torch.Tensor:
+    """- mean_{i∈M(x_t)} log p_θ(x_1,i | x_t, i) of each row: LLaDA's objective, the matching loss at W = 1."""
+    log_prob = completion_log_prob(policy, batch.prompt, batch.state, batch.tokens, mask_id)
+    return matching_loss(log_prob, batch.weight, batch.jump)
 
 
 def pretrain(args: Namespace, tokenizer: Tokenizer) -> tuple[nn.Module, list[float]]:
@@ -40,15 +70,14 @@ def pretrain(args: Namespace, tokenizer: Tokenizer) -> tuple[nn.Module, list[flo
     replay = Replay.of_texts(
         encode(tokenizer, items["prompt"].to_pylist()), encode(tokenizer, items["reference"].to_pylist()), mask
     )
-    torch.manual_seed(int(generator(settings.seed, Stream.INITIALIZATION).integers(2**63)))
-    model = load("model", settings.model.name).create(settings.model, tokenizer.get_vocab_size(), mask)
+    model = fresh(settings, tokenizer)
     optimizer = adamw(model, settings.base)
     base = settings.base
     losses = fit(
         model,
         optimizer,
         replay.batches(base.updates, base.batch_size, settings.seed, Stream.BASE, 0),
-        partial(loss, mask_id=mask),
+        partial(denoising_loss, mask_id=mask),
         lambda number: base.lr * min(1.0, (number + 1) / max(1, base.warmup)) * (1 - number / base.updates),
         base,
         Progress(args.progress, digest(plain_json(settings), args.items)),

@@ -1,12 +1,18 @@
-"""Rule `evaluate`: a round's policy on held-out prompts, by greedy decoding and by ancestral sampling."""
+"""Rule `evaluate`: a round's policy on held-out prompts, by greedy decoding and by ancestral sampling.
+
+A method that decodes in its own way takes the place of ancestral sampling. On an enumerated task the law of the
+answers is exact, and KL(p* ‖ p^u) with it.
+"""
 
 from argparse import Namespace
+from collections.abc import Callable
 
 import torch
 from tqdm import tqdm
 
 from pipeline import records
-from pipeline.evaluation import by_group, summarize
+from pipeline.algorithms.base import round_of
+from pipeline.evaluation import by_group, exact_kl, posteriors_of, summarize
 from pipeline.files import write_json
 from pipeline.policies import load_policy
 from pipeline.registry import load
@@ -25,6 +31,8 @@ def run(args: Namespace) -> None:
     settings, evaluate = args.settings, args.settings.evaluate
     task = load("task", settings.task["name"])
     policy, tokenizer, mask_id = load_policy(args.policy, settings)
+    algorithm = load("algorithm", settings.algorithm.name)
+    around = round_of(settings, tokenizer, {}, torch.device("cpu"))
 
     def greedy(prompt: torch.Tensor, ids: list[int]) -> torch.Tensor:
         steps = evaluate.tokens_per_step
@@ -33,8 +41,18 @@ def run(args: Namespace) -> None:
     def ancestral(prompt: torch.Tensor, ids: list[int]) -> torch.Tensor:
         keys = [(index, 0, 0) for index in ids]
         order, token = uniforms(settings.seed, Stream.EVALUATION, 0, keys, 2 * task.answer_length).chunk(2, dim=1)
+        if algorithm.decode:
+            return algorithm.decode(policy, prompt, torch.cat([order, token], dim=1), reward_of(ids), around)
         empty = torch.full((len(prompt), task.answer_length), mask_id)
         return rollout(policy, prompt, empty, mask_id=mask_id, order_noise=order, token_noise=token).tokens
+
+    def reward_of(ids: list[int]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        def reward(rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+            of = [items[ids[row]] for row in rows.tolist()]
+            metrics = score(task, of, decode(tokenizer, tokens), evaluate.reward_timeout)
+            return torch.tensor([metric["reward"] for metric in metrics], dtype=torch.float64)
+
+        return reward
 
     result: dict[str, dict[str, object]] = {}
     for path in args.items:
@@ -52,7 +70,12 @@ def run(args: Namespace) -> None:
                 for item, answer, metric in list(zip(items, answers, metrics, strict=True))[:SAMPLES]
             ]
             result.setdefault(path.stem, {})[name] = {**summarize(metrics), "groups": groups, "samples": pictures}
-    write_json(args.out, {"round": args.round, "splits": result})
+    exact = {}
+    if task.enumerated:
+        prompt = records.read(args.items[:1], records.ITEMS)["prompt"][0].as_py()
+        posteriors = posteriors_of(policy, encode(tokenizer, [prompt])[0], algorithm, around)
+        exact = exact_kl(posteriors, task.enumerated, 1 / settings.algorithm.alpha)
+    write_json(args.out, {"round": args.round, "splits": result, "exact": exact})
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
 """Rule `report`: metrics.json for machines and one self-contained report.html for people."""
 
 import json
+import math
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
-from pipeline import figures
+from pipeline import figures, records
 from pipeline.files import replacing, write_json
 from pipeline.metrics import gather
 from pipeline.provenance import plain_json
 from pipeline.registry import load
 from pipeline.stages import main
+
+FIGURES = ("learning_curve", "diagnostics", "losses", "timings", "exact")
 
 
 def run(args: Namespace) -> None:
@@ -25,7 +29,7 @@ def run(args: Namespace) -> None:
         Path(__file__).with_suffix(".html.j2").read_text()
     )
     first, last = (metrics["evaluations"][k]["test"]["greedy"]["samples"] for k in (0, settings.rounds))
-    safe = {name: _markup(getattr(figures, name)) for name in ("learning_curve", "diagnostics", "losses", "timings")}
+    safe = {name: _markup(getattr(figures, name)) for name in FIGURES}
     html = template.render(
         metrics=metrics,
         settings=settings,
@@ -33,6 +37,7 @@ def run(args: Namespace) -> None:
         accuracies=accuracies,
         percent=percent,
         figures=safe,
+        laws=Markup(figures.heat_maps(read_laws(args.joint))) if args.joint else "",
         samples=list(zip(first, last, strict=True)),
         configuration=json.dumps(json.loads(plain_json(settings)), indent=2),
     )
@@ -46,6 +51,13 @@ def run(args: Namespace) -> None:
         )
     print(f"not computing (process starts, scheduling): {metrics['time']['waiting_share']:.1%} of the wall time")
     print(f"report: {args.out}")
+
+
+def read_laws(path: Path) -> dict[str, np.ndarray]:
+    """The three laws of rule joint, [M, M]."""
+    table = records.read([path], records.JOINT)
+    size = math.isqrt(len(table))
+    return {name: table.column(name).to_numpy().reshape(size, size) for name in ("target", "base", "model")}
 
 
 def percent(row: dict[str, float], name: str) -> str:
@@ -63,6 +75,7 @@ if __name__ == "__main__":
         __doc__,
         {
             "run": "directory of the run",
+            "joint?": "Parquet of rule joint, on enumerated tasks",
             "out": "HTML to write",
             "figure": "SVG to write: the learning curve",
             "metrics": "JSON to write",

@@ -6,14 +6,14 @@ from functools import partial
 from safetensors.torch import save_file
 
 from pipeline import records
+from pipeline.algorithms.base import round_of
 from pipeline.files import digest, discard, replacing, write_json
 from pipeline.policies import load_policy, save_policy
 from pipeline.provenance import plain_json
 from pipeline.registry import load
-from pipeline.replay import Replay
 from pipeline.seeding import Stream
 from pipeline.stages import main
-from pipeline.training import Progress, adamw, fit, is_main_process, load_moments, moments
+from pipeline.training import Progress, adamw, device, fit, is_main_process, load_moments, moments
 
 
 def run(args: Namespace) -> None:
@@ -24,20 +24,17 @@ def run(args: Namespace) -> None:
     if args.moments:
         load_moments(args.moments, policy, optimizer)
         warmup = 0
-    replay = Replay.of_targets(
-        records.read([args.targets], records.TARGETS),
-        settings.rollout.completions,
-        mask_id,
-        settings.rollout.branch,
-        settings.algorithm.jumps,
-    )
+    algorithm = load("algorithm", settings.algorithm.name)
+    replay = algorithm.replay(records.read([args.targets], records.TARGETS), settings, mask_id)
+    around = round_of(settings, tokenizer, {"behavior": args.policy, "base": args.base}, device())
     lr = train.lr * train.lr_decay ** (args.round - 1)
-    inputs = [args.targets, args.policy / "model.safetensors", *([args.moments] if args.moments else [])]
+    weights = [policy / "model.safetensors" for policy in (args.policy, args.base)]
+    inputs = [args.targets, *weights, *([args.moments] if args.moments else [])]
     losses = fit(
         policy,
         optimizer,
         replay.batches(train.updates, train.batch_size, settings.seed, Stream.REPLAY, args.round),
-        partial(load("algorithm", settings.algorithm.name).loss, mask_id=mask_id),
+        partial(algorithm.loss, around=around),
         lambda number: lr * min(1.0, (number + 1) / max(1, warmup)),
         train,
         Progress(args.progress, digest(plain_json(settings), *inputs)),
@@ -59,6 +56,7 @@ if __name__ == "__main__":
         {
             "targets": "Parquet of rule adjoint",
             "policy": "policy directory of the round before",
+            "base": "policy directory of the base model",
             "moments?": "optimiser state of the round before; none in round 1",
             "round#": "number of the round, from 1",
             "out": "policy directory to write",

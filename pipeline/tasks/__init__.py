@@ -1,1 +1,1 @@
-NAMES = ("sudoku",)
+NAMES = ("checkerboard", "pinwheel", "sudoku")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 SPLITS = ("base", "train", "test", "hard")
@@ -26,6 +27,21 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Enumerated:
+    """Everything there is to know about a task of two-character answers.
+
+    Attributes:
+        values: the M characters.
+        base: p^base(x_1, x_2), [M, M]; its conditionals are the exact base model.
+        reward: r(x_1, x_2), [M, M], the same as `Task.score` gives.
+    """
+
+    values: str
+    base: np.ndarray
+    reward: np.ndarray
+
+
+@dataclass(frozen=True)
 class Task:
     """A task is composed of functions; it is torch-free, so that it can be checked before anything runs.
 
@@ -37,6 +53,7 @@ class Task:
         score: (item, answer) -> metrics. Must hold "reward", a finite number; larger is better. It sees the
             decoded answer only and may do anything: nothing differentiates it.
         render: (item, answer) -> a picture in plain text for the report.
+        enumerated: the whole problem as tables, where it is that small; p*, and KL to it, are exact then.
     """
 
     settings: type[BaseModel]
@@ -45,3 +62,4 @@ class Task:
     items: Callable[[Any, int], Mapping[str, Sequence[Item]]]
     score: Callable[[Item, str], Mapping[str, float]]
     render: Callable[[Item, str], str]
+    enumerated: Enumerated | None = None

@@ -1,0 +1,68 @@
+"""coupled-GRPO, the method of DiffuCoder (arXiv 2506.20639).
+
+t ~ U(low, high) and m_i ~ Bern(t) mask a completion o; with its complement ¬m every token is predicted once more:
+
+    l_i = ½ [log p(o_i | M^L) + (m_i/t) log p(o_i | o with m masked) + ((1-m_i)/(1-t)) log p(o_i | o with ¬m masked)],
+    A_k = R_k - mean_{j≠k} R_j,      ρ = e^{l - l_old},
+    L = - mean_{k,i} [min(ρ A, clip(ρ, 1 ± ε) A) - β k3(l, l_ref)].
+
+The mask is that of the batch's row: new, old and reference policies and the G completions of a group share it.
+"""
+
+from types import SimpleNamespace
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from pipeline.algorithms.base import Algorithm, Round
+from pipeline.algorithms.settings import CoupledGrpo
+from pipeline.labels import Labels, Rollouts, centred_rewards, weighted
+from pipeline.losses import clipped_surrogate, k3_kl
+from pipeline.replay import Batch, Replay
+from pipeline.samplers.posterior import completion_log_prob
+
+
+def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
+    """The weight of a completion is its leave-one-out advantage, A_k = (R_k - mean R) · K/(K-1)."""
+    count = run.rollout.completions
+    return weighted(rollouts, run, centred_rewards(rollouts, run) * (count / (count - 1)))
+
+
+def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
+    """A batch holds whole groups."""
+    return Replay.of_targets(targets, run.rollout.completions, mask_id, "reciprocal", "all")
+
+
+def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
+    """L of each group, [n]."""
+    settings = around.settings.algorithm
+    new = coupled_log_prob(policy, batch, around)
+    with torch.no_grad():
+        old, reference = (coupled_log_prob(model, batch, around) for model in (around.behavior(), around.base()))
+    surrogate = clipped_surrogate(new - old, batch.weight[:, :, None], settings.clip)
+    return -(surrogate - settings.beta * k3_kl(new, reference)).mean(dim=(1, 2))
+
+
+def coupled_log_prob(model: nn.Module, batch: Batch, around: Round) -> Tensor:
+    """l_i of every completion, [n, K, L]."""
+    settings, mask_id, answer = around.settings.algorithm, around.mask_id, batch.prompt.shape[1]
+    t = settings.low + (settings.high - settings.low) * batch.noise[:, :1]
+    masked = batch.noise[:, answer:] < t
+    empty = torch.full_like(batch.state, mask_id)
+    whole = completion_log_prob(model, batch.prompt, empty, batch.tokens, mask_id)
+    part, rest = (_denoised(model, batch, hidden, mask_id) for hidden in (masked, ~masked))
+    return (whole + part / t[:, :, None] + rest / (1 - t[:, :, None])) / 2
+
+
+def _denoised(model: nn.Module, batch: Batch, hidden: Tensor, mask_id: int) -> Tensor:
+    """log p(o_i | o with the hidden positions masked) there, 0 elsewhere, [n, K, L]."""
+    count = batch.tokens.shape[1]
+    state = torch.where(hidden[:, None], mask_id, batch.tokens).flatten(0, 1)
+    prompt, tokens = batch.prompt.repeat_interleave(count, 0), batch.tokens.flatten(0, 1)[:, None]
+    return completion_log_prob(model, prompt, state, tokens, mask_id).view(batch.tokens.shape)
+
+
+PLUGIN = Algorithm(
+    paper="coupled-GRPO: DiffuCoder, arXiv 2506.20639", settings=CoupledGrpo, label=label, replay=replay, loss=loss
+)

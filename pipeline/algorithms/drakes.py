@@ -1,0 +1,69 @@
+"""DRAKES: reward back-propagation through Gumbel-softmax samples (arXiv 2410.13643).
+
+From the empty answer, at each step a masked position i is revealed by o_i = softmax((log p_θ(· | x_s, i) + G)/τ),
+made hard with a straight-through gradient, and
+
+    L = - r(o_1, …, o_L) + α Σ_s (1/|M_s|) Σ_{i∈M_s} Σ_v [p_θ log(p_θ/p^base) - p_θ + p^base](v | x_s, i).
+
+The penalty is the generalised KL of the rates at the *masked* positions (the released code takes the unmasked ones,
+where it is 0). Needs a reward of one-hot rows; an enumerated task's table is one: r = Σ_ab o_1(a) o_2(b) r(a, b). The
+gradient reaches a token's own logits, not the later steps that condition on it: models take token ids.
+"""
+
+from types import SimpleNamespace
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from pipeline.algorithms.base import Algorithm, Round
+from pipeline.algorithms.settings import Drakes
+from pipeline.labels import Labels, Rollouts, column, weighted
+from pipeline.replay import Batch, Replay
+from pipeline.samplers.posterior import read, scattered
+
+
+def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
+    """Rollouts serve the diagnostics only: the loss samples its own answers."""
+    reward = column(rollouts.table, "reward").view(-1, run.rollout.completions)
+    return weighted(rollouts, run, torch.ones_like(reward))
+
+
+def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
+    """One row for each state: its prompt is used, and its noise."""
+    return Replay.of_targets(targets, run.rollout.completions, mask_id, "reciprocal", "all")
+
+
+def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
+    """L of one sampled answer for each row, [n]."""
+    settings, answer = around.settings.algorithm, batch.prompt.shape[1]
+    generator = torch.Generator(batch.noise.device).manual_seed(int(batch.noise[0, 0] * 2**24))
+    state = torch.full_like(batch.state, around.mask_id)
+    order = batch.noise[:, answer:].argsort(dim=1).argsort(dim=1)
+    chosen = torch.zeros(*state.shape, len(around.values), device=state.device)
+    penalty = torch.zeros(len(state), device=state.device)
+    for step in range(state.shape[1]):
+        masked = state == around.mask_id
+        log_prob = read(policy, batch.prompt, state, masked)[:, around.values]
+        with torch.no_grad():
+            log_base = read(around.base(), batch.prompt, state, masked)[:, around.values]
+        divergence = (log_prob.exp() * (log_prob - log_base) - log_prob.exp() + log_base.exp()).sum(dim=1)
+        penalty = penalty + scattered(divergence, masked).sum(dim=1) / masked.sum(dim=1)
+        reveal = order == step
+        one_hot = _straight_through(log_prob[reveal[masked]], settings.softness, generator)
+        chosen = chosen + scattered(one_hot, reveal)
+        state = state.masked_scatter(reveal, around.values[one_hot.argmax(dim=1)])
+    table = torch.from_numpy(around.problem.reward).to(chosen)
+    reward = torch.einsum("na,ab,nb->n", chosen[:, 0], table, chosen[:, 1])
+    return settings.alpha * penalty - reward
+
+
+def _straight_through(log_prob: Tensor, softness: float, generator: torch.Generator) -> Tensor:
+    """A one-hot sample of p whose gradient is that of its Gumbel-softmax relaxation, [s, M]."""
+    uniform = torch.rand(log_prob.shape, generator=generator, device=log_prob.device).clamp(1e-9, 1 - 1e-7)
+    soft = ((log_prob - (-uniform.log()).log()) / softness).softmax(dim=1)
+    hard = torch.nn.functional.one_hot(soft.argmax(dim=1), soft.shape[1]).to(soft)
+    return hard + soft - soft.detach()
+
+
+PLUGIN = Algorithm(paper="DRAKES, arXiv 2410.13643", settings=Drakes, label=label, replay=replay, loss=loss)

@@ -1,0 +1,128 @@
+"""The section `algorithm` of each method, torch-free: the Snakefile validates it before anything starts."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+
+class Settings(BaseModel):
+    """What every method has. α is that of the optimum p* ∝ p^base e^{r/α}, for methods that aim at it.
+
+    Class attributes, for the check before anything runs:
+        needs: "exact" (an enumerated task), "differentiable_reward" (a reward of one-hot rows; tables are).
+        trains: False for a method that only decodes: it wants `rounds: 0`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    needs: ClassVar[frozenset[str]] = frozenset()
+    trains: ClassVar[bool] = True
+
+    name: str
+    alpha: PositiveFloat = 0.01
+    window: PositiveInt = 1
+    kl_rollouts: PositiveInt = 512
+
+    def conflict(self, rollout: Any) -> str:
+        """What is wrong with the section `rollout` for this method, "" if nothing."""
+        return ""
+
+
+class Statewise(Settings):
+    """A method that matches states x from which K completions start."""
+
+    def conflict(self, rollout: Any) -> str:
+        wrong = f"name: {self.name} needs rollout.branch: reciprocal, or it would see the empty answer only"
+        return "" if rollout.branch == "reciprocal" else wrong
+
+
+class Dam(Settings):
+    """Discrete Adjoint Matching; see `pipeline/algorithms/dam.py` for what each choice means."""
+
+    tilt: Literal["direct", "annealed"] = "annealed"
+    jumps: Literal["first", "all"] = "all"
+    loss: Literal["generalized_kl", "squared"] = "generalized_kl"
+    control_variate: bool = False
+    gain: float = Field(default=1.0, gt=0, le=1)
+    window: PositiveInt = 3
+    ess: float = Field(default=0.5, gt=0, le=1)
+    largest_step: PositiveFloat = 20.0
+
+    @model_validator(mode="after")
+    def _control(self) -> "Dam":
+        if self.control_variate and (self.jumps, self.window, self.loss) != ("first", 1, "generalized_kl"):
+            raise ValueError("control_variate needs jumps: first, window: 1 and loss: generalized_kl")
+        return self
+
+    def conflict(self, rollout: Any) -> str:
+        wanted = ("reciprocal", "random")
+        if self.control_variate and (rollout.branch, rollout.order) != wanted:
+            return "control_variate needs rollout.branch: reciprocal and rollout.order: random"
+        return ""
+
+
+class DamAnalytic(Statewise):
+    """The adjoint by enumeration; see `pipeline/algorithms/dam_analytic.py`."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"exact"})
+
+
+class Dtm(Statewise):
+    """Discrete Tilt Matching; see `pipeline/algorithms/dtm.py`. 1/α_k is the largest step with ESS ≥ ess · K."""
+
+    control_variate: bool = True
+    ess: float = Field(default=0.5, gt=0, le=1)
+    largest_step: PositiveFloat = 20.0
+
+
+class Surrogate(Settings):
+    """Clipped policy gradients: ρ within 1 ± clip, and β times the KL to the base."""
+
+    clip: PositiveFloat = 0.5
+    beta: float = Field(default=0.0, ge=0)
+
+
+class DiffuGrpo(Surrogate):
+    """D1; see `pipeline/algorithms/diffu_grpo.py`. A prompt token is masked with chance `prompt_mask`."""
+
+    beta: float = Field(default=0.04, ge=0)
+    prompt_mask: float = Field(default=0.15, ge=0, lt=1)
+
+
+class CoupledGrpo(Surrogate):
+    """DiffuCoder; see `pipeline/algorithms/coupled_grpo.py`. t ~ U(low, high)."""
+
+    beta: float = Field(default=0.01, ge=0)
+    low: float = Field(default=0.2, gt=0, lt=1)
+    high: float = Field(default=0.8, gt=0, lt=1)
+
+
+class Agrpo(Surrogate):
+    """Policy gradients of single denoising steps; see `pipeline/algorithms/agrpo.py`."""
+
+
+class Drakes(Settings):
+    """Reward back-propagation; see `pipeline/algorithms/drakes.py`. `softness` is the Gumbel-softmax temperature."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"differentiable_reward"})
+    softness: PositiveFloat = 1.0
+
+
+class Svdd(Settings):
+    """Value-guided decoding of the base; see `pipeline/algorithms/svdd.py`."""
+
+    trains: ClassVar[bool] = False
+    value: Literal["mc", "pm"] = "mc"
+    candidates: PositiveInt = 10
+    lookahead: PositiveInt = 4
+
+
+SETTINGS: dict[str, type[Settings]] = {
+    "agrpo": Agrpo,
+    "coupled_grpo": CoupledGrpo,
+    "dam": Dam,
+    "dam_analytic": DamAnalytic,
+    "diffu_grpo": DiffuGrpo,
+    "drakes": Drakes,
+    "dtm": Dtm,
+    "svdd": Svdd,
+}

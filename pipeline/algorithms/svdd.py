@@ -1,0 +1,95 @@
+"""SVDD: value-guided decoding of the base, without training (Li et al. 2024, arXiv 2408.08252).
+
+At each step a masked position is chosen, N candidates y_n are drawn from the base, and one of them is kept with
+probability softmax_n(v(y_n)/α). α → 0 keeps the best.
+
+    `value: pm`: v(x) = r(x with every masked position filled by its most probable token)
+    `value: mc`: v(x) = E[r(X_1) | x] over the base. The paper fits a regression to base rollouts; here it is the mean
+                 over `lookahead` of them, drawn from each candidate, and its expectation where a law is enumerated.
+
+On an enumerated task the law of a step has a closed form: with q the base's posterior and w = e^{v/α},
+
+    p(v) = N q_v w_v E[1/(w_v + Σ_{n<N} w_n)] = N q_v w_v ∫_0^∞ e^{-t w_v} (Σ_u q_u e^{-t w_u})^{N-1} dt.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.algorithms.base import Algorithm, Reward, Round
+from pipeline.algorithms.settings import Svdd
+from pipeline.samplers.ancestral import rollout
+from pipeline.samplers.posterior import read
+from pipeline.seeding import Stream, torch_generator
+
+NODES = 2000
+
+
+@torch.no_grad()
+def decode(policy: nn.Module, prompt: Tensor, noise: Tensor, reward: Reward, around: Round) -> Tensor:
+    """Answers, [n, L]. The order of the positions comes from `noise`, the candidates from a generator of their own."""
+    settings, length, mask_id = around.settings.algorithm, noise.shape[1] // 2, around.mask_id
+    count, rows = settings.candidates, torch.arange(len(prompt))
+    generator = torch_generator(around.settings.seed, Stream.EVALUATION, int(noise[0, 0] * 2**31))
+    order = noise[:, :length].argsort(dim=1).argsort(dim=1)
+    state = torch.full((len(prompt), length), mask_id)
+    for step in range(length):
+        reveal = order == step
+        posterior = read(policy, prompt, state, reveal).exp()
+        drawn = torch.multinomial(posterior, count, replacement=True, generator=generator)
+        candidates = torch.where(reveal[:, None], drawn[:, :, None], state[:, None]).flatten(0, 1)
+        of = rows.repeat_interleave(count)
+        value = _value(policy, prompt[of], candidates, of, reward, around, generator).view(-1, count)
+        keep = torch.multinomial((value / settings.alpha).softmax(dim=1), 1, generator=generator)[:, 0]
+        state = candidates.view(len(prompt), count, length)[rows, keep]
+    return state
+
+
+def _value(
+    policy: nn.Module,
+    prompt: Tensor,
+    state: Tensor,
+    of: Tensor,
+    reward: Reward,
+    around: Round,
+    generator: torch.Generator,
+) -> Tensor:
+    """v of every state, [m]; `of` are the rows of the prompts, by which `reward` knows them."""
+    masked = state == around.mask_id
+    if not masked.any():
+        return reward(of, state)
+    if around.settings.algorithm.value == "pm":
+        filled = state.clone()
+        filled[masked] = read(policy, prompt, state, masked).argmax(dim=1)
+        return reward(of, filled)
+    count = around.settings.algorithm.lookahead
+    prompt, state, of = (value.repeat_interleave(count, 0) for value in (prompt, state, of))
+    noise = torch.rand(2, *state.shape, dtype=torch.float64, generator=generator)
+    done = rollout(policy, prompt, state, mask_id=around.mask_id, order_noise=noise[0], token_noise=noise[1])
+    return reward(of, done.tokens).view(-1, count).mean(dim=1)
+
+
+def law(log_posterior: Tensor, around: Round) -> Tensor:
+    """log p(x_i = v | x_j = u) of decoding, [2, M + 1, M], from the base's."""
+    settings = around.settings.algorithm
+    reward = torch.from_numpy(around.problem.reward)
+    final = torch.stack([reward.T, reward])  # [i, u, v]
+    if settings.value == "pm":
+        filled = final.flip(0).gather(2, log_posterior.flip(0)[:, :-1].argmax(dim=2, keepdim=True))[..., 0]
+    else:
+        filled = (log_posterior.flip(0)[:, :-1].exp() * final.flip(0)).sum(dim=2)
+    value = torch.cat([final, filled[:, None]], dim=1)
+    return _kept(log_posterior.exp(), value / settings.alpha, settings.candidates).log()
+
+
+def _kept(q: Tensor, log_w: Tensor, count: int) -> Tensor:
+    """p(v) by the trapezoidal rule in s = log t, renormalised, over the last axis."""
+    w = (log_w - log_w.amax(dim=-1, keepdim=True)).exp()
+    total = torch.zeros_like(q)
+    for t in torch.logspace(-12, 9, NODES, dtype=torch.float64):
+        damped = (-t * w).exp()
+        total += t * damped * (q * damped).sum(dim=-1, keepdim=True) ** (count - 1)
+    p = q * w * total
+    return p / p.sum(dim=-1, keepdim=True)
+
+
+PLUGIN = Algorithm(paper="SVDD, arXiv 2408.08252", settings=Svdd, decode=decode, law=law)

@@ -1,0 +1,54 @@
+"""log p(v | x, i) from one network of all answer tokens: embeddings side by side → SiLU layers → L × V logits.
+
+For answers of a fixed, small length. The prompt is not looked at.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from pipeline.models.base import Model, Output, load_module, save_module
+
+KIND = "mlp"
+
+
+class Mlp(nn.Module):
+    def __init__(self, vocabulary: int, mask_id: int, length: int, hidden_size: int, num_hidden_layers: int):
+        super().__init__()
+        self.sizes = {
+            "vocabulary": vocabulary,
+            "mask_id": mask_id,
+            "length": length,
+            "hidden_size": hidden_size,
+            "num_hidden_layers": num_hidden_layers,
+        }
+        self.embed = nn.Embedding(vocabulary, hidden_size)
+        widths = [length * hidden_size, *[hidden_size] * num_hidden_layers]
+        layers = [
+            layer for width, next_width in pairwise(widths) for layer in (nn.Linear(width, next_width), nn.SiLU())
+        ]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], length * vocabulary))
+
+    def forward(self, input_ids: Int[Tensor, "n T"], select: Bool[Tensor, "n T"]) -> Output:
+        """Logits at the selected positions, all of which must lie in the answer; -inf for [MASK]."""
+        vocabulary, length = self.sizes["vocabulary"], self.sizes["length"]
+        hidden = self.embed(input_ids[:, -length:]).flatten(1)
+        logits = self.layers(hidden).view(-1, length, vocabulary)[select[:, -length:]]
+        banned = torch.arange(vocabulary, device=logits.device) == self.sizes["mask_id"]
+        return Output(logits.masked_fill(banned, -torch.inf))
+
+
+def create(settings: Any, vocabulary: int, mask_id: int, length: int) -> Mlp:
+    """Fresh weights, drawn from PyTorch's global generator: seed it before."""
+    return Mlp(vocabulary, mask_id, length, settings.hidden_size, settings.num_hidden_layers)
+
+
+def save(model: nn.Module, path: Path) -> None:
+    save_module(model, path, KIND, cast(Mlp, model).sizes)
+
+
+PLUGIN = Model(create=create, load=lambda path: load_module(path, KIND, Mlp), save=save)

@@ -1,0 +1,63 @@
+"""log p(v | x, i) ∝ θ[i, x_{-i}, v]: one logit per position, rest of the answer and value.
+
+It holds any posteriors whatever, so on two tokens the base is exact and the optimum within reach. The prompt is
+not looked at. The table grows as V^L: for answers of a few tokens only.
+"""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from pipeline.models.base import Model, Output, load_module, save_module
+
+KIND = "tabular"
+NEVER = -40.0
+"""The logit of a token outside an installed law."""
+
+
+class Tabular(nn.Module):
+    powers: Tensor
+
+    def __init__(self, vocabulary: int, mask_id: int, length: int):
+        super().__init__()
+        self.sizes = {"vocabulary": vocabulary, "mask_id": mask_id, "length": length}
+        self.table = nn.Parameter(torch.zeros(length, vocabulary ** (length - 1), vocabulary))
+        self.register_buffer("powers", _powers(vocabulary, length), persistent=False)
+
+    def forward(self, input_ids: Int[Tensor, "n T"], select: Bool[Tensor, "n T"]) -> Output:
+        """Logits at the selected positions, all of which must lie in the answer; -inf for [MASK]."""
+        length = self.sizes["length"]
+        row, position = select[:, -length:].nonzero(as_tuple=True)
+        rest = (input_ids[row, -length:] * self.powers[position]).sum(dim=1)
+        banned = torch.arange(self.sizes["vocabulary"], device=rest.device) == self.sizes["mask_id"]
+        return Output(self.table[position, rest].masked_fill(banned, -torch.inf))
+
+
+def _powers(vocabulary: int, length: int) -> Int[Tensor, "L L"]:
+    """The place of x_j in the number that stands for x_{-i}, [i, j]: V^0, V^1, … over j ≠ i, and 0 for j = i."""
+    places = [[0 if j == i else vocabulary ** (j - (j > i)) for j in range(length)] for i in range(length)]
+    return torch.tensor(places)
+
+
+def create(settings: Any, vocabulary: int, mask_id: int, length: int) -> Tabular:
+    """The uniform law."""
+    return Tabular(vocabulary, mask_id, length)
+
+
+@torch.no_grad()
+def install(model: nn.Module, values: Int[Tensor, " M"], log_posterior: Float[Tensor, "2 S M"]) -> None:
+    """θ[i, u, v] = log p(x_i = v | x_j = u)."""
+    table, mask_id = cast(Tabular, model).table, cast(Tabular, model).sizes["mask_id"]
+    shown = torch.cat([values, torch.tensor([mask_id])])
+    table.fill_(NEVER)
+    table[:, shown[:, None], values] = log_posterior.to(table.dtype)
+
+
+def save(model: nn.Module, path: Path) -> None:
+    save_module(model, path, KIND, cast(Tabular, model).sizes)
+
+
+PLUGIN = Model(create=create, load=lambda path: load_module(path, KIND, Tabular), save=save, install=install)

@@ -1,0 +1,32 @@
+"""A model's posteriors at every masked state of a two-token answer, as one table of `ctmc.exact`."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pipeline.samplers.posterior import read
+
+
+@torch.no_grad()
+def tabulate(
+    model: nn.Module, prompt: Int[Tensor, " P"], values: Int[Tensor, " M"], mask_id: int
+) -> Float[Tensor, "2 S M"]:
+    """log p(x_i = v | x_j = u) at [i, u, v], u = M for [MASK], over the M values; what a model gives others is lost."""
+    shown = torch.cat([values, torch.tensor([mask_id])])
+    states = torch.full((2, len(shown), 2), mask_id)
+    states[0, :, 1] = states[1, :, 0] = shown
+    select = torch.zeros_like(states, dtype=torch.bool)
+    select[0, :, 0] = select[1, :, 1] = True
+    flat = states.flatten(0, 1)
+    log_prob = read(model, prompt.expand(len(flat), -1), flat, select.flatten(0, 1))
+    return log_prob[:, values].double().view(2, len(shown), len(values))
+
+
+def rows_of(
+    state: Int[Tensor, "n 2"], values: Int[Tensor, " M"], mask_id: int
+) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
+    """(i, u) of every masked position, row by row: where a table of `ctmc.exact` holds its posterior."""
+    row, position = (state == mask_id).nonzero(as_tuple=True)
+    other = state[row, 1 - position]
+    rank = (other[:, None] == values).long().argmax(dim=1)
+    return position, torch.where(other == mask_id, len(values), rank)

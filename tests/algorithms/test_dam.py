@@ -1,0 +1,85 @@
+"""The central formula: weights of one at the optimum, and gradients that average to the exact one."""
+
+import pytest
+import torch
+
+from pipeline.ctmc import exact
+from pipeline.seeding import Stream
+from tests.algorithms.harness import Bench, plugin
+
+RECIPROCAL = {"branch": "reciprocal"}
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.mark.parametrize("branch", ["root", "reciprocal"])
+def test_at_the_optimum_every_weight_is_one(bench, branch):
+    run = bench.run(tilt="direct", rollout={"branch": branch})
+    labels = bench.labels(optimum := bench.policy(bench.target), run, bench.rollouts(optimum, run, 200))
+    assert abs(torch.from_numpy(labels.columns["weight"]) - 1).max() < 1e-4
+    assert labels.diagnostics["ess_min"] == pytest.approx(16, abs=1e-3)
+    elsewhere = bench.policy(bench.log_base)
+    labels = bench.labels(elsewhere, run, bench.rollouts(elsewhere, run, 200))
+    assert labels.diagnostics["ess_mean"] < 15
+
+
+def test_policy_equal_to_base_without_reward_has_unit_weights(bench):
+    run, base = bench.run(tilt="direct"), bench.policy(bench.log_base)
+    table = bench.rollouts(base, run, 100)
+    index = table.schema.get_field_index("reward")
+    table = table.set_column(index, table.schema.field(index), [[0.0] * len(table)])
+    assert (bench.labels(base, run, table).columns["weight"] == 1).all()
+
+
+def exact_gradient(bench: Bench, policy: torch.nn.Module, state: torch.Tensor, loss: str) -> torch.Tensor:
+    """Of the mean over states of Σ_y [u - w + w log(w/u)]/λ, or Σ_y (u - w)²/λ², with w = Q*."""
+    optimum, total = exact.posteriors(bench.target).exp(), torch.zeros((), dtype=torch.float64)
+    masks = state == bench.mask_id
+    for row, masked in zip(state, masks, strict=True):
+        for i in masked.nonzero()[:, 0].tolist():
+            other = bench.values if masked[1 - i] else int(row[1 - i])
+            u = policy.table[i, bench.mask_id if masked[1 - i] else other, :-1].log_softmax(0)[: bench.values]
+            q = optimum[i, other]
+            squared = ((u.exp() - q) / masked.sum()).square().sum()
+            total = total + (squared if loss == "squared" else -(q * u).sum() / masked.sum())
+    (gradient,) = torch.autograd.grad(total / len(state), policy.table)
+    return gradient
+
+
+CASES = {
+    "all": {"jumps": "all"},
+    "first": {"jumps": "first"},
+    "control": {"jumps": "first", "window": 1, "control_variate": True},
+    "squared": {"jumps": "first", "loss": "squared"},
+}
+
+
+def gradients(bench: Bench, behavior: torch.nn.Module, settings: dict, chunks: int, completions: int) -> torch.Tensor:
+    """Sampled minus exact gradient at a third policy, one for each chunk of 32 states, [chunks, 2, S, V]."""
+    run = bench.run(tilt="direct", rollout={**RECIPROCAL, "completions": completions}, **settings)
+    policy = bench.policy(bench.target, noise=0.3)
+    replay = plugin(run).replay(bench.targets(behavior, run, 32 * chunks), run, bench.mask_id)
+    differences = []
+    for batch in replay.batches(chunks, 32, 0, Stream.REPLAY, 1):
+        loss = plugin(run).loss(policy, batch, bench.around(behavior, run)).mean()
+        (sampled,) = torch.autograd.grad(loss, policy.table)
+        differences.append(sampled - exact_gradient(bench, policy, batch.state, run.algorithm.loss))
+    return torch.stack(differences)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sampled_gradients_average_to_the_exact_one(bench, case):
+    """Within 5 standard errors for every logit; K = 128 keeps the bias of order 1/K below them."""
+    difference = gradients(bench, bench.policy(bench.log_base, noise=0.3), CASES[case], chunks=12, completions=128)
+    error = difference.std(dim=0) / len(difference) ** 0.5
+    assert (difference.mean(dim=0).abs() < 5 * error + 1e-6).all()
+    assert error.max() < 0.05
+
+
+def test_the_control_variate_takes_the_noise_away_near_the_optimum(bench):
+    behavior = bench.policy(bench.target, noise=0.03)
+    noise = {name: gradients(bench, behavior, CASES[name], 4, 16).std(dim=0).norm() for name in ("first", "control")}
+    assert noise["control"] < 0.1 * noise["first"]

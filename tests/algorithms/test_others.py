@@ -1,0 +1,114 @@
+"""Every method's loss is finite, moves the policy only, and does what its formula says where that can be enumerated."""
+
+import pytest
+import torch
+
+from pipeline.algorithms import NAMES
+from pipeline.algorithms.settings import SETTINGS, Statewise
+from pipeline.ctmc import exact
+from pipeline.registry import load
+from pipeline.samplers.enumeration import rows_of
+from pipeline.seeding import Stream
+from tests.algorithms.harness import ALPHA, Bench, plugin
+
+TRAINING = [name for name in NAMES if SETTINGS[name].trains]
+WANTED = {"dam": {"tilt": "direct"}}
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench()
+
+
+def test_schemas_and_plugins_agree():
+    for name in NAMES:
+        algorithm = load("algorithm", name)
+        assert algorithm.settings is SETTINGS[name]
+        parts = (algorithm.label, algorithm.replay, algorithm.loss)
+        assert all(parts) if SETTINGS[name].trains else algorithm.decode and not any(parts)
+
+
+def descend(bench: Bench, name: str, rounds: int, updates: int, lr: float, **settings: object) -> torch.nn.Module:
+    """A few rounds of the method, from the base."""
+    policy = bench.policy(bench.log_base)
+    for number in range(1, rounds + 1):
+        branch = "reciprocal" if issubclass(SETTINGS[name], Statewise) else "root"
+        run = bench.run(name, rollout={"branch": branch}, **{**WANTED.get(name, {}), **settings})
+        behavior = bench.policy(bench.log_base)
+        behavior.load_state_dict(policy.state_dict())
+        targets = bench.targets(behavior, run, 64, number)
+        optimizer = torch.optim.Adam(policy.parameters(), lr)
+        for batch in plugin(run).replay(targets, run, bench.mask_id).batches(updates, 64, 0, Stream.REPLAY, number):
+            optimizer.zero_grad()
+            plugin(run).loss(policy, batch, bench.around(behavior, run)).mean().backward()
+            optimizer.step()
+    return policy
+
+
+def law(bench: Bench, policy: torch.nn.Module) -> torch.Tensor:
+    table = policy.table.detach()[:, [*range(bench.values), bench.mask_id], : bench.mask_id].log_softmax(-1)
+    return exact.path_law(table[..., : bench.values])
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_every_method_raises_the_reward(bench, name):
+    before, after = (law(bench, p).exp() for p in (bench.policy(bench.log_base), descend(bench, name, 3, 15, 0.05)))
+    gain = ((after - before) * bench.reward).sum()
+    assert gain > 0.03, gain
+
+
+@pytest.mark.parametrize("name", ["dam", "dam_analytic"])
+def test_adjoint_matching_approaches_the_optimum(bench, name):
+    kl = [
+        float(exact.kl(bench.target.flatten(), law(bench, policy).flatten()))
+        for policy in (bench.policy(bench.log_base), descend(bench, name, 3, 30, 0.1))
+    ]
+    assert kl[1] < 0.25 * kl[0], kl
+
+
+def test_rows_of_masked_positions():
+    values = torch.tensor([5, 3])
+    state = torch.tensor([[9, 9], [3, 9], [9, 5], [5, 3]])
+    position, other = rows_of(state, values, mask_id=9)
+    assert position.tolist() == [0, 1, 1, 0] and other.tolist() == [2, 2, 1, 0]
+
+
+@pytest.mark.parametrize("value", ["mc", "pm"])
+def test_the_law_of_svdd_is_that_of_its_candidates(bench, value):
+    """The integral against 200,000 draws of N candidates, at a state whose next jump is the last."""
+    run = bench.run("svdd", candidates=5, value=value)
+    base = exact.posteriors(bench.log_base)
+    table = plugin(run).law(base, bench.around(bench.policy(bench.log_base), run))
+    torch.testing.assert_close(table.exp().sum(-1), torch.ones(2, bench.values + 1, dtype=torch.float64))
+    q, score = base[1, 0].exp(), bench.reward[0] / ALPHA
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.multinomial(q.expand(200_000, -1), 5, replacement=True, generator=generator)
+    weight = score[drawn].softmax(dim=1)
+    for v in range(bench.values):
+        hit = (weight * (drawn == v)).sum(dim=1)
+        assert abs(hit.mean() - table[1, 0, v].exp()) < 5 * hit.std() / len(hit) ** 0.5
+
+
+def test_svdd_with_one_candidate_is_the_base(bench):
+    run = bench.run("svdd", candidates=1)
+    base = exact.posteriors(bench.log_base)
+    table = plugin(run).law(base, bench.around(bench.policy(bench.log_base), run))
+    torch.testing.assert_close(table, base, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("value", ["mc", "pm"])
+def test_svdd_decodes_by_its_law(bench, value):
+    """Frequencies of 4,000 answers against the enumerated law (5 standard errors); `pm` is exact, `mc` in the limit."""
+    run = bench.run("svdd", candidates=4, value=value, lookahead=40)
+    base, count = bench.policy(bench.log_base), 4000
+    around = bench.around(base, run)
+
+    def reward(rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return bench.reward[tokens[:, 0].clamp(max=3), tokens[:, 1].clamp(max=3)]
+
+    noise = torch.rand(count, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    prompt = torch.full((count, 1), bench.values)
+    answers = plugin(run).decode(base, prompt, noise, reward, around)
+    frequency = torch.bincount(answers[:, 0] * 4 + answers[:, 1], minlength=16)[:16] / count
+    wanted = exact.path_law(plugin(run).law(exact.posteriors(bench.log_base), around)).exp().flatten()
+    assert ((frequency - wanted).abs() < 5 * (wanted / count).sqrt() + (0.01 if value == "mc" else 0)).all()
