@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path.cwd()))  # for tasks of one's own
 
 from pipeline import workflow as wf
-from pipeline.config import read_params
 from pipeline.errors import PipelineError
+from pipeline.params import members, read_params
 from pipeline.preload import Preloaded
 
 try:
@@ -60,13 +60,14 @@ rule all:
         f"data/runs/{PARAMS.default_run}/report.html",
 
 
-for target, members in {**{run: [run] for run in RUNS}, **PARAMS.suites}.items():
+SUITES = {suite: members(PARAMS, named) for suite, named in PARAMS.suites.items()}
+for target, runs in {**{run: [run] for run in RUNS}, **SUITES}.items():
 
     rule:
         name:
             target
         input:
-            expand("data/runs/{run}/report.html", run=members),
+            expand("data/runs/{run}/report.html", run=runs),
 
 
 rule prepare:

@@ -1,11 +1,9 @@
 """The schema of params.yaml. Torch-free: the Snakefile validates every run before anything starts."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -172,55 +170,21 @@ class Hardware(Section):
     preload: bool = True
 
 
+class Suite(Section):
+    """Runs that one target makes, each with every seed: `NAME-seed1` is the run NAME with the seed 1."""
+
+    runs: list[str]
+    seeds: list[int] | None = None
+
+
 class Params(Section):
     """params.yaml: `defaults`, what each run changes, suites of runs, and the hardware."""
 
     default_run: str
     defaults: Run = Run()
     runs: dict[str, Run]
-    suites: dict[str, list[str]] = {}
+    suites: dict[str, Suite] = {}
     hardware: Hardware = Hardware()
-
-
-def read_params(path: str | Path) -> Params:
-    """The validated params.yaml; see `parse_params`."""
-    try:
-        text = Path(path).read_text()
-        return parse_params(yaml.safe_load(text), str(path))
-    except OSError as error:
-        raise PipelineError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise PipelineError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-
-
-def parse_params(raw: Any, source: str = "params.yaml") -> Params:
-    """Merge `defaults` into each run and validate.
-
-    Raises:
-        PipelineError: one line that names the key and, for a misspelt one, the nearest valid key.
-    """
-    if not isinstance(raw, dict) or not isinstance(raw.get("runs"), dict):
-        raise PipelineError(f"{source}: needs the key 'runs', a mapping from run names to what they change")
-    defaults = raw.get("defaults") or {}
-    runs = {name: merge(defaults, changes or {}) for name, changes in raw["runs"].items()}
-    try:
-        params = Params.model_validate({**raw, "defaults": defaults, "runs": runs}, context={"whole": True})
-    except ValidationError as error:
-        raise PipelineError(f"{source}: {describe(error, Params)}") from error
-    for suite, members in {"default_run": [params.default_run], **params.suites}.items():
-        for run in members:
-            if run not in params.runs:
-                raise PipelineError(f"{source}: {suite} names unknown run '{run}': {nearest(run, list(params.runs))}")
-    return params
-
-
-def merge(defaults: Any, changes: Any) -> Any:
-    """`defaults` with the keys of `changes` replaced, section by section; a task of another name starts afresh."""
-    if not isinstance(defaults, dict) or not isinstance(changes, dict):
-        return changes
-    if "name" in changes and changes["name"] != defaults.get("name"):
-        return changes
-    return {**defaults, **{key: merge(defaults.get(key), value) for key, value in changes.items()}}
 
 
 def parse_sections(text: str) -> SimpleNamespace:

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from pipeline.config import parse_params, read_params
 from pipeline.errors import PipelineError
+from pipeline.params import members, parse_params, read_params
 from tests.conftest import ROOT, SMALL
 
 
@@ -41,6 +41,10 @@ def broken(path: str, value: object) -> dict:
         ("defaults.algorithm", {"name": "dtm", "jumps": "all"}, "unknown key 'jumps'"),
         ("default_run", "smal", "names unknown run 'smal': did you mean 'small'"),
         ("runs", None, "needs the key 'runs'"),
+        ("runs.other", {"like": "smal"}, "runs.other.like names unknown run 'smal': did you mean 'small'"),
+        ("runs.small", {"like": "small"}, "runs.small.like goes round in a circle: small -> small"),
+        ("suites", {"all": {"runs": ["smal"]}}, "suites.all names unknown run 'smal'"),
+        ("suites", {"all": {"runs": ["small"], "seed": [1]}}, "unknown key 'suites.all.seed': did you mean 'seeds'"),
     ],
 )
 def test_mistakes_are_named(path, value, message):
@@ -56,3 +60,12 @@ def test_mistakes_are_named(path, value, message):
 
 def test_the_shipped_params_are_valid():
     assert read_params(ROOT / "params.yaml").default_run == "sudoku-dam"
+
+
+def test_suites_and_runs_like_others():
+    """`like` inherits, a plug-in of another name starts afresh, and a suite adds runs with further seeds."""
+    raw = broken("runs", {"small": {"rounds": 3}, "other": {"like": "small", "train": {"lr": 0.5}}})
+    params = parse_params({**raw, "suites": {"both": {"runs": ["small", "other"], "seeds": [0, 4]}}})
+    assert members(params, params.suites["both"]) == ["small", "small-seed4", "other", "other-seed4"]
+    assert (params.runs["other-seed4"].rounds, params.runs["other-seed4"].seed) == (3, 4)
+    assert params.runs["other"].train.lr == 0.5 != params.runs["small"].train.lr

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import workflow as wf
-from pipeline.config import parse_params
+from pipeline.params import parse_params
 from tests.conftest import ROOT, SMALL
 
 ARGUMENTS = {
