@@ -20,6 +20,7 @@ try:
 except PipelineError as error:
     sys.exit(f"error: {error}")
 RUNS, HARDWARE = PARAMS.runs, PARAMS.hardware
+SUITES = {suite: members(PARAMS, named) for suite, named in PARAMS.suites.items()}
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
 STARTED = time.time()
 os.environ.setdefault("TQDM_MININTERVAL", "1")
@@ -31,6 +32,7 @@ RANKS = wf.launch(sys.executable, PRELOADED.socket, ranks=HARDWARE.processes)
 
 wildcard_constraints:
     run="|".join(RUNS),
+    suite="|".join(SUITES),
     round=r"\d{3}",
     shard=r"\d{2}",
 
@@ -40,7 +42,7 @@ def settings(stage):
 
 
 def code(stage):
-    return lambda wildcards: wf.code(stage, RUNS[wildcards.run].task["name"])
+    return lambda wildcards: wf.code(stage, RUNS[wildcards.run])
 
 
 def of_round_before(path):
@@ -60,14 +62,17 @@ rule all:
         f"data/runs/{PARAMS.default_run}/report.html",
 
 
-SUITES = {suite: members(PARAMS, named) for suite, named in PARAMS.suites.items()}
-for target, runs in {**{run: [run] for run in RUNS}, **SUITES}.items():
+TARGETS = {run: f"data/runs/{run}/report.html" for run in RUNS} | {
+    suite: [f"data/suites/{suite}/table.json", *expand("data/runs/{run}/report.html", run=runs)]
+    for suite, runs in SUITES.items()
+}
+for target, files in TARGETS.items():
 
     rule:
         name:
             target
         input:
-            expand("data/runs/{run}/report.html", run=runs),
+            files,
 
 
 rule prepare:
@@ -270,6 +275,28 @@ rule report:
         " --run data/runs/{wildcards.run} {params.joint} --out {output.html} --metrics {output.metrics}"
         " --figure {output.figure} --timing {output.timing}"
         " 2>&1 | tee {log}"
+
+
+rule compare:
+    input:
+        metrics=lambda wildcards: expand(
+            "data/runs/{run}/metrics.json", run=SUITES[wildcards.suite]
+        ),
+    output:
+        table="data/suites/{suite}/table.json",
+        markdown="data/suites/{suite}/table.md",
+        figure=report("data/suites/{suite}/curves.svg", category="Suites"),
+        timing="data/suites/{suite}/timing.json",
+    log:
+        "data/suites/{suite}/compare.log",
+    resources:
+        launch=FORK,
+    params:
+        code=wf.code("compare"),
+    shell:
+        "{resources.launch} pipeline.stages.compare --settings '{{}}' --metrics {input.metrics}"
+        " --out {output.table} --markdown {output.markdown} --figure {output.figure}"
+        " --timing {output.timing} 2>&1 | tee {log}"
 
 
 onstart:

@@ -96,6 +96,22 @@ def heat_maps(laws: dict[str, Any]) -> str:
     return _svg(figure)
 
 
+def comparison(families: dict[str, Any]) -> str:
+    """The headline metric of several families of runs against rollouts and seconds, a band of one standard error."""
+    figure, axes = _panels(2)
+    for column, (axis, title) in enumerate(zip(axes, ("rollouts", "seconds of rounds"), strict=True)):
+        for name, curve in families.items():
+            if curve["points"]:
+                place, mean, error = zip(*((p[column], p[2], p[3]) for p in curve["points"]), strict=True)
+                (drawn,) = axis.plot(place, mean, marker="o", markersize=2, label=name)
+                band = [(max(m - e, m / 2), m + e) for m, e in zip(mean, error, strict=True)]
+                axis.fill_between(place, *zip(*band, strict=True), color=drawn.get_color(), alpha=0.15, linewidth=0)
+        metric = next(iter(families.values()))["metric"]
+        axis.set(title=f"{metric} against {title}", yscale="log" if metric == "kl" else "linear")
+    axes[0].legend(frameon=False, fontsize=6)
+    return _svg(figure)
+
+
 def timings(metrics: dict[str, Any]) -> str:
     """Seconds of computation per stage and round."""
     figure, (axis,) = _panels(1)

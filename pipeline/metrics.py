@@ -36,15 +36,20 @@ def gather(run: Path, settings: SimpleNamespace) -> dict[str, Any]:
     return {
         "run": run.name,
         "git": git_revision(),
-        "base": _plain(evaluations[0]["test"]["greedy"]),
-        "final": _plain(evaluations[settings.rounds]["test"]["greedy"])
-        | {key: rounds[-1][key] for key in EXACT if key in rounds[-1]},
+        "base": _headline(rounds[0], evaluations),
+        "final": _headline(rounds[-1], evaluations),
         "exact": {entry["round"]: {key: entry[key] for key in EXACT} for entry in rounds if EXACT[0] in entry},
         "rounds": rounds[1:],
+        "rollouts": settings.rounds * settings.rollout.prompts * settings.rollout.completions,
         "base_loss": rounds[0]["losses"],
         "evaluations": evaluations,
         "time": wall_time(run / "timings"),
     }
+
+
+def _headline(entry: dict[str, Any], evaluations: dict[int, Any]) -> dict[str, float]:
+    exact = {key: entry[key] for key in EXACT if key in entry}
+    return _plain(evaluations[entry["round"]]["test"]["greedy"]) | exact
 
 
 def wall_time(timings: Path) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Plug-ins by name: `task: sudoku` is `pipeline/tasks/sudoku.py`, `task: mine.task` any importable module."""
 
 import difflib
-import importlib
-from types import ModuleType
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 from pipeline import algorithms, models, tasks
@@ -27,17 +27,24 @@ def check(kind: str, name: str) -> None:
 
 
 def load(kind: str, name: str) -> Any:
-    """The PLUGIN of `module(kind, name)`."""
-    found = module(kind, name)
+    """The PLUGIN of `pipeline/<kind>s/<name>.py`, or of the module at an import path."""
+    check(kind, name)
+    try:
+        found = importlib.import_module(_path(kind, name))
+    except Exception as error:  # whatever a user's module raises
+        raise PipelineError(f"cannot import {kind} '{name}': {type(error).__name__}: {error}") from error
     if not hasattr(found, "PLUGIN"):
         raise PipelineError(f"module '{found.__name__}' ({found.__file__}) does not define PLUGIN")
     return found.PLUGIN
 
 
-def module(kind: str, name: str) -> ModuleType:
-    """`pipeline/<kind>s/<name>.py`, or the module at an import path."""
-    check(kind, name)
-    try:
-        return importlib.import_module(name if "." in name else f"{KINDS[kind].__name__}.{name}")
-    except Exception as error:  # whatever a user's module raises
-        raise PipelineError(f"cannot import {kind} '{name}': {type(error).__name__}: {error}") from error
+def source(kind: str, name: str) -> Path:
+    """The file of a plug-in, which is not imported."""
+    spec = importlib.util.find_spec(_path(kind, name))
+    if spec is None or spec.origin is None:
+        raise PipelineError(f"cannot find {kind} '{name}'")
+    return Path(spec.origin)
+
+
+def _path(kind: str, name: str) -> str:
+    return name if "." in name else f"{KINDS[kind].__name__}.{name}"

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import inspect
 import json
 from collections.abc import Iterable
 from functools import cache
@@ -14,7 +13,7 @@ from pydantic import BaseModel
 import pipeline
 from pipeline.config import Run
 from pipeline.preload import launcher
-from pipeline.registry import load, module
+from pipeline.registry import load, source
 
 ROUND = "data/runs/{run}/round_{round}"
 
@@ -94,17 +93,20 @@ def settings(run: Run, stage: str) -> str:
     return json.dumps(plain, sort_keys=True)
 
 
-@cache
-def code(stage: str, task: str) -> str:
-    """A digest of the modules that a stage runs: its file, its plug-ins and all that they import from this package.
+def code(stage: str, run: Run | None = None) -> str:
+    """A digest of the modules that a stage runs: its file, the run's plug-ins and all that they import from here.
 
-    Taken from the syntax trees without docstrings, so that comments and formatting rerun nothing.
+    Taken from the syntax trees without docstrings, so that comments and formatting rerun nothing. Schemas are left
+    out, since what they say is in `settings`; so is what is registered beside the run's own plug-ins.
     """
+    names = {} if run is None else {"task": run.task["name"], "model": run.model.name, "algorithm": run.algorithm.name}
+    return _digest(stage, tuple((kind, names[kind]) for kind in names if kind in SECTIONS[stage]))
+
+
+@cache
+def _digest(stage: str, plugins: tuple[tuple[str, str], ...]) -> str:
     root = Path(pipeline.__file__).parent
-    entry = {root / "stages" / f"{stage}.py"}
-    entry |= set((root / "algorithms").glob("*.py")) if stage in ("adjoint", "train") else set()
-    entry |= set((root / "models").glob("*.py")) if "model" in SECTIONS[stage] else set()
-    entry |= {Path(inspect.getfile(module("task", task)))} if "task" in SECTIONS[stage] else set()
+    entry = {root / "stages" / f"{stage}.py"} | {source(kind, name) for kind, name in plugins}
     modules = sorted(path.name + _meaning(path) for path in _closure(entry, root))
     return hashlib.sha256("".join(modules).encode()).hexdigest()[:16]
 
@@ -114,7 +116,7 @@ def _closure(paths: set[Path], root: Path) -> set[Path]:
     queue = list(paths)
     while queue:
         path = queue.pop()
-        if path in found:
+        if path in found or path in (root / "config.py", root / "algorithms" / "settings.py"):
             continue
         found.add(path)
         for node in ast.walk(ast.parse(path.read_text())):

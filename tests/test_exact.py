@@ -66,7 +66,12 @@ def optimum(base: Path, inverse_alpha: float) -> tuple[torch.Tensor, torch.Tenso
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workflow = Workflow(tmp_path_factory.mktemp("exact"))
-    workflow.params |= {"defaults": PARAMS, "runs": CASES, "suites": {"cases": list(CASES)}, "default_run": "root"}
+    workflow.params |= {
+        "defaults": PARAMS,
+        "runs": CASES,
+        "suites": {"cases": {"runs": list(CASES)}},
+        "default_run": "root",
+    }
     (workflow.directory / "examples").symlink_to(ROOT / "examples")
     workflow("cases")
     return workflow.directory / "data" / "runs"
