@@ -87,7 +87,6 @@ def stage(finished, tmp_path) -> Stage:
         ("prepare", {"task": {"name": "sudoku", "test_item": 1}}, "unknown key 'test_item': did you mean 'test_items'"),
         ("prepare", {"task": {"name": "sudok"}}, "unknown task 'sudok': did you mean 'sudoku'?"),
         ("prepare", {"task": {"name": "mine.missing"}}, "cannot import task 'mine.missing': ModuleNotFoundError"),
-        ("report", {"rounds": 0}, "rounds is 0, but algorithm 'dam' trains"),
     ],
 )
 def test_settings(stage, name, changes, message):
