@@ -64,11 +64,19 @@ JOINT = pa.schema(
 
 
 def write(path: Path, columns: Mapping[str, Any], schema: pa.Schema, provenance: Mapping[str, str]) -> None:
-    """Columns (lists or arrays) to a file whose row groups stream."""
-    table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    """Columns (lists, arrays, or [rows, length] matrices for lists) to a file whose row groups stream."""
+    table = pa.table({name: _lists(columns[name]) for name in schema.names}, schema=schema)
     table = table.replace_schema_metadata({**schema.metadata, "provenance": json.dumps(dict(provenance))})
     with replacing(path) as temporary:
         pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="zstd")
+
+
+def _lists(values: Any) -> Any:
+    """A matrix as a column of lists; anything else as it is."""
+    if getattr(values, "ndim", 1) != 2:
+        return values
+    rows, length = values.shape
+    return pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * length, values.ravel())
 
 
 def read(paths: Sequence[Path], schema: pa.Schema, *, may_be_empty: bool = False) -> pa.Table:

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import SupportsFloat
+from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.tasks.base import Item, Task
@@ -24,26 +24,43 @@ def score(
         PipelineError: for a scorer that raises, takes longer than `timeout`, gives no "reward" or one that is not
             a finite number; it names the item and the text.
     """
+
     results: list[Mapping[str, float]] = []
-    for index, (item, answer) in enumerate(zip(items, answers, strict=True)):
-        where = f"on item {ids[index] if ids else index} (prompt {item.prompt!r}, answer {answer[:80]!r})"
-        try:
-            with _time_limit(timeout):
+    with _alarm():
+        for number, item, answer in zip(ids or range(len(items)), items, answers, strict=True):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, timeout)
                 metrics = task.score(item, answer)
-        except _Timeout:
-            raise PipelineError(
-                f"the reward took longer than {timeout:g} s {where}; see rollout.reward_timeout"
-            ) from None
-        except Exception as error:
-            raise PipelineError(f"the reward raised {type(error).__name__}: {error} {where}") from error
-        if not isinstance(metrics, Mapping):
-            raise PipelineError(f"the score is {metrics!r}, not a mapping, {where}")
-        if "reward" not in metrics:
-            raise PipelineError(f"the score has no 'reward' but {sorted(metrics)} {where}")
-        if not (isinstance(metrics["reward"], SupportsFloat) and math.isfinite(metrics["reward"])):
-            raise PipelineError(f"the reward is {metrics['reward']!r}, not a finite number, {where}")
-        results.append(metrics)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except _Timeout:
+                raise PipelineError(
+                    f"the reward took longer than {timeout:g} s {_on(number, item, answer)}; see rollout.reward_timeout"
+                ) from None
+            except Exception as error:
+                raise PipelineError(
+                    f"the reward raised {type(error).__name__}: {error} {_on(number, item, answer)}"
+                ) from error
+            if not isinstance(metrics, Mapping):
+                raise PipelineError(f"the score is {metrics!r}, not a mapping, {_on(number, item, answer)}")
+            if "reward" not in metrics:
+                raise PipelineError(f"the score has no 'reward' but {sorted(metrics)} {_on(number, item, answer)}")
+            if not _finite(metrics["reward"]):
+                raise PipelineError(
+                    f"the reward is {metrics['reward']!r}, not a finite number, {_on(number, item, answer)}"
+                )
+            results.append(metrics)
     return results
+
+
+def _on(number: int, item: Item, answer: str) -> str:
+    return f"on item {number} (prompt {item.prompt!r}, answer {answer[:80]!r})"
+
+
+def _finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False
 
 
 class _Timeout(BaseException):
@@ -55,9 +72,9 @@ def _expire(signum: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
+def _alarm() -> Iterator[None]:
+    """The handler of the timer, set once for all answers, and the one before it put back."""
     before = signal.signal(signal.SIGALRM, _expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:

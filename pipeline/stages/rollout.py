@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 
+import numpy as np
 from tqdm import tqdm
 
 from pipeline import records
@@ -25,17 +26,17 @@ def run(args: Namespace) -> None:
     # Whole batches go to a shard, so a batch is composed alike, and computed alike, for any number of shards.
     states_per_batch = max(1, rollout.batch_size // rollout.completions)
     batches = list(range(0, len(chosen), states_per_batch))[args.shard :: rollout.shards]
-    columns: dict[str, list] = {name: [] for name in records.ROLLOUTS.names}
+    done: list[dict[str, np.ndarray]] = []
     for first in tqdm(batches, desc=f"round {args.round} rollout", unit="batch", disable=args.shard > 0):
         states = range(first, min(first + states_per_batch, len(chosen)))
         rows = sample_states(policy, prompts, chosen, states, task.answer_length, mask_id, settings, args.round)
         answers = decode(tokenizer, rows["tokens"])
-        rows = {name: values.tolist() for name, values in rows.items()}
-        scored = [Item(**record) for record in items.take(rows["prompt_id"]).drop_columns("item_id").to_pylist()]
-        metrics = score(task, scored, answers, rollout.reward_timeout, rows["prompt_id"])
-        rows["reward"] = [float(metric["reward"]) for metric in metrics]
-        for name, column in columns.items():
-            column.extend(rows[name])
+        ids = rows["prompt_id"].tolist()
+        scored = [Item(**record) for record in items.take(ids).drop_columns("item_id").to_pylist()]
+        metrics = score(task, scored, answers, rollout.reward_timeout, ids)
+        reward = np.array([float(metric["reward"]) for metric in metrics])
+        done.append({**{name: values.numpy() for name, values in rows.items()}, "reward": reward})
+    columns = {name: np.concatenate([rows[name] for rows in done]) for name in records.ROLLOUTS.names}
     records.write(args.out, columns, records.ROLLOUTS, provenance(settings))
 
 
