@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path.cwd()))  # for tasks of one's own
 
+from pipeline import slurm
 from pipeline import workflow as wf
 from pipeline.errors import PipelineError
 from pipeline.params import members, read_params
@@ -300,7 +301,10 @@ rule compare:
 
 
 onstart:
-    PRELOADED.start()
+    if workflow.local_exec:
+        PRELOADED.start()
+    elif workflow.executor_plugin.name == "slurm":
+        slurm.cancel_left_behind(Path.cwd())
 
 
 onsuccess:

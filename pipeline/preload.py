@@ -21,6 +21,8 @@ import threading
 import time
 from pathlib import Path
 
+from pipeline.ranks import free_port, start
+
 LIMIT = 1 << 20
 
 
@@ -125,8 +127,8 @@ def run(path: str, ranks: int, command: list[str]) -> None:
     try:
         connections = [_connect(path) for _ in range(ranks)]
     except OSError:
-        os.execv(sys.executable, [sys.executable, "-m", *launcher(ranks), *command])
-    port = _free_port()
+        start(ranks, command)
+    port = free_port()
     for rank, connection in enumerate(connections):
         environment = {**os.environ, **(_rank_variables(rank, ranks, port) if ranks > 1 else {})}
         request = {"command": command, "directory": str(Path.cwd()), "environment": environment}
@@ -141,24 +143,10 @@ def run(path: str, ranks: int, command: list[str]) -> None:
             waiting.remove(connection)
 
 
-def launcher(ranks: int) -> list[str]:
-    """Arguments of `python -m` in front of a stage's module: one process per rank."""
-    if ranks == 1:
-        return []
-    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    return ["torch.distributed.run", "--nproc-per-node", str(ranks), *rendezvous, "-m"]
-
-
 def _connect(path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
     return connection
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _rank_variables(rank: int, ranks: int, port: int) -> dict[str, str]:

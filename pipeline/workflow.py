@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 import pipeline
 from pipeline.config import Run
-from pipeline.preload import launcher
 from pipeline.registry import load, source
 
 ROUND = "data/runs/{run}/round_{round}"
@@ -137,8 +136,8 @@ def _meaning(path: Path) -> str:
     return ast.dump(tree)
 
 
-def launch(python: str, socket: str = "", *, ranks: int = 1) -> str:
+def launch(python: str, socket: str = "", *, ranks: int = 0) -> str:
     """What starts a stage's module: Python, forks of the preloaded process, or one process per rank."""
     if socket:
-        return f"{python} -m pipeline.preload run {socket} {ranks}"
-    return " ".join([python, "-m", *launcher(ranks)])
+        return f"{python} -m pipeline.preload run {socket} {ranks or 1}"
+    return f"{python} -m pipeline.ranks {ranks}" if ranks else f"{python} -m"

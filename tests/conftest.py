@@ -71,10 +71,10 @@ class Workflow:
         assert (done.returncode == 0) == ok, output[-4000:]
         return output
 
-    def pending(self) -> dict[str, int]:
+    def pending(self, *arguments: str) -> dict[str, int]:
         """Rule -> number of jobs that a run would do, `all` left out."""
         table = {}
-        for line in self("--dry-run").splitlines():
+        for line in self("--dry-run", *arguments).splitlines():
             words = line.split()
             if len(words) == 2 and words[1].isdigit() and words[0] not in ("all", "total"):
                 table[words[0]] = int(words[1])

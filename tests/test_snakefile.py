@@ -7,8 +7,10 @@ import subprocess
 import time
 
 import pytest
+import yaml
 
 from pipeline import records
+from pipeline.workflow import SECTIONS
 from tests.conftest import ROOT, Workflow
 
 
@@ -98,3 +100,13 @@ def test_mistakes_stop_before_anything_runs(workflow, path, mistake, message):
     workflow.params["defaults"][path] = mistake
     assert message in workflow(ok=False)
     assert not (workflow.directory / "data").exists()
+
+
+def test_slurm_profile_fits(finished):
+    """It sets nothing that profiles/default would override, names real rules, and reruns nothing."""
+    workstation, slurm = (
+        yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text()) for name in ("default", "slurm")
+    )
+    assert not workstation.keys() & slurm.keys()
+    assert slurm["set-resources"].keys() <= SECTIONS.keys()
+    assert finished.pending("--profile", str(ROOT / "profiles" / "slurm")) == {}

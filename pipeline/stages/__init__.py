@@ -29,7 +29,7 @@ def main(run: Callable[[argparse.Namespace], None], description: str | None, arg
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--settings", required=True, type=parse_sections, help="sections of the run, as JSON")
     parser.add_argument("--timing", required=True, type=Path, help="JSON to write: when the stage started and finished")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads of all ranks together (0: all cores)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of all ranks of a node (0: all cores)")
     for name, text in arguments.items():
         option, kind = "--" + name.rstrip("*?#"), name[-1]
         if kind == "*":
@@ -39,7 +39,7 @@ def main(run: Callable[[argparse.Namespace], None], description: str | None, arg
     try:
         args = parser.parse_args()
         if args.threads and "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(max(1, args.threads // int(os.environ.get("WORLD_SIZE", "1"))))
+            sys.modules["torch"].set_num_threads(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
         ready = time.time()
         run(args)
         if os.environ.get("RANK", "0") == "0":

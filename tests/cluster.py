@@ -1,0 +1,138 @@
+"""A real SLURM of two nodes on this machine: munged, slurmctld and two slurmd, as root, without systemd.
+
+Each node has one GPU, a device file without a device. All but the packages and one link lies in one directory.
+"""
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+SYSTEM = Path("/etc/slurm/slurm.conf")
+"""Where SLURM's commands look; Snakemake hides SLURM_CONF from its job steps, so a variable would not do."""
+
+SETTINGS = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmdParameters=config_overrides
+SlurmUser=root
+AuthInfo=socket={directory}/munge.socket
+StateSaveLocation={directory}/state
+SlurmctldPidFile={directory}/slurmctld.pid
+SlurmdPidFile={directory}/%n.pid
+SlurmdSpoolDir={directory}/%n
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+SwitchType=switch/none
+PropagateResourceLimits=NONE
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=sched_interval=1,bf_interval=2,batch_sched_delay=0
+KillWait=5
+ReturnToService=2
+GresTypes=gpu
+PartitionName=all Nodes=ALL Default=YES
+"""
+NODE = "NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=64000 Gres=gpu:1\n"
+
+
+def install() -> None:
+    """Install what is missing from Debian's packages, and start none of their services.
+
+    Raises:
+        NotImplementedError: where that cannot be done, with the reason.
+    """
+    if os.geteuid() != 0:
+        raise NotImplementedError("SLURM's daemons need root")
+    if SYSTEM.exists():
+        raise NotImplementedError(f"this machine has a SLURM of its own: {SYSTEM}")
+    if all(shutil.which(program) for program in ("munged", "slurmctld", "slurmd", "sbatch")):
+        return
+    if not shutil.which("apt-get"):
+        raise NotImplementedError("SLURM is not installed, and there is no apt-get")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
+        done = subprocess.run(
+            ["timeout", "300", "apt-get", "-q", *command], env=environment, capture_output=True, text=True, check=False
+        )
+    if done.returncode:
+        raise NotImplementedError(f"apt-get cannot install SLURM: {done.stderr.strip()[-300:]}")
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[None]:
+    """The cluster, from its nodes' first sign of life until its last process has ended."""
+    host = socket.gethostname().split(".")[0]
+    nodes = ("node1", "node2")
+    configuration = SETTINGS.format(host=host, directory=directory, port=_free_port())
+    devices = ""
+    (directory / "state").mkdir()
+    for number, node in enumerate(nodes):
+        configuration += NODE.format(node=node, host=host, port=_free_port())
+        devices += f"NodeName={node} Name=gpu File={directory}/gpu{number}\n"
+        os.mknod(directory / f"gpu{number}", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    (directory / "slurm.conf").write_text(configuration)
+    (directory / "gres.conf").write_text(devices)
+    key = directory / "munge.key"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o600)
+    files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+    munged = [f"--{option}={directory}/munge.{suffix}" for option, suffix in files.items()]
+    SYSTEM.unlink(missing_ok=True)  # the link of a killed test leads nowhere
+    SYSTEM.parent.mkdir(exist_ok=True)
+    SYSTEM.symlink_to(directory / "slurm.conf")
+    with ExitStack() as stack:
+        stack.callback(SYSTEM.unlink)
+        stack.enter_context(_daemon(directory, "munged", "--foreground", "--force", *munged))
+        wait_for((directory / "munge.socket").exists)
+        configured = ["-D", "-f", f"{directory}/slurm.conf"]
+        stack.enter_context(_daemon(directory, "slurmctld", *configured))
+        for node in nodes:
+            stack.enter_context(_daemon(directory, "slurmd", *configured, "-N", node))
+        wait_for(lambda: ask("sinfo", "--noheader", "--states=idle", "--format=%D") == "2")
+        stack.callback(_empty_queue)
+        yield
+
+
+def ask(*command: str) -> str:
+    """What a command prints; "" when it fails, as while the daemons start."""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, condition
+        time.sleep(0.1)
+
+
+def _empty_queue() -> None:
+    ask("scancel", "--user=root")
+    wait_for(lambda: ask("squeue", "--noheader") == "")
+
+
+@contextmanager
+def _daemon(directory: Path, program: str, *options: str) -> Iterator[None]:
+    with (
+        (directory / f"{program}.out").open("ab") as out,
+        subprocess.Popen([program, *options], stdout=out, stderr=out) as process,
+    ):
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

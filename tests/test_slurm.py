@@ -1,0 +1,127 @@
+"""The small workflow as jobs of a real SLURM: GPUs, preemption, kills of a job and of Snakemake itself, two nodes."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import psutil
+import pytest
+
+from tests import cluster
+from tests.cluster import ask, wait_for
+from tests.conftest import ROOT, Workflow
+
+PROFILE = ("--profile", str(ROOT / "profiles" / "slurm"), "--slurm-init-seconds-before-status-checks", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    with ExitStack() as stack:
+        try:
+            cluster.install()
+            stack.enter_context(cluster.running(tmp_path_factory.mktemp("slurm")))
+        except (NotImplementedError, PermissionError) as reason:
+            pytest.skip(str(reason))
+        yield
+
+
+class Controller:
+    """A Snakemake that submits jobs, killed at the end; its output is in `out`."""
+
+    def __init__(self, workflow: Workflow, *arguments: str):
+        self.directory = workflow.directory
+        with (self.directory / "out").open("wb") as out:
+            command = workflow.command(*PROFILE, *arguments)
+            self.process = subprocess.Popen(command, cwd=self.directory, stdout=out, stderr=out)
+
+    def __enter__(self) -> "Controller":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stage(self, name: str, *arguments: str, another_job_than: str = "", **variables: str) -> psutil.Process:
+        """The process of a stage with these arguments and environment variables, once there is one."""
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and self.process.poll() is None:
+            for process in psutil.process_iter():
+                try:
+                    command = process.cmdline()
+                    if f"pipeline.stages.{name}" not in command[2:4] or not {*arguments} <= {*command}:
+                        continue
+                    environment = process.environ()
+                    if process.cwd() != str(self.directory) or not variables.items() <= environment.items():
+                        continue
+                    if environment["SLURM_JOB_ID"] != another_job_than:
+                        return process
+                except psutil.Error:  # it ended between two looks
+                    continue
+            time.sleep(0.05)
+        raise AssertionError((self.directory / "out").read_text()[-3000:])
+
+    def suspended(self, name: str, *arguments: str) -> psutil.Process:
+        """Likewise, stopped before it can end."""
+        process = self.stage(name, *arguments)
+        process.suspend()
+        return process
+
+
+def job_of(stage: psutil.Process) -> str:
+    return stage.environ()["SLURM_JOB_ID"]
+
+
+def asked(job: str) -> str:
+    """All that SLURM knows of a job."""
+    return ask("scontrol", "show", "job", job)
+
+
+def preempt(stage: psutil.Process) -> None:
+    """What SLURM does with a job when another needs its place; here it may start again at once, not in two minutes."""
+    job = job_of(stage)
+    ask("scontrol", "requeue", job)
+    wait_for(lambda: not stage.is_running() and "JobState=PENDING" in asked(job))
+    assert "Restarts=1" in asked(job)
+    ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def test_kills_on_the_cluster_change_nothing(finished, workflow):
+    with Controller(workflow) as controller:
+        killed, preempted = (controller.suspended("rollout", "--shard", shard) for shard in ("00", "01"))
+        assert killed.environ()["CUDA_VISIBLE_DEVICES"] == "0"
+        job = job_of(killed)
+        assert "gpu:1" in asked(job) and "MinMemoryNode=8000M" in asked(job)
+        preempt(preempted)
+        killed.kill()
+        again = controller.stage("rollout", "--shard", "00", another_job_than=job)
+        assert "MinMemoryNode=16000M" in asked(job_of(again))
+        train = controller.suspended("train")
+        job = job_of(train)
+    assert train.is_running()  # Snakemake is killed, its jobs are not
+    workflow("--unlock")
+    assert f"jobs left by a killed Snakemake: {job}" in workflow(*PROFILE)
+
+    assert not train.is_running()
+    assert workflow.metrics() == finished.metrics()
+    assert workflow.pending() == {}
+    data = workflow.directory / "data"
+    assert [path for pattern in (".*tmp*", "*.progress") for path in data.rglob(pattern)] == []
+
+
+def test_training_on_two_nodes(finished, tmp_path):
+    """One rank for each node's GPU: the same losses to 1e-5."""
+    shutil.copytree(finished.directory, tmp_path / "copy", symlinks=True)
+    workflow = Workflow(tmp_path / "copy")
+    summary = workflow.run_directory / "round_001" / "train.json"
+    alone = json.loads(summary.read_text())["losses"]
+    target = str(summary.relative_to(workflow.directory))
+    nodes = ("--set-resources", "train:nodes=2", "train:gres=gpu:1")
+    with Controller(workflow, *nodes, "--force", "--", target) as controller:
+        ranks = [controller.stage("train", RANK=str(rank), WORLD_SIZE="2").environ() for rank in range(2)]
+        assert controller.process.wait(200) == 0
+    assert {rank["SLURMD_NODENAME"] for rank in ranks} == {"node1", "node2"}
+    assert json.loads(summary.read_text())["losses"] == pytest.approx(alone, rel=1e-5)
