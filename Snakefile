@@ -15,9 +15,12 @@ from pipeline import workflow as wf
 from pipeline.errors import PipelineError
 from pipeline.params import members, read_params
 from pipeline.preload import Preloaded
+from pipeline.seal import restore
 
 try:
     PARAMS = read_params(config.get("params", "params.yaml"))
+    for run in PARAMS.runs if workflow.is_main_process else ():
+        restore(run)
 except PipelineError as error:
     sys.exit(f"error: {error}")
 RUNS, HARDWARE = PARAMS.runs, PARAMS.hardware

@@ -44,7 +44,8 @@ def run(args: Namespace) -> None:
     for path, text in ((args.out, html), (args.figure, safe["learning_curve"](metrics))):
         with replacing(path) as temporary:
             temporary.write_text(text)
-    write_json(args.metrics, metrics)
+    evaluations = [{"round": k, "splits": splits} for k, splits in metrics["evaluations"].items()]
+    write_json(args.metrics, metrics | {"evaluations": evaluations})  # a list, which `dvc metrics` leaves out
     for name in accuracies:
         print(
             f"{name.replace('_', ' ')}: base {percent(metrics['base'], name)}, final {percent(metrics['final'], name)}"

@@ -1,0 +1,129 @@
+"""What DVC brings back is trusted if it is what its seal says: clones, revisions, experiments, remotes, kills."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+from snakemake.persistence.file import FilePersistence
+
+from pipeline import seal
+
+EVALUATIONS = {"evaluate": 3, "report": 1}
+
+
+def test_a_clone_has_nothing_to_do_and_knows_what_an_edit_makes_stale(clone):
+    assert clone.pending() == {}
+    assert not clone.stale()
+    assert "up to date" in clone.dvc("repro")
+    clone.section("evaluate", batch_size=8)
+    assert clone.pending() == EVALUATIONS
+
+
+def test_older_revisions_there_and_back(repository):
+    repository.section("evaluate", batch_size=8)
+    repository()
+    metrics = (repository.run_directory / "metrics.json").read_bytes()
+    repository.dvc("repro")
+    assert (repository.run_directory / "metrics.json").read_bytes() == metrics, "only recorded"
+    repository.commit("batches of 8")
+    for revision in ("HEAD~1", "main"):
+        repository.run("git", "checkout", "-q", revision)
+        assert repository.pending() == EVALUATIONS, "outputs of the other revision"
+        repository.dvc("checkout")
+        assert repository.pending() == {}
+        assert not repository.stale()
+    (difference,) = json.loads(repository.dvc("metrics", "diff", "HEAD~1", "main", "--json")).values()
+    assert set(difference) <= {"git", "time.computing", "time.waiting", "time.waiting_share", "time.cpu_seconds"}
+
+
+def test_metrics_and_plots_of_a_revision(reproduced):
+    """`dvc metrics` shows the headline numbers; the rest of metrics.json lies in lists."""
+    (entry,) = json.loads(reproduced.dvc("metrics", "show", "--json"))[""]["data"].values()
+    scalars = [key for key, value in entry["data"].items() if not isinstance(value, list)]
+    assert scalars == ["run", "git", "base", "final", "time"]
+    assert "data/runs/small/learning_curve.svg" in json.loads(reproduced.dvc("plots", "show", "--json"))["data"]
+
+
+def test_outputs_that_no_seal_describes_are_not_trusted(clone):
+    (clone.run_directory / "round_001" / "policy" / "model.safetensors").write_bytes(b"of whom?")
+    assert "error: data/runs/small/round_001/policy/model.safetensors is not what" in clone(ok=False)
+    clone.dvc("checkout", "--force")
+    assert clone.pending() == {}
+
+
+def test_a_killed_repro_goes_on_where_it_was(repository):
+    repository.params["defaults"]["seed"] = 1
+    repository.configure()
+    base, rollout = (repository.run_directory / "timings" / f"{name}.json" for name in ("base", "rollout_001_00"))
+    before = rollout.read_text()
+    running = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], **repository.process(), start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not rollout.exists() or rollout.read_text() == before:
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    done = base.read_text()
+    repository("--unlock")
+    repository.dvc("repro")
+    assert base.read_text() == done
+    assert repository.pending() == {}
+    assert not repository.stale()
+
+
+def test_an_experiment_recomputes_what_its_setting_changes(repository):
+    base = (repository.run_directory / "timings" / "base.json").read_text()
+    train = (repository.run_directory / "timings" / "train_001.json").read_text()
+    repository.dvc("exp", "run", "--temp", "--name", "short", "--set-param", "defaults.train.updates=4")
+    assert repository.pending() == {}
+    repository.dvc("exp", "apply", "short")
+    assert repository.pending() == {}
+    assert not repository.stale()
+    assert (repository.run_directory / "timings" / "base.json").read_text() == base
+    assert (repository.run_directory / "timings" / "train_001.json").read_text() != train
+
+
+def test_a_remote_of_the_s3_type(repository, tmp_path, monkeypatch):
+    pytest.importorskip("dvc_s3", reason="needs pip install dvc-s3")
+    server = pytest.importorskip("moto.server", reason="needs pip install 'moto[server]'").ThreadedMotoServer(port=0)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    urlopen(Request(f"{url}/shelf", method="PUT"))
+    repository.dvc("remote", "add", "s3", "s3://shelf/dam")
+    repository.dvc("remote", "modify", "s3", "endpointurl", url)
+    repository.dvc("push", "--remote", "s3")
+    shutil.rmtree(repository.directory / ".dvc" / "cache")
+    shutil.rmtree(repository.run_directory)
+    repository.dvc("pull", "--remote", "s3")
+    server.stop()
+    assert repository.pending() == {}
+    assert not repository.stale()
+
+
+def test_the_seal_holds_a_record_of_every_output(reproduced):
+    """All that is used of Snakemake's format: one file per output, named by its path."""
+    records = json.loads((reproduced.run_directory / seal.SEAL).read_text())["records"]
+    jobs = {"prepare": 1, "base": 1, "rollout": 4, "adjoint": 2, "train": 2, "evaluate": 3, "report": 1}
+    outputs = {"prepare": 5, "base": 3, "rollout": 2, "adjoint": 3, "train": 4, "evaluate": 2, "report": 4}
+    assert len(records) == sum(jobs[rule] * outputs[rule] for rule in jobs)
+
+
+def test_records_with_long_names_are_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    persistence = FilePersistence(path=tmp_path / ".snakemake")
+    for path in (f"data/runs/mine/{'long/' * 60}x", "data/runs/mine2/x"):
+        record = Path(persistence._record_path(tmp_path / ".snakemake" / "metadata", path))
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(path)
+    (record,) = seal._records("mine", "metadata")
+    assert record.read_text().startswith("data/runs/mine/long/")
