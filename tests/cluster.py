@@ -45,27 +45,31 @@ PartitionName=all Nodes=ALL Default=YES
 NODE = "NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=64000 Gres=gpu:1\n"
 
 
+class UnavailableError(Exception):
+    """There can be no SLURM here; the message is the reason."""
+
+
 def install() -> None:
     """Install what is missing from Debian's packages, and start none of their services.
 
     Raises:
-        NotImplementedError: where that cannot be done, with the reason.
+        UnavailableError: where that cannot be done.
     """
     if os.geteuid() != 0:
-        raise NotImplementedError("SLURM's daemons need root")
+        raise UnavailableError("SLURM's daemons need root")
     if SYSTEM.exists():
-        raise NotImplementedError(f"this machine has a SLURM of its own: {SYSTEM}")
+        raise UnavailableError(f"this machine has a SLURM of its own: {SYSTEM}")
     if all(shutil.which(program) for program in ("munged", "slurmctld", "slurmd", "sbatch")):
         return
     if not shutil.which("apt-get"):
-        raise NotImplementedError("SLURM is not installed, and there is no apt-get")
+        raise UnavailableError("SLURM is not installed, and there is no apt-get")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
         done = subprocess.run(
             ["timeout", "300", "apt-get", "-q", *command], env=environment, capture_output=True, text=True, check=False
         )
     if done.returncode:
-        raise NotImplementedError(f"apt-get cannot install SLURM: {done.stderr.strip()[-300:]}")
+        raise UnavailableError(f"apt-get cannot install SLURM: {done.stderr.strip()[-300:]}")
 
 
 @contextmanager
