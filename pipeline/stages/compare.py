@@ -84,8 +84,8 @@ def shown(summary: Metrics, name: str) -> str:
     """mean ± standard error; one seed has none"""
     if name not in summary:
         return ""
-    error = f" ± {summary[name + '_se']:.2g}" if summary["n"] > 1 else ""
-    return f"{summary[name]:.3g}{error}"
+    error = round(summary[f"{name}_se"], 12)  # equal seeds differ by rounding
+    return f"{summary[name]:.3g} ± {error:.2g}" if summary["n"] > 1 else f"{summary[name]:.3g}"
 
 
 if __name__ == "__main__":
