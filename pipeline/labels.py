@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.ctmc.weights import effective_sample_size, self_normalized
+from pipeline.ctmc.weights import effective_sample_size, self_normalized, tilt_for_ess
 from pipeline.records import ROLLOUTS, TARGETS, matrix
 from pipeline.seeding import Stream, generator
 
@@ -57,6 +57,12 @@ def log_ratio(rollouts: Rollouts, reference: str) -> Float[Tensor, " rows"]:
     """Σ_s Σ_{i∈S_s} log p^reference(x_i | x_s) - log p^u(x_i | x_s), p^u as recorded: the law really sampled."""
     recorded = torch.from_numpy(matrix(rollouts.table, "log_prob"))
     return (rollouts.log_prob(reference, rollouts.table, 1.0) - recorded).double().sum(dim=1)
+
+
+def next_step(log_ratio: Float[Tensor, "g K"], reward: Float[Tensor, "g K"], spent: float, settings: Any) -> float:
+    """1/α_k of an annealed tilt: as much of what is left of 1/α as `largest_step` and the ESS allow."""
+    largest = min(settings.largest_step, max(0.0, 1 / settings.alpha - spent))
+    return tilt_for_ess(log_ratio, reward, settings.ess, largest)
 
 
 def assemble(

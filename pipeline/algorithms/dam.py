@@ -30,7 +30,6 @@ The expectation is the same and the noise is multiplied by W - 1, which vanishes
 """
 
 from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -38,8 +37,8 @@ from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, Round
 from pipeline.algorithms.settings import Dam
-from pipeline.ctmc.weights import log_weights, self_normalized, tilt_for_ess
-from pipeline.labels import Labels, Rollouts, assemble, column, kept, log_ratio
+from pipeline.ctmc.weights import log_weights, self_normalized
+from pipeline.labels import Labels, Rollouts, assemble, column, kept, log_ratio, next_step
 from pipeline.losses import matching_loss, squared_loss
 from pipeline.replay import Batch, Replay
 from pipeline.samplers.posterior import cross_entropy, of_completions, read, scattered
@@ -54,7 +53,7 @@ def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
     before, after = 0.0, 1 / run.algorithm.alpha
     if not direct:
         reward = column(table, "reward").view(groups)
-        before, after = spent, spent + _next_step(new_ratio.view(groups), reward, spent, run.algorithm)
+        before, after = spent, spent + next_step(new_ratio.view(groups), reward, spent, run.algorithm)
 
     reward = torch.cat([column(older, "reward"), column(table, "reward")])
     ratio = torch.cat([column(older, "log_ratio"), new_ratio])
@@ -70,12 +69,6 @@ def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
         log_weight=log_weight,
         weight=self_normalized(log_weight),
     )
-
-
-def _next_step(log_ratio: Tensor, reward: Tensor, spent: float, settings: Any) -> float:
-    """1/α_k: as much of what is left of 1/α as the ESS allows."""
-    largest = min(settings.largest_step, 1 / settings.alpha - spent)
-    return tilt_for_ess(log_ratio, reward, settings.ess, largest)
 
 
 def _log_ratio(rollouts: Rollouts, run: SimpleNamespace, direct: bool) -> Tensor:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, Round
 from pipeline.algorithms.settings import Dtm
-from pipeline.ctmc.weights import log_weights, self_normalized, tilt_for_ess
-from pipeline.labels import Labels, Rollouts, assemble, column
+from pipeline.ctmc.weights import log_weights, self_normalized
+from pipeline.labels import Labels, Rollouts, assemble, column, next_step
 from pipeline.losses import matching_loss
 from pipeline.records import TARGETS
 from pipeline.replay import Batch, Replay
@@ -31,11 +31,9 @@ from pipeline.samplers.posterior import cross_entropy, of_completions, read
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
     """W = K softmax(r/α_k), with 1/α_k from the ESS of this round's groups."""
-    settings = run.algorithm
     reward = column(rollouts.table, "reward").view(-1, run.rollout.completions)
     before = 0.0 if rollouts.previous is None else rollouts.previous.column("tilt_after")[-1].as_py()
-    largest = min(settings.largest_step, max(0.0, 1 / settings.alpha - before))
-    step = tilt_for_ess(torch.zeros_like(reward), reward, settings.ess, largest)
+    step = next_step(torch.zeros_like(reward), reward, before, run.algorithm)
     log_weight = log_weights(torch.zeros_like(reward), reward, step)
     return assemble(
         rollouts,
