@@ -171,10 +171,19 @@ class Hardware(Section):
 
 
 class Suite(Section):
-    """Runs that one target makes, each with every seed: `NAME-seed1` is the run NAME with the seed 1."""
+    """Runs that one target makes, each with every seed: `NAME-seed1` is the run NAME with the seed 1.
 
-    runs: list[str]
+    A mapping from names to {key: values} sweeps: `NAME-lr0.1-beta1` is the run NAME with the settings train.lr 0.1 and
+    algorithm.beta 1, one run for each combination.
+    """
+
+    runs: list[str] | dict[str, dict[str, list[bool | int | float | str]]]
     seeds: list[int] | None = None
+
+    @property
+    def varied(self) -> dict[str, dict[str, list[Any]]]:
+        """What is swept in each run, by dotted key; nothing for a plain list of runs."""
+        return self.runs if isinstance(self.runs, dict) else {name: {} for name in self.runs}
 
 
 class Params(Section):

@@ -1,12 +1,15 @@
 """Reading params.yaml: every run with its defaults filled in, validated; suites spelt out. Torch-free."""
 
+import functools
+import itertools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import Params, Run, Suite, describe
+from pipeline.config import Params, Suite, describe
 from pipeline.errors import PipelineError
 from pipeline.registry import nearest
 
@@ -23,7 +26,7 @@ def read_params(path: str | Path) -> Params:
 
 
 def parse_params(raw: Any, source: str = "params.yaml") -> Params:
-    """Fill in and validate every run, and add those that a suite asks for with further seeds.
+    """Fill in and validate every run, and add those that a suite asks for with other seeds or settings.
 
     A run changes `defaults`, or the run that its key `like` names.
 
@@ -35,20 +38,20 @@ def parse_params(raw: Any, source: str = "params.yaml") -> Params:
     try:
         defaults = raw.get("defaults") or {}
         runs = {name: _filled_in(name, raw["runs"], defaults, ()) for name in raw["runs"]}
+        runs |= _of_suites(raw.get("suites") or {}, runs)
         params = Params.model_validate({**raw, "defaults": defaults, "runs": runs}, context={"whole": True})
-        runs = params.runs | _replicas(params)
     except ValidationError as error:
         raise PipelineError(f"{source}: {describe(error, Params)}") from error
     except PipelineError as error:
         raise PipelineError(f"{source}: {error}") from error
     if params.default_run not in runs:
         raise PipelineError(f"{source}: default_run names {_unknown(params.default_run, runs)}")
-    return params.model_copy(update={"runs": runs})
+    return params
 
 
 def members(params: Params, suite: Suite) -> list[str]:
     """The names of a suite's runs."""
-    return [_replica(params, run, seed) for run in suite.runs for seed in suite.seeds or [params.runs[run].seed]]
+    return [name for name, _ in _variants(suite, {name: run.model_dump() for name, run in params.runs.items()})]
 
 
 def merge(defaults: Any, changes: Any) -> Any:
@@ -72,20 +75,38 @@ def _filled_in(name: str, runs: dict[str, Any], defaults: Any, seen: tuple[str, 
     return merge(_filled_in(like, runs, defaults, (*seen, name)), changes)
 
 
-def _replicas(params: Params) -> dict[str, Run]:
-    replicas = {}
-    for name, suite in params.suites.items():
-        for run in suite.runs:
-            if run not in params.runs:
-                raise PipelineError(f"suites.{name} names {_unknown(run, params.runs)}")
-            for seed in suite.seeds or []:
-                replicas[_replica(params, run, seed)] = params.runs[run].model_copy(update={"seed": seed})
-    return replicas
+def _variants(suite: Suite, runs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The name of each run of a suite and what it says, `like` and `defaults` filled in."""
+    for name, varied in suite.varied.items():
+        own = runs[name].get("seed", 0) if isinstance(runs[name], dict) else 0
+        for values in itertools.product(*varied.values()):
+            settings = dict(zip(varied, values, strict=True))
+            label = name + "".join(f"-{key.split('.')[-1]}{value}" for key, value in settings.items())
+            for seed in suite.seeds or [own]:
+                changed = runs[name]
+                for key, value in {**settings, "seed": seed}.items():
+                    changed = merge(changed, _nested(key, value))
+                yield (label if seed == own else f"{label}-seed{seed}"), changed
 
 
-def _replica(params: Params, run: str, seed: int) -> str:
-    return run if seed == params.runs[run].seed else f"{run}-seed{seed}"
+def _of_suites(suites: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, Any]:
+    """The runs that suites add; a suite that is not valid is left to the schema."""
+    added: dict[str, Any] = {}
+    for name, raw in suites.items():
+        try:
+            suite = Suite.model_validate(raw)
+        except ValidationError:
+            continue
+        if unknown := [run for run in suite.varied if run not in runs]:
+            raise PipelineError(f"suites.{name} names {_unknown(unknown[0], runs)}")
+        added |= dict(_variants(suite, runs))
+    return added
 
 
-def _unknown(run: Any, runs: dict[str, Any]) -> str:
+def _nested(key: str, value: Any) -> Any:
+    """{"a": {"b": value}} for the key a.b"""
+    return functools.reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), value)
+
+
+def _unknown(run: Any, runs: Mapping[str, Any]) -> str:
     return f"unknown run '{run}': {nearest(str(run), list(runs))}"

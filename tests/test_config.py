@@ -44,6 +44,7 @@ def broken(path: str, value: object) -> dict:
         ("runs.other", {"like": "smal"}, "runs.other.like names unknown run 'smal': did you mean 'small'"),
         ("runs.small", {"like": "small"}, "runs.small.like goes round in a circle: small -> small"),
         ("suites", {"all": {"runs": ["smal"]}}, "suites.all names unknown run 'smal'"),
+        ("suites", {"all": {"runs": {"small": {"train.lrr": [1]}}}}, "unknown key 'runs.small-lrr1.train.lrr'"),
         ("suites", {"all": {"runs": ["small"], "seed": [1]}}, "unknown key 'suites.all.seed': did you mean 'seeds'"),
     ],
 )
@@ -69,3 +70,13 @@ def test_suites_and_runs_like_others():
     assert members(params, params.suites["both"]) == ["small", "small-seed4", "other", "other-seed4"]
     assert (params.runs["other-seed4"].rounds, params.runs["other-seed4"].seed) == (3, 4)
     assert params.runs["other"].train.lr == 0.5 != params.runs["small"].train.lr
+
+
+def test_sweeps():
+    """One run for each combination, named by what it changes; seeds come last, where families are told apart."""
+    swept = {"train.lr": [0.1, 0.5], "rollout.branch": ["reciprocal"]}
+    params = parse_params({**broken("runs.small", {}), "suites": {"sweep": {"runs": {"small": swept}, "seeds": [3]}}})
+    names = ["small-lr0.1-branchreciprocal-seed3", "small-lr0.5-branchreciprocal-seed3"]
+    assert members(params, params.suites["sweep"]) == names
+    run = params.runs[names[1]]
+    assert (run.train.lr, run.rollout.branch, run.seed, run.train.updates) == (0.5, "reciprocal", 3, 8)
