@@ -4,6 +4,7 @@ policy_{k-1} --rollout--> trajectories --adjoint--> targets --train--> policy_k;
 """
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ try:
 except PipelineError as error:
     sys.exit(f"error: {error}")
 RUNS, HARDWARE = PARAMS.runs, PARAMS.hardware
+ORIGINS = wf.origins(RUNS, PARAMS.default_run)
 SUITES = {suite: members(PARAMS, named) for suite, named in PARAMS.suites.items()}
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
 STARTED = time.time()
@@ -35,7 +37,7 @@ RANKS = wf.launch(sys.executable, PRELOADED.socket, ranks=HARDWARE.processes)
 
 
 wildcard_constraints:
-    run="|".join(RUNS),
+    run="|".join(map(re.escape, RUNS)),
     suite="|".join(SUITES),
     round=r"\d{3}",
     shard=r"\d{2}",
@@ -47,6 +49,17 @@ def settings(stage):
 
 def code(stage):
     return lambda wildcards: wf.code(stage, RUNS[wildcards.run])
+
+
+def of_origin(path):
+    return lambda wildcards: expand(path, run=ORIGINS[wildcards.run], allow_missing=True)
+
+
+def policy(number):
+    return lambda wildcards: wf.policy(wildcards.run, number(wildcards), ORIGINS)
+
+
+this_round, round_before = lambda wildcards: wildcards.round, lambda wildcards: wf.before(wildcards.round)
 
 
 def of_round_before(path):
@@ -125,8 +138,8 @@ rule base:
 
 rule rollout:
     input:
-        prompts="data/runs/{run}/items/train.parquet",
-        policy=of_round_before("data/runs/{run}/round_{round}/policy"),
+        prompts=of_origin("data/runs/{run}/items/train.parquet"),
+        policy=policy(round_before),
     output:
         rollouts="data/runs/{run}/round_{round}/rollouts/{shard}.parquet",
         timing="data/runs/{run}/timings/rollout_{round}_{shard}.json",
@@ -151,8 +164,8 @@ rule adjoint:
     input:
         rollouts=lambda wildcards: wf.shards(RUNS[wildcards.run], wildcards),
         kept=unless_first("data/runs/{run}/round_{round}/targets/targets.parquet"),
-        base="data/runs/{run}/round_000/policy",
-        policy=of_round_before("data/runs/{run}/round_{round}/policy"),
+        base=of_origin("data/runs/{run}/round_000/policy"),
+        policy=policy(round_before),
     output:
         targets="data/runs/{run}/round_{round}/targets/targets.parquet",
         summary="data/runs/{run}/round_{round}/adjoint.json",
@@ -178,8 +191,8 @@ rule adjoint:
 rule train:
     input:
         targets="data/runs/{run}/round_{round}/targets/targets.parquet",
-        base="data/runs/{run}/round_000/policy",
-        policy=of_round_before("data/runs/{run}/round_{round}/policy"),
+        base=of_origin("data/runs/{run}/round_000/policy"),
+        policy=policy(round_before),
         moments=unless_first("data/runs/{run}/round_{round}/optimizer.safetensors"),
     output:
         policy=directory("data/runs/{run}/round_{round}/policy"),
@@ -210,10 +223,12 @@ rule train:
 
 rule evaluate:
     input:
-        splits=expand(
-            "data/runs/{run}/items/{split}.parquet", split=["test", "hard"], allow_missing=True
+        splits=lambda wildcards: expand(
+            "data/runs/{run}/items/{split}.parquet",
+            run=ORIGINS[wildcards.run],
+            split=["test", "hard"],
         ),
-        policy="data/runs/{run}/round_{round}/policy",
+        policy=policy(this_round),
     output:
         summary="data/runs/{run}/round_{round}/evaluation.json",
         timing="data/runs/{run}/timings/evaluate_{round}.json",
@@ -234,10 +249,8 @@ rule evaluate:
 
 rule joint:
     input:
-        prompts="data/runs/{run}/items/test.parquet",
-        policy=lambda wildcards: (
-            f"data/runs/{wildcards.run}/round_{wf.number(RUNS[wildcards.run].rounds)}/policy"
-        ),
+        prompts=of_origin("data/runs/{run}/items/test.parquet"),
+        policy=policy(lambda wildcards: wf.number(RUNS[wildcards.run].rounds)),
     output:
         joint="data/runs/{run}/joint.parquet",
         timing="data/runs/{run}/timings/joint.json",
@@ -256,7 +269,7 @@ rule joint:
 
 rule report:
     input:
-        lambda wildcards: wf.report_inputs(RUNS[wildcards.run], wildcards),
+        lambda wildcards: wf.report_inputs(RUNS[wildcards.run], wildcards.run, ORIGINS),
     output:
         html=report("data/runs/{run}/report.html", category="Runs", labels={"run": "{run}"}),
         figure="data/runs/{run}/learning_curve.svg",
@@ -269,6 +282,7 @@ rule report:
     params:
         settings=settings("report"),
         code=code("report"),
+        origin=lambda wildcards: f"data/runs/{ORIGINS[wildcards.run]}",
         joint=lambda wildcards: (
             f"--joint data/runs/{wildcards.run}/joint.parquet"
             if wf.enumerated(RUNS[wildcards.run])
@@ -276,7 +290,7 @@ rule report:
         ),
     shell:
         "{resources.launch} pipeline.stages.report --settings {params.settings:q}"
-        " --run data/runs/{wildcards.run} {params.joint} --out {output.html} --metrics {output.metrics}"
+        " --run data/runs/{wildcards.run} --origin {params.origin} {params.joint} --out {output.html} --metrics {output.metrics}"
         " --figure {output.figure} --timing {output.timing}"
         " 2>&1 | tee {log}"
 

@@ -1,5 +1,6 @@
 """A run's numbers, gathered from the files of its stages: what metrics.json holds and the report shows."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,14 +16,23 @@ PAUSE = 60.0
 """Seconds without any stage after which the workflow counts as stopped, not as slow."""
 
 
-def gather(run: Path, settings: SimpleNamespace) -> dict[str, Any]:
-    """All numbers of a run. `base` and `final` are greedy decoding on the test split."""
-    evaluations = {}
-    rounds = []
+SHARED = ("prepare", "base")
+"""The stages whose results a run may have from its origin."""
+
+
+def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]:
+    """All numbers of a run. `base` and `final` are greedy decoding on the test split.
+
+    The time of its data and base model is counted in, whether they were made for this run or for its `origin`.
+    """
+    evaluations, rounds = {}, []
+    shared = [origin / "timings" / f"{stage}.json" for stage in SHARED]
+    own = [path for path in sorted((run / "timings").glob("*.json")) if path.stem not in SHARED]
+    stages = [read_json(path) for path in shared + own]
     for number in range(settings.rounds + 1):
         folder = run / f"round_{number:03d}"
         entry: dict[str, Any] = {"round": number}
-        losses = read_json(folder / "train.json")["losses"]
+        losses = read_json((folder if number else origin / folder.name) / "train.json")["losses"]
         entry["loss"] = sum(losses) / len(losses) if losses else None
         entry["losses"] = losses
         if number:
@@ -31,7 +41,7 @@ def gather(run: Path, settings: SimpleNamespace) -> dict[str, Any]:
             evaluation = read_json(folder / "evaluation.json")
             evaluations[number] = evaluation["splits"]
             entry |= _plain(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
-        entry["seconds"] = _seconds(run / "timings", number)
+        entry["seconds"], entry["cpu_seconds"] = _spent(run / "timings", number)
         rounds.append(entry)
     return {
         "run": run.name,
@@ -43,7 +53,7 @@ def gather(run: Path, settings: SimpleNamespace) -> dict[str, Any]:
         "rollouts": settings.rounds * settings.rollout.prompts * settings.rollout.completions,
         "base_loss": rounds[0]["losses"],
         "evaluations": evaluations,
-        "time": wall_time(run / "timings"),
+        "time": wall_time(stages),
     }
 
 
@@ -52,14 +62,13 @@ def _headline(entry: dict[str, Any], evaluations: dict[int, Any]) -> dict[str, f
     return _plain(evaluations[entry["round"]]["test"]["greedy"]) | exact
 
 
-def wall_time(timings: Path) -> dict[str, float]:
+def wall_time(stages: Sequence[dict[str, float]]) -> dict[str, float]:
     """Where the wall time went, in seconds.
 
     `computing` is the time during which at least one stage was computing; `waiting` the rest of the time between
     the first stage's start and the last one's end (process starts, imports, scheduling), pauses of the whole
     workflow left out; `waiting_share` = waiting / (computing + waiting).
     """
-    stages = [read_json(path) for path in sorted(timings.glob("*.json"))]
     computing = _union([(stage["ready"], stage["finished"]) for stage in stages])
     gaps = [after[0] - before[1] for before, after in pairwise(computing)]
     busy = sum(end - begin for begin, end in computing)
@@ -83,13 +92,15 @@ def _union(intervals: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return merged
 
 
-def _seconds(timings: Path, number: int) -> dict[str, float]:
-    """Seconds per stage of a round; shards that ran side by side are added up."""
+def _spent(timings: Path, number: int) -> tuple[dict[str, float], float]:
+    """Seconds per stage of a round, shards that ran side by side added up, and CPU seconds of learning in it."""
     seconds: dict[str, float] = {}
+    cpu = 0.0
     for path in sorted(timings.glob(f"*_{number:03d}*.json")):
         timing, stage = read_json(path), path.stem.split("_")[0]
         seconds[stage] = seconds.get(stage, 0.0) + timing["finished"] - timing["ready"]
-    return seconds
+        cpu += timing["cpu_seconds"] if stage != "evaluate" else 0.0
+    return seconds, cpu
 
 
 def _plain(evaluation: dict[str, Any]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,22 @@ def before(round_: str) -> str:
     return number(int(round_) - 1)
 
 
+def origins(runs: Mapping[str, Run], first: str) -> dict[str, str]:
+    """For each run the one whose data and base model it uses: of those with equal settings `first`, or the first.
+
+    The default run is given as `first`, so that what DVC versions holds all that it needs.
+    """
+    makers: dict[str, str] = {}
+    for name in (first, *runs):
+        makers.setdefault(settings(runs[name], "base"), name)
+    return {name: makers[settings(run, "base")] for name, run in runs.items()}
+
+
+def policy(run: str, round_: str, origins: Mapping[str, str]) -> str:
+    """The policy after a round; the base, round 0, is that of the run's origin."""
+    return f"{ROUND}/policy".format(run=run if int(round_) else origins[run], round=round_)
+
+
 def evaluated_rounds(run: Run) -> list[str]:
     """The base, every `evaluate.every`-th round, and the last."""
     return [number(k) for k in range(run.rounds + 1) if k % run.evaluate.every == 0 or k == run.rounds]
@@ -53,13 +69,13 @@ def enumerated(run: Run) -> bool:
     return load("task", run.task["name"]).enumerated is not None
 
 
-def report_inputs(run: Run, wildcards: Any) -> list[str]:
+def report_inputs(run: Run, name: str, origins: Mapping[str, str]) -> list[str]:
     """All that a report shows."""
     rounds = [number(k) for k in range(run.rounds + 1)]
-    files = [f"{ROUND}/train.json".format(round=k, **wildcards) for k in rounds]
-    files += [f"{ROUND}/adjoint.json".format(round=k, **wildcards) for k in rounds[1:]]
-    files += ["data/runs/{run}/joint.parquet".format(**wildcards)] if enumerated(run) else []
-    return files + [f"{ROUND}/evaluation.json".format(round=k, **wildcards) for k in evaluated_rounds(run)]
+    files = [f"{ROUND}/train.json".format(run=name if int(k) else origins[name], round=k) for k in rounds]
+    files += [f"{ROUND}/adjoint.json".format(run=name, round=k) for k in rounds[1:]]
+    files += [f"data/runs/{name}/joint.parquet"] if enumerated(run) else []
+    return files + [f"{ROUND}/evaluation.json".format(run=name, round=k) for k in evaluated_rounds(run)]
 
 
 def results(runs: Iterable[str], *, since: float) -> str:

@@ -86,7 +86,7 @@ class Workflow:
         for key in ("time", "git"):
             del metrics[key]
         for entry in metrics["rounds"]:
-            del entry["seconds"]
+            del entry["seconds"], entry["cpu_seconds"]
         return metrics
 
 

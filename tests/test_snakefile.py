@@ -1,5 +1,6 @@
 """Real Snakemake runs of a small workflow: what reruns, what does not, and what a kill costs."""
 
+import json
 import os
 import shutil
 import signal
@@ -44,6 +45,20 @@ def test_more_rounds_run_the_new_ones_only(copied):
     copied.params["defaults"]["rounds"] = 3
     pending = copied.pending()
     assert pending == {"rollout": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
+
+
+def test_runs_share_data_and_base_where_their_settings_agree(copied):
+    """The second run only evaluates the base under its own settings; another base.lr makes it train its own."""
+    copied.params["runs"]["again"] = {"rounds": 1}
+    copied.params["runs"]["apart"] = {"rounds": 1, "base": {"lr": 0.5}}
+    rounds = {"rollout": 2, "adjoint": 1, "train": 1, "evaluate": 2, "report": 1}
+    assert copied.pending("again") == {"again": 1, **rounds}
+    assert copied.pending("apart") == {"apart": 1, "prepare": 1, "base": 1, **rounds}
+    copied("again")
+    own, origin = (copied.directory / "data" / "runs" / run / "metrics.json" for run in ("again", "small"))
+    again, small = (json.loads(path.read_text()) for path in (own, origin))
+    assert (again["base_loss"], again["base"]) == (small["base_loss"], small["base"])
+    assert again["time"]["cpu_seconds"] > sum(entry["cpu_seconds"] for entry in again["rounds"])
 
 
 def test_an_edited_reward_of_ones_own_reruns_what_it_touches(workflow):

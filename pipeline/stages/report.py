@@ -23,7 +23,7 @@ FIGURES = ("learning_curve", "diagnostics", "losses", "timings", "exact")
 
 def run(args: Namespace) -> None:
     settings = args.settings
-    metrics = gather(args.run, settings)
+    metrics = gather(args.run, args.origin, settings)
     accuracies = [name for name in metrics["base"] if f"{name}_se" in metrics["base"] and name != "reward"]
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         Path(__file__).with_suffix(".html.j2").read_text()
@@ -76,6 +76,7 @@ if __name__ == "__main__":
         __doc__,
         {
             "run": "directory of the run",
+            "origin": "directory of the run whose data and base model it uses",
             "joint?": "Parquet of rule joint, on enumerated tasks",
             "out": "HTML to write",
             "figure": "SVG to write: the learning curve",
