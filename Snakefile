@@ -52,22 +52,37 @@ def code(stage):
 
 
 def of_origin(path):
-    return lambda wildcards: expand(path, run=ORIGINS[wildcards.run], allow_missing=True)
+    return lambda wildcards: expand(
+        path, run=ORIGINS[wildcards.run], allow_missing=True
+    )
 
 
 def policy(number):
     return lambda wildcards: wf.policy(wildcards.run, number(wildcards), ORIGINS)
 
 
-this_round, round_before = lambda wildcards: wildcards.round, lambda wildcards: wf.before(wildcards.round)
+def this_round(wildcards):
+    return wildcards.round
+
+
+def round_before(wildcards):
+    return wf.before(wildcards.round)
+
+
+def last_round(wildcards):
+    return wf.number(RUNS[wildcards.run].rounds)
 
 
 def of_round_before(path):
-    return lambda wildcards: path.format(run=wildcards.run, round=wf.before(wildcards.round))
+    return lambda wildcards: path.format(
+        run=wildcards.run, round=wf.before(wildcards.round)
+    )
 
 
 def unless_first(path):
-    return lambda wildcards: ([] if wildcards.round == "001" else of_round_before(path)(wildcards))
+    return lambda wildcards: (
+        [] if wildcards.round == "001" else of_round_before(path)(wildcards)
+    )
 
 
 localrules:
@@ -80,7 +95,10 @@ rule all:
 
 
 TARGETS = {run: f"data/runs/{run}/report.html" for run in RUNS} | {
-    suite: [f"data/suites/{suite}/table.json", *expand("data/runs/{run}/report.html", run=runs)]
+    suite: [
+        f"data/suites/{suite}/table.json",
+        *expand("data/runs/{run}/report.html", run=runs),
+    ]
     for suite, runs in SUITES.items()
 }
 for target, files in TARGETS.items():
@@ -210,7 +228,9 @@ rule train:
     params:
         settings=settings("train"),
         code=code("train"),
-        moments=lambda wildcards, input: (f"--moments {input.moments}" if input.moments else ""),
+        moments=lambda wildcards, input: (
+            f"--moments {input.moments}" if input.moments else ""
+        ),
         progress="data/runs/{run}/round_{round}/train.progress",
     shell:
         "{resources.launch} pipeline.stages.train --settings {params.settings:q}"
@@ -250,7 +270,7 @@ rule evaluate:
 rule joint:
     input:
         prompts=of_origin("data/runs/{run}/items/test.parquet"),
-        policy=policy(lambda wildcards: wf.number(RUNS[wildcards.run].rounds)),
+        policy=policy(last_round),
     output:
         joint="data/runs/{run}/joint.parquet",
         timing="data/runs/{run}/timings/joint.json",
@@ -271,7 +291,9 @@ rule report:
     input:
         lambda wildcards: wf.report_inputs(RUNS[wildcards.run], wildcards.run, ORIGINS),
     output:
-        html=report("data/runs/{run}/report.html", category="Runs", labels={"run": "{run}"}),
+        html=report(
+            "data/runs/{run}/report.html", category="Runs", labels={"run": "{run}"}
+        ),
         figure="data/runs/{run}/learning_curve.svg",
         metrics="data/runs/{run}/metrics.json",
         timing="data/runs/{run}/timings/report.json",
@@ -295,15 +317,36 @@ rule report:
         " 2>&1 | tee {log}"
 
 
+rule estimators:
+    input:
+        prompts=of_origin("data/runs/{run}/items/test.parquet"),
+        base=of_origin("data/runs/{run}/round_000/policy"),
+        policy=policy(last_round),
+    output:
+        summary="data/runs/{run}/estimators.json",
+        timing="data/runs/{run}/timings/estimators.json",
+    log:
+        "data/runs/{run}/logs/estimators.log",
+    resources:
+        launch=FORK,
+    params:
+        settings=settings("joint"),
+        code=code("estimators"),
+    shell:
+        "{resources.launch} pipeline.stages.estimators --settings {params.settings:q}"
+        " --items {input.prompts} --base {input.base} --policy {input.policy}"
+        " --out {output.summary} --timing {output.timing}"
+        " 2>&1 | tee {log}"
+
+
 rule compare:
     input:
-        metrics=lambda wildcards: expand(
-            "data/runs/{run}/metrics.json", run=SUITES[wildcards.suite]
-        ),
+        unpack(lambda wildcards: wf.suite_inputs(SUITES[wildcards.suite], RUNS)),
     output:
         table="data/suites/{suite}/table.json",
         markdown="data/suites/{suite}/table.md",
-        figure=report("data/suites/{suite}/curves.svg", category="Suites"),
+        figure="data/suites/{suite}/curves.svg",
+        html=report("data/suites/{suite}/report.html", category="Suites"),
         timing="data/suites/{suite}/timing.json",
     log:
         "data/suites/{suite}/compare.log",
@@ -313,8 +356,9 @@ rule compare:
         code=wf.code("compare"),
     shell:
         "{resources.launch} pipeline.stages.compare --settings '{{}}' --metrics {input.metrics}"
+        " --joints {input.joints} --estimators {input.estimators}"
         " --out {output.table} --markdown {output.markdown} --figure {output.figure}"
-        " --timing {output.timing} 2>&1 | tee {log}"
+        " --html {output.html} --timing {output.timing} 2>&1 | tee {log}"
 
 
 onstart:

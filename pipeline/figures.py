@@ -23,7 +23,7 @@ def learning_curve(metrics: dict[str, Any]) -> str:
     """Every accuracy of the task over rounds, by split and sampler, with a band of one standard error."""
     evaluations = metrics["evaluations"]
     names = [name for name in metrics["base"] if f"{name}_se" in metrics["base"] and name != "reward"]
-    figure, axes = _panels(len(names))
+    figure, (axes,) = _panels(len(names))
     for axis, name in zip(axes, names, strict=True):
         for split in evaluations[0]:
             for sampler, line in (("greedy", "-"), ("ancestral", ":")):
@@ -46,7 +46,7 @@ def diagnostics(metrics: dict[str, Any]) -> str:
         "kl_to_base": "KL to base (nats)",
         "inverse_alpha_total": "1/α aimed at",
     }
-    figure, axes = _panels(len(panels))
+    figure, (axes,) = _panels(len(panels))
     rounds = [entry["round"] for entry in metrics["rounds"]]
     for axis, (key, title) in zip(axes, panels.items(), strict=True):
         values = [entry[key] for entry in metrics["rounds"]]
@@ -63,7 +63,7 @@ def diagnostics(metrics: dict[str, Any]) -> str:
 
 def losses(metrics: dict[str, Any]) -> str:
     """The loss of every update: pre-training of the base, and matching over all rounds."""
-    figure, axes = _panels(2)
+    figure, (axes,) = _panels(2)
     axes[0].plot(metrics["base_loss"], linewidth=0.8)
     axes[0].set(title="base: masked cross-entropy", xlabel="update", yscale="log")
     done = 0
@@ -76,7 +76,7 @@ def losses(metrics: dict[str, Any]) -> str:
 
 def exact(metrics: dict[str, Any]) -> str:
     """KL(p* ‖ p^u) of the answers and of each jump, over rounds."""
-    figure, (axis,) = _panels(1)
+    figure, ((axis,),) = _panels(1)
     rounds = sorted(metrics["exact"])
     for key, label in {"kl": "answers", "kl_jump_1": "jump 1", "kl_jump_2": "jump 2"}.items():
         axis.plot(rounds, [metrics["exact"][k][key] for k in rounds], marker="o", markersize=3, label=label)
@@ -86,35 +86,82 @@ def exact(metrics: dict[str, Any]) -> str:
 
 
 def heat_maps(laws: dict[str, Any]) -> str:
-    """Probabilities [M, M] side by side, in one scale."""
-    figure, axes = _panels(len(laws))
+    """Probabilities [M, M] side by side, in one scale, six in a row."""
+    figure, grid = _panels(min(len(laws), 6), -(-len(laws) // 6), height=2.9)
     top = max(float(law.max()) for law in laws.values())
-    for axis, (name, law) in zip(axes, laws.items(), strict=True):
+    for axis in grid.flat:
+        axis.set_axis_off()
+    for axis, (name, law) in zip(grid.flat, laws.items(), strict=False):
         axis.imshow(law, vmin=0, vmax=top, cmap="magma", interpolation="nearest")
-        axis.set(title=name, xticks=[], yticks=[])
-        axis.grid(False)
+        axis.set_title(name, fontsize=8)
     return _svg(figure)
 
 
-def comparison(families: dict[str, Any]) -> str:
-    """The headline metric of several families of runs against rollouts and seconds, a band of one standard error."""
-    figure, axes = _panels(2)
-    for column, (axis, title) in enumerate(zip(axes, ("rollouts", "seconds of rounds"), strict=True)):
-        for name, curve in families.items():
-            if curve["points"]:
-                place, mean, error = zip(*((p[column], p[2], p[3]) for p in curve["points"]), strict=True)
-                (drawn,) = axis.plot(place, mean, marker="o", markersize=2, label=name)
-                band = [(max(m - e, m / 2), m + e) for m, e in zip(mean, error, strict=True)]
-                axis.fill_between(place, *zip(*band, strict=True), color=drawn.get_color(), alpha=0.15, linewidth=0)
-        metric = next(iter(families.values()))["metric"]
-        axis.set(title=f"{metric} against {title}", yscale="log" if metric == "kl" else "linear")
-    axes[0].legend(frameon=False, fontsize=6)
+def comparison(metrics: dict[str, str], curves: dict[str, dict[str, Any]]) -> str:
+    """A row of panels for each task: every family's headline metric against rollouts, CPU seconds; jumps over rounds.
+
+    The legend names the ten families that end best.
+
+    Args:
+        metrics: task -> headline metric.
+        curves: task -> family -> points of `suites.curves`.
+    """
+    enumerated = "kl" in metrics.values()
+    figure, grid = _panels(4 if enumerated else 2, len(curves), height=3.2)
+    for row, (task, families) in zip(grid, curves.items(), strict=True):
+        name = metrics[task]
+        panels = [("rollouts", name), ("cpu_seconds", name), ("round", "kl_jump_1"), ("round", "kl_jump_2")]
+        sign = 1 if name == "kl" else -1
+        best = sorted(families, key=lambda label: sign * families[label][-1][name])[:10]
+        for axis, (across, key) in zip(row, panels, strict=False):
+            for color, (label, points) in zip(_colors(len(families)), families.items(), strict=True):
+                if key in points[0]:
+                    _curve(axis, points, across, key, label if label in best else None, color)
+            axis.set(title=f"{task}: {key}", xlabel=across.replace("_", " "), yscale="log" if "kl" in key else "linear")
+        row[0].legend(frameon=False, fontsize=6)
+    return _svg(figure)
+
+
+def _curve(axis: Any, points: Any, across: str, key: str, label: str | None, color: Any) -> None:
+    mean, error = [point[key] for point in points], [point[f"{key}_se"] for point in points]
+    if len(points) == 1:
+        axis.axhline(mean[0], linestyle="--", linewidth=1, color=color, label=label)
+        return
+    place = [point[across] for point in points]
+    axis.plot(place, mean, marker="o", markersize=2, linewidth=1, color=color, label=label)
+    band = [(max(m - e, m / 2), m + e) for m, e in zip(mean, error, strict=True)]
+    axis.fill_between(place, *zip(*band, strict=True), color=color, alpha=0.15, linewidth=0)
+
+
+def _colors(count: int) -> Any:
+    if count <= 10:
+        return plt.get_cmap("tab10")(range(count))
+    return plt.get_cmap("turbo")([number / count for number in range(count)])
+
+
+def estimators(rows: Any) -> str:
+    """Squared bias and variance of each estimator of the adjoint target against K, under two policies.
+
+    A squared bias that does not stand above the noise of its measurement is left out.
+    """
+    figure, grid = _panels(4, height=3.2)
+    panels = [(policy, measure) for policy in ("base", "last") for measure in ("bias", "variance")]
+    for axis, (policy, measure) in zip(grid[0], panels, strict=True):
+        for name in dict.fromkeys(row["estimator"] for row in rows):
+            here = [row for row in rows if (row["policy"], row["estimator"]) == (policy, name)]
+            if measure == "bias":
+                here = [row for row in here if row["bias"] > 2 * row["bias_noise"]]
+            place, value = [row["completions"] for row in here], [row[measure] for row in here]
+            axis.plot(place, value, marker="o", markersize=3, label=name)
+        title = "squared bias" if measure == "bias" else "variance"
+        axis.set(title=f"{title}, {policy} policy", xlabel="K", xscale="log", yscale="log")
+    grid[0][1].legend(frameon=False, fontsize=8)
     return _svg(figure)
 
 
 def timings(metrics: dict[str, Any]) -> str:
     """Seconds of computation per stage and round."""
-    figure, (axis,) = _panels(1)
+    figure, ((axis,),) = _panels(1)
     rounds = [entry["round"] for entry in metrics["rounds"]]
     bottom = [0.0] * len(rounds)
     for stage in ("rollout", "adjoint", "train", "evaluate"):
@@ -126,10 +173,10 @@ def timings(metrics: dict[str, Any]) -> str:
     return _svg(figure)
 
 
-def _panels(count: int) -> tuple[Any, Any]:
+def _panels(columns: int, rows: int = 1, *, height: float = 2.6) -> tuple[Any, Any]:
     plt.rcParams.update(STYLE)
-    figure, axes = plt.subplots(1, count, figsize=(max(4.5, 3.0 * count), 2.6), squeeze=False, layout="constrained")
-    return figure, axes[0]
+    size = (max(4.5, 3.0 * columns), height * rows)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
 
 
 def _svg(figure: Any) -> str:

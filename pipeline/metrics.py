@@ -45,6 +45,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
         rounds.append(entry)
     return {
         "run": run.name,
+        "task": settings.task["name"],
         "git": git_revision(),
         "base": _headline(rounds[0], evaluations),
         "final": _headline(rounds[-1], evaluations),

@@ -5,6 +5,7 @@ name and version and the provenance of its rows (git revision, settings) in its 
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,13 @@ def matrix(table: pa.Table, name: str) -> np.ndarray:
     if len(lengths) > 1:
         raise PipelineError(f"column '{name}' holds lists of different lengths: {sorted(lengths)}")
     return column.flatten().to_numpy().reshape(len(column), -1).copy()
+
+
+def read_laws(path: Path) -> dict[str, np.ndarray]:
+    """The laws of `JOINT`, [M, M] each."""
+    table = read([path], JOINT)
+    size = math.isqrt(len(table))
+    return {name: table.column(name).to_numpy().reshape(size, size) for name in ("target", "base", "model")}
 
 
 def _read_one(path: Path, schema: pa.Schema) -> pa.Table:

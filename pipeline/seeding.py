@@ -28,6 +28,7 @@ class Stream(IntEnum):
     EVALUATION = 6
     INITIALIZATION = 7
     KL = 8
+    ESTIMATORS = 9
 
 
 def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:

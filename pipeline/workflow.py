@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,17 @@ def report_inputs(run: Run, name: str, origins: Mapping[str, str]) -> list[str]:
     files += [f"{ROUND}/adjoint.json".format(run=name, round=k) for k in rounds[1:]]
     files += [f"data/runs/{name}/joint.parquet"] if enumerated(run) else []
     return files + [f"{ROUND}/evaluation.json".format(run=name, round=k) for k in evaluated_rounds(run)]
+
+
+def suite_inputs(names: Sequence[str], runs: Mapping[str, Run]) -> dict[str, list[str]]:
+    """All that a suite's report shows: every run's numbers; on enumerated tasks the laws, and the estimators once."""
+    known = [name for name in names if enumerated(runs[name])]
+    trained = {runs[name].task["name"]: name for name in reversed(known) if runs[name].rounds}
+    return {
+        "metrics": [f"data/runs/{name}/metrics.json" for name in names],
+        "joints": [f"data/runs/{name}/joint.parquet" for name in known],
+        "estimators": [f"data/runs/{name}/estimators.json" for name in trained.values()],
+    }
 
 
 def results(runs: Iterable[str], *, since: float) -> str:

@@ -1,14 +1,12 @@
 """Rule `report`: metrics.json for machines and one self-contained report.html for people."""
 
 import json
-import math
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
 from pipeline import figures, records
@@ -37,7 +35,7 @@ def run(args: Namespace) -> None:
         accuracies=accuracies,
         percent=percent,
         figures=safe,
-        laws=Markup(figures.heat_maps(read_laws(args.joint))) if args.joint else "",
+        laws=Markup(figures.heat_maps(records.read_laws(args.joint))) if args.joint else "",
         samples=list(zip(first, last, strict=True)),
         configuration=json.dumps(json.loads(plain_json(settings)), indent=2),
     )
@@ -52,13 +50,6 @@ def run(args: Namespace) -> None:
         )
     print(f"not computing (process starts, scheduling): {metrics['time']['waiting_share']:.1%} of the wall time")
     print(f"report: {args.out}")
-
-
-def read_laws(path: Path) -> dict[str, np.ndarray]:
-    """The three laws of rule joint, [M, M]."""
-    table = records.read([path], records.JOINT)
-    size = math.isqrt(len(table))
-    return {name: table.column(name).to_numpy().reshape(size, size) for name in ("target", "base", "model")}
 
 
 def percent(row: dict[str, float], name: str) -> str:

@@ -1,0 +1,50 @@
+"""Rule `estimators`: bias and variance of the adjoint's estimators against K, under the base and the last policy."""
+
+from argparse import Namespace
+from dataclasses import asdict
+
+import torch
+
+from pipeline import records
+from pipeline.algorithms.base import round_of
+from pipeline.ctmc.estimators import errors
+from pipeline.files import write_json
+from pipeline.policies import load_policy
+from pipeline.samplers.enumeration import tabulate
+from pipeline.seeding import Stream, torch_generator
+from pipeline.stages import main
+from pipeline.text import encode
+
+COMPLETIONS = (4, 16, 64, 256, 1024)
+DRAWN = 2**20
+"""Completions drawn for each K."""
+
+
+def run(args: Namespace) -> None:
+    settings, laws = args.settings, []
+    for path in (args.base, args.policy):
+        policy, tokenizer, mask_id = load_policy(path, settings)
+        around = round_of(settings, tokenizer, {}, torch.device("cpu"))
+        prompt = records.read([args.items], records.ITEMS)["prompt"][0].as_py()
+        laws.append(tabulate(policy, encode(tokenizer, [prompt])[0], around.values, mask_id).log_softmax(dim=-1))
+    log_base, reward = (torch.from_numpy(table) for table in (around.problem.base, around.problem.reward))
+    rows = []
+    for name, law in zip(("base", "last"), laws, strict=True):
+        for count in COMPLETIONS:
+            generator = torch_generator(settings.seed, Stream.ESTIMATORS, count)
+            found = errors(log_base.log(), law, reward, 1 / settings.algorithm.alpha, count, DRAWN // count, generator)
+            rows += [{"policy": name, "completions": count, "estimator": key, **asdict(found[key])} for key in found]
+    write_json(args.out, {"task": settings.task["name"], "rows": rows})
+
+
+if __name__ == "__main__":
+    main(
+        run,
+        __doc__,
+        {
+            "items": "test.parquet of rule prepare, for the prompt",
+            "base": "policy directory of the base model",
+            "policy": "policy directory of the last round",
+            "out": "JSON to write: a row for each policy, K and estimator",
+        },
+    )

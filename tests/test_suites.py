@@ -1,0 +1,57 @@
+"""The table of a suite: seeds are averaged, families are kept apart."""
+
+import pytest
+
+from pipeline.params import parse_params
+from pipeline.suites import by_family, curves, markdown, row
+from pipeline.workflow import suite_inputs
+
+
+def metrics(name: str, accuracy: float) -> dict:
+    rounds = [{"round": k, "grid_accuracy": accuracy * k, "cpu_seconds": 3.0} for k in (1, 2)]
+    final = {"n": 8, "reward": 0.5, "grid_accuracy": accuracy * 2, "grid_accuracy_se": 0.1}
+    base = {"n": 8, "reward": 0.5, "grid_accuracy": 0.0, "grid_accuracy_se": 0.1}
+    effort = {"rounds": rounds, "rollouts": 20, "time": {"cpu_seconds": 7.0}}
+    return {"run": name, "task": "sudoku", "base": base, "final": final, **effort}
+
+
+RUNS = [metrics("one", 0.1), metrics("one-seed1", 0.3), metrics("other", 0.5)]
+
+
+def test_table():
+    """Mean over seeds, s/√n as error; the errors over items do not enter."""
+    families = by_family(RUNS)
+    assert list(families) == ["one", "other"]
+    rows = [row(name, runs) for name, runs in families.items()]
+    assert rows[0]["final"]["grid_accuracy"] == pytest.approx(0.4)
+    assert rows[0]["final"]["grid_accuracy_se"] == pytest.approx(0.2)
+    assert (rows[0]["n"], rows[0]["rollouts"], rows[1]["n"]) == (2, 20, 1)
+    table = markdown(rows).splitlines()
+    assert table[0] == "| run | seeds | grid_accuracy: base | grid_accuracy | rollouts | cpu_seconds |"
+    assert table[2:] == ["| one | 2 | 0 ± 0 | 0.4 ± 0.2 | 20 | 7 |", "| other | 1 | 0 | 1 | 20 | 7 |"]
+
+
+def test_curves():
+    """From the base on: rollouts and CPU seconds spent so far, mean and error over seeds."""
+    base, first, last = curves(RUNS[:2])
+    assert (base["round"], base["rollouts"], base["cpu_seconds"], base["grid_accuracy"]) == (0, 0, 0, 0)
+    assert (first["rollouts"], first["cpu_seconds"], last["rollouts"], last["cpu_seconds"]) == (10, 3, 20, 6)
+    assert first["grid_accuracy"] == pytest.approx(0.2)
+    assert first["grid_accuracy_se"] == pytest.approx(0.1)
+
+
+def test_inputs_of_a_suite():
+    """The laws of enumerated tasks, and the estimators once for each of them, from a run that trains."""
+    raw = {
+        "default_run": "words",
+        "runs": {
+            "words": {"task": {"name": "examples.words"}},
+            "decoded": {"task": {"name": "pinwheel"}, "rounds": 0, "algorithm": {"name": "svdd"}},
+            "grid": {"task": {"name": "pinwheel"}},
+            "again": {"like": "grid", "seed": 1},
+        },
+    }
+    inputs = suite_inputs(["words", "decoded", "grid", "again"], parse_params(raw).runs)
+    assert [path.split("/")[2] for path in inputs["metrics"]] == ["words", "decoded", "grid", "again"]
+    assert [path.split("/")[2] for path in inputs["joints"]] == ["decoded", "grid", "again"]
+    assert inputs["estimators"] == ["data/runs/grid/estimators.json"]
