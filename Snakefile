@@ -330,7 +330,7 @@ rule estimators:
     resources:
         launch=FORK,
     params:
-        settings=settings("joint"),
+        settings=settings("estimators"),
         code=code("estimators"),
     shell:
         "{resources.launch} pipeline.stages.estimators --settings {params.settings:q}"

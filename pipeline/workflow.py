@@ -24,6 +24,7 @@ SECTIONS = {
     "train": ("seed", "task", "model", "rollout", "algorithm", "train"),
     "evaluate": ("seed", "task", "model", "algorithm", "evaluate"),
     "joint": ("seed", "task", "model", "algorithm"),
+    "estimators": ("seed", "task", "model", "algorithm"),
     "report": tuple(Run.model_fields),
 }
 """What each stage reads: a change elsewhere reruns nothing. Hardware is in none of them."""
