@@ -324,7 +324,7 @@ rule estimators:
         policy=policy(last_round),
     output:
         summary="data/runs/{run}/estimators.json",
-        timing="data/runs/{run}/timings/estimators.json",
+        timing="data/runs/{run}/estimators.timing.json",
     log:
         "data/runs/{run}/logs/estimators.log",
     resources:

@@ -16,7 +16,7 @@ from pipeline.stages import main
 from pipeline.text import encode
 
 COMPLETIONS = (4, 16, 64, 256, 1024)
-DRAWN = 2**20
+DRAWN = 2**19
 """Completions drawn for each K."""
 
 
