@@ -82,7 +82,10 @@ def report_inputs(run: Run, name: str, origins: Mapping[str, str]) -> list[str]:
 def suite_inputs(names: Sequence[str], runs: Mapping[str, Run]) -> dict[str, list[str]]:
     """All that a suite's report shows: every run's numbers; on enumerated tasks the laws, and the estimators once."""
     known = [name for name in names if enumerated(runs[name])]
-    trained = {runs[name].task["name"]: name for name in reversed(known) if runs[name].rounds}
+    trained: dict[str, str] = {}
+    for name in known:
+        if runs[name].rounds:
+            trained.setdefault(runs[name].task["name"], name)
     return {
         "metrics": [f"data/runs/{name}/metrics.json" for name in names],
         "joints": [f"data/runs/{name}/joint.parquet" for name in known],
