@@ -149,14 +149,23 @@ def _closure(paths: set[Path], root: Path) -> set[Path]:
         if path in found or path in (root / "config.py", root / "algorithms" / "settings.py"):
             continue
         found.add(path)
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pipeline":
-                imported = root.parent / (node.module or "").replace(".", "/")
-                candidates = [imported.with_suffix(".py"), *(imported / f"{alias.name}.py" for alias in node.names)]
-                queue += [candidate for candidate in candidates if candidate.is_file()]
+        queue += _imports(path, root)
     return found
 
 
+@cache
+def _imports(path: Path, root: Path) -> list[Path]:
+    """The modules of this package that a file imports."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pipeline":
+            imported = root.parent / (node.module or "").replace(".", "/")
+            candidates = [imported.with_suffix(".py"), *(imported / f"{alias.name}.py" for alias in node.names)]
+            found += [candidate for candidate in candidates if candidate.is_file()]
+    return found
+
+
+@cache
 def _meaning(path: Path) -> str:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
