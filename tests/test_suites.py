@@ -1,10 +1,15 @@
 """The table of a suite: seeds are averaged, families are kept apart."""
 
+import json
+
+import numpy as np
 import pytest
 
+from pipeline import records
 from pipeline.params import parse_params
 from pipeline.suites import by_family, curves, markdown, row
 from pipeline.workflow import suite_inputs
+from tests.conftest import Workflow
 
 
 def metrics(name: str, accuracy: float) -> dict:
@@ -55,3 +60,32 @@ def test_inputs_of_a_suite():
     assert [path.split("/")[2] for path in inputs["metrics"]] == ["words", "decoded", "grid", "again"]
     assert [path.split("/")[2] for path in inputs["joints"]] == ["decoded", "grid", "again"]
     assert inputs["estimators"] == ["data/runs/grid/estimators.json"]
+
+
+def test_a_suite_of_the_grid(workflow: Workflow):
+    """Real runs: one base for all, the KL of the table recomputed from joint.parquet, figures in one file."""
+    workflow.params["runs"] = {
+        "small": {
+            "rounds": 1,
+            "task": {"name": "checkerboard", "base_items": 10, "test_items": 4},
+            "model": {"name": "tabular"},
+            "base": {"exact": True},
+            "rollout": {"branch": "reciprocal"},
+            "algorithm": {"name": "dam", "alpha": 1.0, "tilt": "direct", "jumps": "first"},
+        },
+        "decoded": {"like": "small", "rounds": 0, "algorithm": {"name": "svdd", "alpha": 1.0}},
+    }
+    workflow.params["suites"] = {"both": {"runs": ["small", "decoded"], "seeds": [0, 1]}}
+    pending = workflow.pending("both")
+    assert (pending["base"], pending["joint"], pending["estimators"], pending["compare"]) == (2, 4, 1, 1)
+    workflow("both")
+    suite = workflow.directory / "data" / "suites" / "both"
+    small, decoded = json.loads((suite / "table.json").read_text())
+    laws = [records.read_laws(path) for path in sorted((workflow.directory / "data/runs").glob("small*/joint.parquet"))]
+    kl = [(law["target"] * np.log(law["target"] / law["model"])).sum() for law in laws]
+    assert small["final"]["kl"] == pytest.approx(np.mean(kl), rel=1e-6)
+    assert small["n"] == decoded["n"] == 2
+    assert decoded["final"]["kl"] < small["base"]["kl"]
+    html = (suite / "report.html").read_text()
+    assert html.count("<svg") == 3
+    assert "decoded" in (suite / "curves.svg").read_text()
