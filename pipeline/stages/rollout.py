@@ -23,6 +23,8 @@ def run(args: Namespace) -> None:
     items = records.read([args.items], records.ITEMS)
     chosen = prompts_of_round(len(items), rollout.prompts, args.round, settings.seed)
     prompts = encode(tokenizer, items["prompt"].take(chosen).to_pylist())
+    records_of = items.take(chosen).drop_columns("item_id").to_pylist()
+    of_id = {int(index): Item(**record) for index, record in zip(chosen, records_of, strict=True)}
     # Whole batches go to a shard, so a batch is composed alike, and computed alike, for any number of shards.
     states_per_batch = max(1, rollout.batch_size // rollout.completions)
     batches = list(range(0, len(chosen), states_per_batch))[args.shard :: rollout.shards]
@@ -32,8 +34,7 @@ def run(args: Namespace) -> None:
         rows = sample_states(policy, prompts, chosen, states, task.answer_length, mask_id, settings, args.round)
         answers = decode(tokenizer, rows["tokens"])
         ids = rows["prompt_id"].tolist()
-        scored = [Item(**record) for record in items.take(ids).drop_columns("item_id").to_pylist()]
-        metrics = score(task, scored, answers, rollout.reward_timeout, ids)
+        metrics = score(task, [of_id[index] for index in ids], answers, rollout.reward_timeout, ids)
         reward = np.array([float(metric["reward"]) for metric in metrics])
         done.append({**{name: values.numpy() for name, values in rows.items()}, "reward": reward})
     columns = {name: np.concatenate([rows[name] for rows in done]) for name in records.ROLLOUTS.names}
