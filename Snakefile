@@ -33,7 +33,6 @@ os.environ.setdefault("TQDM_MININTERVAL", "1")
 # Resources and threads, unlike params, rerun nothing when they change.
 PLAIN = wf.launch(sys.executable)
 FORK = wf.launch(sys.executable, PRELOADED.socket)
-RANKS = wf.launch(sys.executable, PRELOADED.socket, ranks=HARDWARE.processes)
 
 
 wildcard_constraints:
@@ -45,6 +44,10 @@ wildcard_constraints:
 
 def settings(stage):
     return lambda wildcards: wf.settings(RUNS[wildcards.run], stage)
+
+
+def processes(wildcards):
+    return HARDWARE.processes_of(RUNS[wildcards.run].model.name)
 
 
 def code(stage):
@@ -140,9 +143,11 @@ rule base:
         timing="data/runs/{run}/timings/base.json",
     log:
         "data/runs/{run}/logs/base.log",
-    threads: HARDWARE.processes * HARDWARE.threads
+    threads: lambda wildcards: processes(wildcards) * HARDWARE.threads
     resources:
-        launch=RANKS,
+        launch=lambda wildcards: wf.launch(
+            sys.executable, PRELOADED.socket, ranks=processes(wildcards)
+        ),
     params:
         settings=settings("base"),
         code=code("base"),
@@ -222,9 +227,11 @@ rule train:
     wildcard_constraints:
         round=r"(?!000)\d{3}",
     priority: 1
-    threads: HARDWARE.processes * HARDWARE.threads
+    threads: lambda wildcards: processes(wildcards) * HARDWARE.threads
     resources:
-        launch=RANKS,
+        launch=lambda wildcards: wf.launch(
+            sys.executable, PRELOADED.socket, ranks=processes(wildcards)
+        ),
     params:
         settings=settings("train"),
         code=code("train"),

@@ -163,11 +163,24 @@ class Run(Section):
 
 
 class Hardware(Section):
-    """How the work is spread; changing it reruns nothing."""
+    """How the work is spread; changing it reruns nothing.
+
+    `processes` train a model, unless `models` gives its name a number of its own: updates of less than a few
+    milliseconds are slower when they are shared.
+    """
 
     processes: PositiveInt = 1
+    models: dict[str, PositiveInt] = {}
     threads: PositiveInt = 2
     preload: bool = True
+
+    @field_validator("models")
+    @classmethod
+    def _models(cls, models: dict[str, int]) -> dict[str, int]:
+        return {_checked("model", name): count for name, count in models.items()}
+
+    def processes_of(self, model: str) -> int:
+        return self.models.get(model, self.processes)
 
 
 class Suite(Section):

@@ -40,6 +40,7 @@ def broken(path: str, value: object) -> dict:
         ("defaults.algorithm", {"name": "dtm"}, "needs rollout.branch: reciprocal"),
         ("defaults.algorithm", {"name": "dtm", "jumps": "all"}, "unknown key 'jumps'"),
         ("default_run", "smal", "names unknown run 'smal': did you mean 'small'"),
+        ("hardware.models", {"tabula": 1}, "hardware.models: unknown model 'tabula': did you mean 'tabular'"),
         ("runs", None, "needs the key 'runs'"),
         ("runs.other", {"like": "smal"}, "runs.other.like names unknown run 'smal': did you mean 'small'"),
         ("runs.small", {"like": "small"}, "runs.small.like goes round in a circle: small -> small"),
