@@ -124,5 +124,6 @@ SETTINGS: dict[str, type[Settings]] = {
     "diffu_grpo": DiffuGrpo,
     "drakes": Drakes,
     "dtm": Dtm,
+    "raft": Settings,
     "svdd": Svdd,
 }
