@@ -128,9 +128,9 @@ def published_tag_counts(text: str) -> float:
     once = [text.count(tag) == 1 for tag in TAGS]
     count = 0.125 * once[0] + 0.125 * once[1]
     if once[2]:
-        count = count + 0.125 - len(text.rpartition(TAGS[3] + "\n")[2]) * 0.001
+        count = count + 0.125 - len(text.split(TAGS[3] + "\n")[-1]) * 0.001
     if once[3]:
-        count = count + 0.125 - (len(text.rpartition(TAGS[3])[2]) - 1) * 0.001
+        count = count + 0.125 - (len(text.split(TAGS[3])[-1]) - 1) * 0.001
     return count
 
 
