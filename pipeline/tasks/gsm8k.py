@@ -128,9 +128,9 @@ def published_tag_counts(text: str) -> float:
     once = [text.count(tag) == 1 for tag in TAGS]
     count = 0.125 * once[0] + 0.125 * once[1]
     if once[2]:
-        count = count + 0.125 - len(text.split(TAGS[3] + "\n")[-1]) * 0.001
+        count = count + 0.125 - len(_after_last(TAGS[3] + "\n", text)) * 0.001
     if once[3]:
-        count = count + 0.125 - (len(text.split(TAGS[3])[-1]) - 1) * 0.001
+        count = count + 0.125 - (len(_after_last(TAGS[3], text)) - 1) * 0.001
     return count
 
 
@@ -172,6 +172,12 @@ def saved_item(question: str, reference: Any) -> Item:
 def render(item: Item, answer: str) -> str:
     """The text as it is."""
     return answer
+
+
+def _after_last(separator: str, text: str) -> str:
+    """What follows the last separator, those that overlap counted from the left."""
+    parts = text.split(separator)
+    return parts[-1]
 
 
 def _end_of_line(text: str, start: int) -> int:

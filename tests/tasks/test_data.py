@@ -163,7 +163,7 @@ def test_hub(monkeypatch):
     splits = items("countdown", data={"hub": "Jiayi-Pan/Countdown-Tasks-3to4", "test_items": 2})
     assert (len(splits["train"]), len(splits["test"])) == (6, 2)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: (_ for _ in ()).throw(ConnectionError("no\nroute")))
-    with pytest.raises(PipelineError, match="cannot load 'openai/gsm8k' .*give its file as task.data.path"):
+    with pytest.raises(PipelineError, match=r"cannot load 'openai/gsm8k' .*give its file as task.data.path"):
         items("gsm8k")
 
 
