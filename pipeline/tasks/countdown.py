@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.tasks.answers import before_stop, boxes, left_side, plain_operators, published_box, tagged, without_stops
-from pipeline.tasks.arithmetic import PYTHON, parse
+from pipeline.tasks.arithmetic import PYTHON, parse, solvable
 from pipeline.tasks.base import Item, Profile, Saved, Settings, Task
 from pipeline.tasks.data import Data, Reading, Values, splits
 
@@ -43,7 +43,6 @@ ALPHABET = "0123456789 +-*/()=>"
 ANSWER_LENGTH = 13
 """(100+100)*100 is the longest; shorter answers are padded with spaces."""
 SHAPES = ("{0}{3}{1}{4}{2}", "({0}{3}{1}){4}{2}", "{0}{3}({1}{4}{2})")
-LARGEST = 100
 TOLERANCE = 1e-5
 FORMAT_REWARD = 0.1
 
@@ -67,31 +66,16 @@ class Countdown(Settings):
 
 
 def puzzles(count: int, seen: set[str], rng: np.random.Generator) -> list[Item]:
-    """`count` solvable items, none of whose references are in `seen`, which grows by them.
-
-    Numbers and a way to join them, (a∘b)∘c or a∘(b∘c), are drawn; what comes to a whole number in 1..100 is a target.
-    """
+    """`count` solvable items, none of whose identities are in `seen`, which grows by them."""
     items: list[Item] = []
-    while len(items) < count:
-        numbers = rng.integers(1, LARGEST + 1, size=(4096, 3)).astype(float)
-        inner, outer, right = rng.integers(4, size=4096), rng.integers(4, size=4096), rng.integers(2, size=4096) == 1
-        a, b, c = numbers.T
-        value = np.where(right, _joined(a, _joined(b, c, inner), outer), _joined(_joined(a, b, inner), c, outer))
-        whole = np.isfinite(value) & (np.abs(value - np.rint(value)) < 1e-9) & (value > 0.5) & (value < LARGEST + 0.5)
-        for index in np.flatnonzero(whole):
-            item = _item([int(number) for number in numbers[index]], int(np.rint(value[index])))
-            if (identity := _identity(item)) not in seen and len(items) < count:
-                seen.add(identity)
-                items.append(item)
+    for numbers, target in solvable(rng):
+        item = _item(numbers, target)
+        if (identity := _identity(item)) not in seen:
+            seen.add(identity)
+            items.append(item)
+            if len(items) == count:
+                break
     return items
-
-
-def _joined(left: np.ndarray, right: np.ndarray, operator: np.ndarray) -> np.ndarray:
-    """left ∘ right, ∘ the operator of each row; NaN for a division by 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.choose(
-            operator, [left + right, left - right, left * right, np.where(right == 0, np.nan, left / right)]
-        )
 
 
 def formatted(puzzle: Item, rng: np.random.Generator) -> str:

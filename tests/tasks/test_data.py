@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import workflow
+from pipeline.config import Run
 from pipeline.errors import PipelineError
 from pipeline.registry import load
 
@@ -187,3 +189,19 @@ def test_prompts_are_the_published_ones(tmp_path):
     assert '</answer>" \n\n\nWhat is ' in test["math500"]
     assert "inside \\boxed{} tags" in test["countdown"] and "\n\nNumbers: [" in test["countdown"]
     assert "\n\n\nSolve the following Sudoku puzzle: " in train["sudoku"] and "(" not in train["sudoku"]
+
+
+def test_changed_files_are_seen_by_the_workflow(tmp_path):
+    """Their content, not their time; a file that is missing is reported by the stage."""
+
+    def digest(**data):
+        return workflow.data(Run(task={"name": "gsm8k", "data": data}))
+
+    path = write(tmp_path / "x.jsonl", ROWS["gsm8k"])
+    before = digest(path=str(path))
+    path.touch()
+    assert digest(path=str(path)) == before != digest(path=str(path), test_path=str(path))
+    write(path, ROWS["gsm8k"][1:])
+    assert digest(path=str(path)) != before
+    assert digest(path=str(tmp_path / "none.jsonl")) == "missing"
+    assert digest(hub="a/b") == workflow.data(Run()) == ""
