@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,7 +25,8 @@ class Data(Settings):
     """Where the rows come from: `hub`, the id of a data set, or `path`, a .jsonl, .csv or .parquet file.
 
     The test split is `test_hub` or `test_path`, else the data set's split "test", or the rows of the file whose column
-    `split` says so; else `test_items` rows are held out at random.
+    `split` says so; else `test_items` rows are held out at random. `overlap: drop` leaves out the training rows that
+    are test items too, which else stop the run.
     """
 
     hub: str | None = None
@@ -34,6 +35,7 @@ class Data(Settings):
     path: str | None = None
     test_path: str | None = None
     test_items: int = Field(default=512, ge=1)
+    overlap: Literal["stop", "drop"] = "stop"
 
     @model_validator(mode="after")
     def _one_source(self) -> "Data":
@@ -68,11 +70,15 @@ def splits(data: Data, seed: int, reading: Reading) -> dict[str, list[Item]]:
     }
     if test is None:
         items = _held_out(items["train"], data, seed)
+    if data.overlap == "drop":
+        held_out = {reading.key(item) for _, item in items["test"]}
+        items["train"] = [pair for pair in items["train"] if reading.key(pair[1]) not in held_out]
     known = {reading.key(item): where for where, item in items["train"]}
     for where, item in items["test"]:
         if reading.key(item) in known:
             raise PipelineError(
-                f"{where} occurs in the training split too, {known[reading.key(item)]}: {item.prompt[:80]!r}"
+                f"{where} occurs in the training split too, {known[reading.key(item)]}: {reading.key(item)[:80]!r}; "
+                f"remove one of them, or set task.data.overlap: drop"
             )
     return {split: [item for _, item in pairs] for split, pairs in items.items()}
 

@@ -49,6 +49,8 @@ def number(text: str) -> float | None:
 
 
 def _same(one: list[str], other: list[str]) -> bool:
+    if not one or not other:
+        return False
     left, right = _parts(one), _parts(other)
     if len(left) == len(right) == 1:
         points = range(len(DENOMINATORS) if any(map(_is_letter, one + other)) else 1)

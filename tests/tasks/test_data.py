@@ -115,7 +115,8 @@ def test_mistakes_of_files(tmp_path):
     assert "x.jsonl has 8 rows and no test split: give test_path" in message(rows)
     test = write(tmp_path / "test.jsonl", rows[5:6])
     assert message(rows, test_path=str(test)) == (
-        "test.jsonl, line 1 occurs in the training split too, x.jsonl, line 6: '5 and 2?'"
+        "test.jsonl, line 1 occurs in the training split too, x.jsonl, line 6: '5 and 2?'; "
+        "remove one of them, or set task.data.overlap: drop"
     )
 
 
@@ -141,6 +142,9 @@ def test_countdown_puzzles_are_held_out_in_any_order(tmp_path):
     test = write(tmp_path / "test.jsonl", [{"input": "5,4,3", "output": "23"}])
     with pytest.raises(PipelineError, match="occurs in the training split too"):
         items("countdown", data={"path": str(train), "test_path": str(test)})
+    write(train, [{"nums": [3, 4, 5], "target": 23}, {"nums": [3, 4, 5], "target": 12}])
+    kept = items("countdown", data={"path": str(train), "test_path": str(test), "overlap": "drop"})
+    assert [item.reference for item in kept["train"]] == ["[[3, 4, 5], 12]"]
 
 
 def test_settings_name_one_source():
