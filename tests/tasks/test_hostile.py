@@ -64,9 +64,9 @@ def test_long_texts_are_scored_in_time(name, profile):
     for unit in UNITS:
         for wrapper in WRAPPERS:
             text = wrapper.format(unit * (SIZE // len(unit)))
-            start = time.perf_counter()
+            start = time.process_time()
             score = task.score(item, text)
-            assert time.perf_counter() - start < 1, (unit, wrapper)
+            assert time.process_time() - start < 1, (unit, wrapper)
             assert score[task.saved.accuracy] < 1, (unit, wrapper)
 
 
@@ -99,7 +99,7 @@ def test_long_texts_are_scored_in_time(name, profile):
 def test_short_texts_are_scored_in_time(name, profile, text):
     task = load_task({"name": name, "template": "chat", "profile": profile})
     item = task.saved.item(*REFERENCES[name])
-    start = time.perf_counter()
+    start = time.process_time()
     for wrapper in WRAPPERS:
         assert task.score(item, wrapper.format(text))[task.saved.accuracy] < 1
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
