@@ -128,6 +128,7 @@ rule prepare:
     params:
         settings=settings("prepare"),
         code=code("prepare"),
+        data=lambda wildcards: wf.data(RUNS[wildcards.run]),
     shell:
         "{resources.launch} pipeline.stages.prepare --settings {params.settings:q}"
         " --out data/runs/{wildcards.run}/items --timing {output.timing}"

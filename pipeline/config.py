@@ -266,4 +266,6 @@ def _known_keys(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[st
     for part in path:
         fields = getattr(annotation, "model_fields", None)
         annotation = fields[str(part)].annotation if fields else get_args(annotation)[-1]
+        optional = [member for member in get_args(annotation) if hasattr(member, "model_fields")]
+        annotation = optional[0] if type(None) in get_args(annotation) and optional else annotation
     return list(annotation.model_fields)

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ def load(kind: str, name: str) -> Any:
     if not hasattr(found, "PLUGIN"):
         raise PipelineError(f"module '{found.__name__}' ({found.__file__}) does not define PLUGIN")
     return found.PLUGIN
+
+
+def load_task(section: Mapping[str, Any]) -> Any:
+    """The task of a validated section `task`, with all that its settings decide."""
+    settings = {key: value for key, value in section.items() if key != "name"}
+    task = load("task", section["name"])
+    return task.resolve(task.settings(**settings)) if task.resolve else task
 
 
 def source(kind: str, name: str) -> Path:

@@ -123,6 +123,21 @@ def settings(run: Run, stage: str) -> str:
     return json.dumps(plain, sort_keys=True)
 
 
+def data(run: Run) -> str:
+    """A digest of the files that the task reads (`task.data.path`, `task.data.test_path`); "" where it reads none."""
+    named = run.task.get("data")
+    paths = [named.get(key) for key in ("path", "test_path")] if isinstance(named, dict) else []
+    return " ".join(_file_digest(Path(path)) for path in paths if isinstance(path, str))
+
+
+def _file_digest(path: Path) -> str:
+    """What `prepare` reads is checked there: a missing file has a digest too."""
+    if not path.is_file():
+        return "missing"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def code(stage: str, run: Run | None = None) -> str:
     """A digest of the modules that a stage runs: its file, the run's plug-ins and all that they import from here.
 

@@ -16,7 +16,7 @@ from pipeline.algorithms.settings import Settings
 from pipeline.errors import PipelineError
 from pipeline.labels import Labels, Rollouts
 from pipeline.policies import load_policy
-from pipeline.registry import load
+from pipeline.registry import load_task
 from pipeline.replay import Batch, Replay
 from pipeline.tasks.base import Enumerated, Task
 from pipeline.text import encode, mask_id
@@ -80,7 +80,7 @@ class Algorithm:
 
 def round_of(settings: SimpleNamespace, tokenizer: Tokenizer, policies: dict[str, Path], device: torch.device) -> Round:
     """The round that a stage works on; models are opened when first asked for."""
-    task = load("task", settings.task["name"])
+    task = load_task(settings.task)
     alphabet = task.enumerated.values if task.enumerated else ""
 
     @cache

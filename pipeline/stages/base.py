@@ -15,7 +15,7 @@ from pipeline.files import digest, discard, write_json
 from pipeline.losses import matching_loss
 from pipeline.policies import load_policy, save_policy
 from pipeline.provenance import plain_json
-from pipeline.registry import load
+from pipeline.registry import load, load_task
 from pipeline.replay import Batch, Replay
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.seeding import Stream, generator
@@ -30,7 +30,7 @@ def run(args: Namespace) -> None:
     if settings.base.path:
         model, tokenizer, _ = load_policy(settings.base.path, settings)
     else:
-        tokenizer = character_tokenizer(load("task", settings.task["name"]).alphabet)
+        tokenizer = character_tokenizer(load_task(settings.task).alphabet)
         if settings.base.exact:
             model = installed(settings, tokenizer)
         else:
@@ -43,14 +43,14 @@ def run(args: Namespace) -> None:
 
 def fresh(settings: SimpleNamespace, tokenizer: Tokenizer) -> nn.Module:
     torch.manual_seed(int(generator(settings.seed, Stream.INITIALIZATION).integers(2**63)))
-    create, length = load("model", settings.model.name).create, load("task", settings.task["name"]).answer_length
+    create, length = load("model", settings.model.name).create, load_task(settings.task).answer_length
     model: nn.Module = create(settings.model, tokenizer.get_vocab_size(), mask_id(tokenizer), length)
     return model
 
 
 def installed(settings: SimpleNamespace, tokenizer: Tokenizer) -> nn.Module:
     """A model with the posteriors of the task's own joint."""
-    plugin, problem = load("model", settings.model.name), load("task", settings.task["name"]).enumerated
+    plugin, problem = load("model", settings.model.name), load_task(settings.task).enumerated
     if plugin.install is None:
         raise PipelineError(f"base.exact: model '{settings.model.name}' cannot hold a given law; see models/tabular.py")
     model, values = fresh(settings, tokenizer), encode(tokenizer, [problem.values])[0]

@@ -15,7 +15,7 @@ from pipeline.algorithms.base import round_of
 from pipeline.evaluation import by_group, exact_kl, posteriors_of, summarize
 from pipeline.files import write_json
 from pipeline.policies import load_policy
-from pipeline.registry import load
+from pipeline.registry import load, load_task
 from pipeline.samplers import low_confidence
 from pipeline.samplers.ancestral import rollout
 from pipeline.scoring import score
@@ -29,7 +29,7 @@ SAMPLES = 6
 
 def run(args: Namespace) -> None:
     settings, evaluate = args.settings, args.settings.evaluate
-    task = load("task", settings.task["name"])
+    task = load_task(settings.task)
     policy, tokenizer, mask_id = load_policy(args.policy, settings)
     algorithm = load("algorithm", settings.algorithm.name)
     around = round_of(settings, tokenizer, {}, torch.device("cpu"))

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from pipeline import records
 from pipeline.policies import load_policy
 from pipeline.provenance import provenance
-from pipeline.registry import load
+from pipeline.registry import load_task
 from pipeline.samplers.rounds import prompts_of_round, sample_states
 from pipeline.scoring import score
 from pipeline.stages import main
@@ -18,7 +18,7 @@ from pipeline.text import decode, encode
 
 def run(args: Namespace) -> None:
     settings, rollout = args.settings, args.settings.rollout
-    task = load("task", settings.task["name"])
+    task = load_task(settings.task)
     policy, tokenizer, mask_id = load_policy(args.policy, settings)
     items = records.read([args.items], records.ITEMS)
     chosen = prompts_of_round(len(items), rollout.prompts, args.round, settings.seed)

@@ -1,1 +1,1 @@
-NAMES = ("checkerboard", "pinwheel", "sudoku")
+NAMES = ("checkerboard", "countdown", "gsm8k", "math500", "pinwheel", "sudoku")

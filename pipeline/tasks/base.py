@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 SPLITS = ("base", "train", "test", "hard")
 """What the base model learns from; prompts of the rollouts; held-out prompts of the headline; a harder set."""
+
+Profile = Literal["d1", "strict"]
+"""How answers are read and judged: as published with d1, bit for bit, or with its mistakes repaired."""
 
 
 class Settings(BaseModel):
@@ -42,8 +45,25 @@ class Enumerated:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """How saved generations of a task are scored again (`python -m pipeline.stages.score`).
+
+    Attributes:
+        item: (question, reference), as they were saved -> the item. ValueError says what is wrong with them.
+        accuracy: the metric of `Task.score` that is the accuracy.
+        cells: how many cells of an item the accuracy counts, where it is a share of cells.
+    """
+
+    item: Callable[[str, Any], Item]
+    accuracy: str
+    cells: Callable[[Item], int] | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """A task is composed of functions; it is torch-free, so that it can be checked before anything runs.
+
+    `registry.load_task` is where stages get it from: with all that its section of params.yaml decides.
 
     Attributes:
         settings: the schema of its section in params.yaml.
@@ -54,6 +74,9 @@ class Task:
             decoded answer only and may do anything: nothing differentiates it.
         render: (item, answer) -> a picture in plain text for the report.
         enumerated: the whole problem as tables, where it is that small; p*, and KL to it, are exact then.
+        resolve: settings -> this task with the alphabet, answer_length, score and render that they ask for; None
+            where they decide nothing but the items.
+        saved: how saved generations are read, where there are any in the field.
     """
 
     settings: type[BaseModel]
@@ -63,3 +86,5 @@ class Task:
     score: Callable[[Item, str], Mapping[str, float]]
     render: Callable[[Item, str], str]
     enumerated: Enumerated | None = None
+    resolve: Callable[[Any], "Task"] | None = None
+    saved: Saved | None = None

@@ -1,26 +1,50 @@
 """4×4 Sudoku: fill a puzzle so that every row, column and 2×2 box holds 1, 2, 3, 4.
 
-A puzzle is 16 characters in row-major order, "0" where empty; the prompt is the puzzle and a separator, the
-answer the 16 digits of the grid. All puzzles have exactly one solution. The *base* split teaches the format
-and the row rule only: its answers keep the givens and make every row a permutation, and are otherwise
+A puzzle is 16 characters in row-major order, "0" where empty; with the template `compact` the prompt is the puzzle
+and a separator, the answer the 16 digits of the grid; with `chat` it is d1's prompt. All puzzles that are generated
+have exactly one solution; a data set (`task.data`) has the columns Puzzle and Solution. The *base* split teaches the
+format and the row rule only: its answers keep the givens and make every row a permutation, and are otherwise
 random. So the base model fails most puzzles, and the rules of columns and boxes have to come from the reward.
 """
 
-from functools import cache
+import re
+from dataclasses import replace
+from functools import cache, partial
 from itertools import permutations
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from pipeline.tasks.base import Item, Settings, Task
+from pipeline.tasks.answers import before_stop, published_grid, tagged, unfenced, without_stops
+from pipeline.tasks.base import Item, Profile, Saved, Settings, Task
+from pipeline.tasks.data import Data, Reading, Values, splits
 
 SEPARATOR = ">"
 CELLS = 16
+TEMPLATES = {
+    "compact": "{puzzle}" + SEPARATOR,
+    "chat": (
+        "\nPlease solve the following 4x4 Sudoku puzzle. The puzzle is provided as a 16-character string reading"
+        " left-to-right, top-to-bottom, where '0' represents empty cells.\n\nRules:\n- Fill empty cells with digits 1-4"
+        "\n- Each row must contain digits 1-4 exactly once\n- Each column must contain digits 1-4 exactly once\n"
+        "- Each 2x2 box must contain digits 1-4 exactly once\n\nImportant: Your solution must be a COMPLETE"
+        " 16-character string with only the digits 1-4, representing your final solved grid.\n\n"
+        "Respond in this exact format:\n<reasoning>\nYour step-by-step solving process\n</reasoning>\n<answer>\n"
+        "[16-character solution string with no spaces or separators]\n</answer>\n\n\n"
+        "Solve the following Sudoku puzzle: {puzzle}\n"
+    ),
+}
+PUZZLE = re.compile(r"Sudoku puzzle: ([0-9]{16})")
 
 
 class Sudoku(Settings):
-    """How many puzzles to make, and how many of their 16 cells are empty."""
+    """How many puzzles to make, and how many of their 16 cells are empty, or a data set; how they are judged."""
 
+    template: Literal["compact", "chat"] = "compact"
+    profile: Profile = "strict"
+    data: Data | None = None
+    answer_length: int = Field(default=256, ge=1, description="tokens of a chat answer")
     base_items: int = Field(default=60_000, ge=1)
     train_items: int = Field(default=15_000, ge=1)
     test_items: int = Field(default=512, ge=1)
@@ -84,11 +108,60 @@ def items(settings: Sudoku, seed: int) -> dict[str, list[Item]]:
     """The splits; no test or hard puzzle occurs in the base or train split."""
     rng = np.random.default_rng([seed, 0x50D0])
     seen: set[str] = set()
-    test = unique_puzzles(settings.test_items, settings.test_blanks, seen, rng)
-    hard = unique_puzzles(settings.hard_items, settings.hard_blanks, seen, rng)
-    base = row_consistent(settings.base_items, settings.train_blanks, seen, rng)
-    train = unique_puzzles(settings.train_items, settings.train_blanks, seen, rng)
-    return {"base": base, "train": train, "test": test, "hard": hard}
+    if settings.data:
+        found = splits(settings.data, seed, Reading((("puzzle",), ("solution",)), _read))
+        seen = {puzzle_of(item.prompt) for item in found["test"]}
+        base = row_consistent(settings.base_items, settings.train_blanks, seen, rng)
+        made = {"base": base, **found, "hard": []}
+    else:
+        test = unique_puzzles(settings.test_items, settings.test_blanks, seen, rng)
+        hard = unique_puzzles(settings.hard_items, settings.hard_blanks, seen, rng)
+        base = row_consistent(settings.base_items, settings.train_blanks, seen, rng)
+        train = unique_puzzles(settings.train_items, settings.train_blanks, seen, rng)
+        made = {"base": base, "train": train, "test": test, "hard": hard}
+    if settings.template == "compact":
+        return made
+    return {split: [_put(item, settings.template) for item in items] for split, items in made.items()}
+
+
+def puzzle_of(prompt: str) -> str:
+    """The puzzle that a prompt begins with, or names. ValueError if it does neither."""
+    if re.match(r"\d{16}", prompt):
+        return prompt[:CELLS]
+    if named := PUZZLE.search(prompt):
+        return named[1]
+    raise ValueError("no puzzle: 16 digits, or 'Sudoku puzzle: ' and 16 digits")
+
+
+def score_text(compact: bool, profile: Profile, item: Item, answer: str) -> dict[str, float]:
+    """`score` of what a text gives as its answer. Strict: the last closed `<answer>`. d1: as `score_published` says."""
+    if profile == "d1":
+        return score_published(compact, item, answer)
+    given = answer if compact else unfenced(next(reversed(tagged(before_stop(answer))), ""))
+    return score(replace(item, prompt=puzzle_of(item.prompt)), "".join(given.split()))
+
+
+def score_published(compact: bool, item: Item, answer: str) -> dict[str, float]:
+    """d1: cells are right that agree with the one reference. An answer is padded with "0", or cut, to 16 characters.
+
+    The reward reads the digits in the last closed `<answer>`, the accuracy what `answers.published_grid` finds.
+    """
+    puzzle, reference = puzzle_of(item.prompt), item.reference
+    empty = [cell for cell in range(CELLS) if puzzle[cell] == "0"]
+
+    def right(grid: str) -> float:
+        cells = grid.ljust(CELLS, "0") if grid else ""
+        return sum(cells[cell] == reference[cell] for cell in empty) / len(empty) if cells and empty else 0.0
+
+    given = answer if compact else next(reversed(tagged(without_stops(answer))), "")
+    grid = "".join(answer.split()) if compact else published_grid(answer)
+    whole = grid[:CELLS]
+    kept = all(given in ("0", cell) for given, cell in zip(puzzle, whole, strict=False))
+    return {
+        "reward": right("".join(filter(str.isdigit, given))),
+        "cell_accuracy": right(grid),
+        "grid_accuracy": float(kept and whole in _texts()),
+    }
 
 
 def score(item: Item, answer: str) -> dict[str, float]:
@@ -129,6 +202,46 @@ def _item(puzzle: str, answer: str) -> Item:
     return Item(puzzle + SEPARATOR, answer, f"{puzzle.count('0')} blanks")
 
 
-PLUGIN = Task(
-    settings=Sudoku, alphabet="01234" + SEPARATOR, answer_length=CELLS, items=items, score=score, render=render
-)
+@cache
+def _texts() -> frozenset[str]:
+    """All solution grids as texts."""
+    return frozenset(map(_text, solutions()))
+
+
+def _put(item: Item, template: str) -> Item:
+    return replace(item, prompt=TEMPLATES[template].format(puzzle=puzzle_of(item.prompt)))
+
+
+def _read(row: Values) -> Item:
+    puzzle, solution = str(row["puzzle"]).strip(), str(row["solution"]).strip()
+    if not re.fullmatch("[0-4]{16}", puzzle) or "0" not in puzzle:
+        raise ValueError(f"Puzzle must be 16 digits 0-4, at least one of them 0, not {puzzle!r}")
+    if solution not in _texts() or any(given not in ("0", cell) for given, cell in zip(puzzle, solution, strict=True)):
+        raise ValueError(f"Solution {solution!r} does not solve {puzzle!r}")
+    return _item(puzzle, solution)
+
+
+def saved_item(question: str, reference: Any) -> Item:
+    """An item from a puzzle, or a text that names it, and its solution."""
+    if not isinstance(reference, str) or len(reference.strip()) < CELLS:
+        raise ValueError(f"reference must be the 16 digits of the solution, not {reference!r}")
+    return replace(_item(puzzle_of(question), reference.strip()), prompt=question)
+
+
+def configured(settings: Sudoku) -> Task:
+    """The task as its section asks for it."""
+    compact = settings.template == "compact"
+    plain = compact and settings.profile == "strict"
+    return Task(
+        settings=Sudoku,
+        alphabet="01234" + SEPARATOR if compact else "",
+        answer_length=CELLS if compact else settings.answer_length,
+        items=items,
+        score=score if plain else partial(score_text, compact, settings.profile),
+        render=render if compact else lambda item, answer: answer,
+        resolve=configured,
+        saved=Saved(saved_item, "cell_accuracy", cells=lambda item: puzzle_of(item.prompt).count("0")),
+    )
+
+
+PLUGIN = configured(Sudoku())

@@ -1,8 +1,11 @@
 """Puzzles, their solutions and the scorer."""
 
+import hashlib
+
 import pytest
 
-from pipeline.tasks.sudoku import PLUGIN, Sudoku, items, render, score, solutions
+from pipeline.registry import load_task
+from pipeline.tasks.sudoku import PLUGIN, Sudoku, items, puzzle_of, render, score, solutions
 
 SETTINGS = Sudoku(base_items=300, train_items=300, test_items=50, hard_items=20)
 
@@ -87,3 +90,18 @@ def test_plugin_alphabet_covers_everything(splits):
     assert set("".join(item.prompt + item.reference for split in splits.values() for item in split)) <= set(
         PLUGIN.alphabet
     )
+
+
+def test_generated_items_never_change(splits):
+    """Results of earlier versions stay comparable."""
+    plain = repr({name: [(i.prompt, i.reference, i.group) for i in splits[name]] for name in sorted(splits)})
+    assert hashlib.sha256(plain.encode()).hexdigest()[:16] == "e5ea5e9f02b1df5e"
+    defaults = load_task({"name": "sudoku"})
+    assert (defaults.score, defaults.answer_length, defaults.alphabet) == (score, 16, "01234>")
+
+
+def test_chat_prompts_hold_the_same_puzzles(splits):
+    chat = items(SETTINGS.model_copy(update={"template": "chat"}), seed=3)
+    for name, of_split in splits.items():
+        assert [puzzle_of(item.prompt) for item in chat[name]] == [item.prompt[:16] for item in of_split]
+        assert [item.reference for item in chat[name]] == [item.reference for item in of_split]

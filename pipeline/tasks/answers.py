@@ -1,0 +1,124 @@
+"""Where the answer stands in a generated text: `\\boxed{…}`, `<answer>` tags, fenced blocks, stop tokens.
+
+Texts come from a model and may be hostile: every function takes time linear in their length.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+OPEN, CLOSE = "<answer>", "</answer>"
+STOP = re.compile(r"<\|eot_id\|>|<\|endoftext\|>")
+STOP_OR_CLOSE = re.compile(rf"{STOP.pattern}|{CLOSE}")
+BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|[{}]")
+FENCED = re.compile(r"```([\d\s]+)```")
+DIGITS_BEFORE_CLOSE = re.compile(rf"(\d{{16}})\s*{CLOSE}")
+SIXTEEN_DIGITS = re.compile(r"\b(\d{16})\b")
+LEFT_SIDE = "0123456789+-*/() "
+RIGHT_SIDE = "0123456789. "
+OPERATORS = ((r"\div", "/"), (r"\times", "*"), (r"\cdot", "*"))
+
+
+def before_stop(text: str) -> str:
+    """What was written before the first stop token."""
+    return STOP.split(text, maxsplit=1)[0]
+
+
+def without_stops(text: str) -> str:
+    """The text as a tokenizer that skips special tokens decodes it."""
+    return STOP.sub("", text)
+
+
+def tagged(text: str) -> list[str]:
+    """The contents of all closed `<answer>…</answer>`, stripped."""
+    contents = []
+    start = text.find(OPEN)
+    while start >= 0 and (end := text.find(CLOSE, start)) >= 0:
+        contents.append(text[start + len(OPEN) : end].strip())
+        start = text.find(OPEN, end)
+    return contents
+
+
+def unfenced(text: str) -> str:
+    """A text, or what the first fenced block in it holds."""
+    _, opened, inside = text.partition("```")
+    return inside.partition("```")[0] if opened else text
+
+
+def boxes(text: str) -> Iterator[str]:
+    """The contents of the brace-balanced boxes, from the one that begins last."""
+    spans: list[tuple[int, int]] = []
+    open_braces: list[int | None] = []
+    for brace in BRACES.finditer(text):
+        if brace[0] != "}":
+            open_braces.append(brace.end() if len(brace[0]) > 1 else None)
+        elif open_braces and (start := open_braces.pop()) is not None:
+            spans.append((start, brace.start()))
+    return (text[start:end].strip() for start, end in sorted(spans, reverse=True))
+
+
+def short_boxes(text: str) -> list[str]:
+    """Contents up to the first `}` of the line (d1's rule for numbers): `\\boxed{\\frac{1}{2}}` gives `\\frac{1`."""
+    contents = []
+    for line in text.split("\n"):
+        start = line.find(r"\boxed{")
+        while start >= 0 and (end := line.find("}", start)) >= 0:
+            contents.append(line[start + len(r"\boxed{") : end].strip())
+            start = line.find(r"\boxed{", end)
+    return contents
+
+
+def published_box(text: str) -> str | None:
+    """The last box as d1 reads it: what follows the last `\\boxed ` up to a `$`; else the last `\\boxed{…}` without its
+    braces, the last `\\fbox{…}` with its command; the whole text where there is no box; None where it is not closed.
+    """
+    if "\\boxed " in text:
+        return text.rsplit("\\boxed ", 1)[1].split("$", 1)[0]
+    start = text.rfind("\\boxed")
+    if start < 0:
+        start = text.rfind("\\fbox")
+    if start < 0:
+        return text
+    depth = 0
+    for brace in re.finditer("[{}]", text[start:]):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0 and brace[0] == "}":
+            box = text[start : start + brace.end()]
+            return box[len("\\boxed{") : -1] if box.startswith("\\boxed{") else box
+    return None
+
+
+def left_side(expression: str) -> str:
+    """The arithmetic left of the first `=` that a number follows; the expression itself where there is none."""
+    for left, right in pairwise(expression.split("=")):
+        if left[-1:] and left[-1] in LEFT_SIDE and right[:1] and right[0] in RIGHT_SIDE:
+            return left[len(left.rstrip(LEFT_SIDE)) :].strip()
+    return expression
+
+
+def plain_operators(expression: str) -> str:
+    """`\\div \\times \\cdot` as `/ * *`."""
+    for latex, plain in OPERATORS:
+        expression = expression.replace(latex, plain)
+    return expression
+
+
+def published_grid(text: str) -> str:
+    """A grid as d1 reads it, the first of these that is not blank, without whitespace; "" where none is.
+
+    A fenced block after `<answer>`; `<answer>` up to a stop token or `</answer>`; what follows `</answer>`; 16 digits
+    before `</answer>`; any 16 digits.
+    """
+    start, close = text.find(OPEN), text.find(CLOSE)
+    after = text[start + len(OPEN) :] if start >= 0 else ""
+    fenced = FENCED.search(after)
+    ended = STOP_OR_CLOSE.search(after)
+    before_close, anywhere = DIGITS_BEFORE_CLOSE.search(text), SIXTEEN_DIGITS.search(text)
+    candidates = (
+        fenced[1] if fenced else "",
+        after[: ended.start()] if ended else "",
+        before_stop(text[close + len(CLOSE) :]) if close >= 0 else "",
+        before_close[1] if before_close else "",
+        anywhere[1] if anywhere else "",
+    )
+    return next(("".join(candidate.split()) for candidate in candidates if candidate.strip()), "")

@@ -1,0 +1,255 @@
+"""Countdown: from three numbers, each used exactly once, and + - * / make a target.
+
+Items are generated (numbers and target in 1..100, solvable) or come from a data set (`task.data`). The reference of an
+item to be solved is `[[a, b, c], target]`. The *base* split teaches the format only: its answers use the numbers
+exactly once, and are otherwise random. With the template `compact` prompt and answer are single characters of fixed
+number, for small models; with `chat` they are d1's prompts, the first for training, the second for evaluation.
+"""
+
+import json
+import re
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.tasks.answers import before_stop, boxes, left_side, plain_operators, published_box, tagged, without_stops
+from pipeline.tasks.arithmetic import PYTHON, parse, solvable
+from pipeline.tasks.base import Item, Profile, Saved, Settings, Task
+from pipeline.tasks.data import Data, Reading, Values, splits
+
+TEMPLATES = {
+    "compact": "{a:3d} {b:3d} {c:3d}={target:3d}>",
+    "chat-train": (
+        "\nRespond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>\n\n"
+        "Using only the numbers {numbers}, create an arithmetic expression that evaluates to exactly {target}. You must"
+        " use all numbers from the list, and each number must be used exactly once. You may use the operations +, -, *,"
+        " and / as needed. After reasoning, provide only your final expression inside <answer></answer> tags without"
+        " including an equals sign or the target number. For example, if the numbers are [2, 3, 4] and the target is 5,"
+        " a valid answer is: <answer>\n2*4-3\n</answer>"
+    ),
+    "chat": (
+        "Using only the provided numbers, create an arithmetic expression that evaluates to exactly the provided target"
+        " number. You may use the operations +, -, *, and / as needed, but each number must be used exactly once. Think"
+        " step-by-step. After reasoning, provide only your final expression inside \\boxed{{}} tags without including"
+        " an equals sign or the target number. For example: \\boxed{{a + b * c}}Respond in the following format:\n"
+        "<reasoning>\nYour reasoning here\n</reasoning>\n<answer>\n\\boxed{{...}}\n</answer>\n\n"
+        "Numbers: {numbers}\nTarget: {target}"
+    ),
+}
+ALPHABET = "0123456789 +-*/()=>"
+ANSWER_LENGTH = 13
+"""(100+100)*100 is the longest; shorter answers are padded with spaces."""
+SHAPES = ("{0}{3}{1}{4}{2}", "({0}{3}{1}){4}{2}", "{0}{3}({1}{4}{2})")
+TOLERANCE = 1e-5
+FORMAT_REWARD = 0.1
+
+NUMBERS = re.compile(r"Numbers: \[([\d, ]+)\]", re.IGNORECASE)
+TARGET = re.compile(r"Target: (\d+)", re.IGNORECASE)
+PAIR = re.compile(r"\s*[\[(]\s*[\[(]\s*(\d+(?:\s*,\s*\d+)*)\s*[\])]\s*,\s*(-?\d+)\s*[\])]\s*")
+FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
+TYPESET = (("\\left", ""), ("\\right", ""), ("\\,", ""), ("×", "*"), ("÷", "/"), ("−", "-"), ("$", ""))
+
+
+class Countdown(Settings):
+    """How many items to generate, or where they come from, and how they are put and judged."""
+
+    template: Literal["compact", "chat"] = "compact"
+    profile: Profile = "strict"
+    data: Data | None = None
+    base_items: int = Field(default=60_000, ge=1)
+    train_items: int = Field(default=15_000, ge=1)
+    test_items: int = Field(default=512, ge=1)
+    answer_length: int = Field(default=256, ge=1, description="tokens of a chat answer")
+
+
+def puzzles(count: int, seen: set[str], rng: np.random.Generator) -> list[Item]:
+    """`count` solvable items, none of whose identities are in `seen`, which grows by them."""
+    items: list[Item] = []
+    for numbers, target in solvable(rng):
+        item = _item(numbers, target)
+        if (identity := _identity(item)) not in seen:
+            seen.add(identity)
+            items.append(item)
+            if len(items) == count:
+                break
+    return items
+
+
+def formatted(puzzle: Item, rng: np.random.Generator) -> str:
+    """An answer that uses every number once, otherwise random, padded to the answer's length."""
+    numbers = rng.permutation(numbers_and_target(puzzle.reference)[0])
+    first, second = ("+-*/"[index] for index in rng.integers(4, size=2))
+    return SHAPES[rng.integers(len(SHAPES))].format(*numbers, first, second).ljust(ANSWER_LENGTH)
+
+
+def items(settings: Countdown, seed: int) -> dict[str, list[Item]]:
+    """The splits; no test item occurs in the base or train split. A data set gives training and test split only."""
+    rng = np.random.default_rng([seed, 0xC0DE])
+    if settings.data:
+        found = splits(settings.data, seed, Reading((("nums", "input"), ("target", "output")), _read, _identity))
+        seen = set(map(_identity, found["test"]))
+    else:
+        seen = set[str]()
+        found = {"test": puzzles(settings.test_items, seen, rng), "train": puzzles(settings.train_items, seen, rng)}
+    train, test = ("chat-train", "chat") if settings.template == "chat" else ("compact", "compact")
+    put = {
+        "train": [_put(item, train) for item in found["train"]],
+        "test": [_put(item, test) for item in found["test"]],
+    }
+    base = put["train"]
+    if settings.template == "compact":
+        made = puzzles(settings.base_items, seen, rng)
+        base = [replace(_put(item, train), reference=formatted(item, rng)) for item in made]
+    return {"base": base, **put, "hard": []}
+
+
+def score(compact: bool, profile: Profile, item: Item, answer: str) -> dict[str, float]:
+    """Reward 0 without a closed answer, 1 for the target from exactly the numbers, else 0.1; and the accuracy.
+
+    The reward reads the last `<answer>`. The accuracy reads the last box, else the last `<answer>`; with d1 as
+    `_published_accuracy` says. A compact answer is all that was written.
+    """
+    numbers, target = numbers_and_target(item.reference)
+    if compact:
+        right = _solves(answer, numbers, target)
+        return {"reward": _reward(answer.strip() or None, right), "accuracy": float(right)}
+    if profile == "d1":
+        given = next(reversed(tagged(without_stops(answer))), None)
+        right = given is not None and _published_solves(given, numbers, target)
+        return {"reward": _reward(given, right), "accuracy": float(_published_accuracy(answer, numbers, target))}
+    answer = before_stop(answer)
+    given = next(reversed(tagged(answer)), None)
+    inside = given if given is None else next(boxes(given), given)
+    final = next(boxes(answer), inside)
+    right = inside is not None and _solves(inside, numbers, target)
+    return {
+        "reward": _reward(given, right),
+        "accuracy": float(final is not None and _solves(final, numbers, target)),
+    }
+
+
+def _reward(given: str | None, right: bool) -> float:
+    return 0.0 if given is None else 1.0 if right else FORMAT_REWARD
+
+
+def _solves(text: str, numbers: list[int], target: int) -> bool:
+    """Whether an expression, what follows `=` left out, uses exactly the numbers and comes to the target."""
+    text = text[:2000]
+    for typeset, plain in TYPESET:
+        text = text.replace(typeset, plain)
+    text = FRACTION.sub(r"((\1)/(\2))", plain_operators(text))
+    expression = parse(text.split("=", 1)[0])
+    return expression is not None and expression.numbers == tuple(numbers) and _near(expression.value, target)
+
+
+def _published_accuracy(text: str, numbers: list[int], target: int) -> bool:
+    """d1: the last box; where it is not closed, the first `<answer>`; where there is none, the whole text."""
+    expression = published_box(text)
+    if expression is None:
+        expression = next(iter(tagged(text)), text)
+    return _published_solves(left_side(plain_operators(expression)), numbers, target)
+
+
+def _published_solves(text: str, numbers: list[int], target: int) -> bool:
+    """d1: the runs of digits are the numbers (3.5 writes 3 and 5), and Python makes of it the target."""
+    runs = re.findall(r"\d+", text)
+    if len(runs) != len(numbers) or sorted(int(run) for run in runs if len(run) < 20) != numbers:
+        return False
+    expression = parse(text, operators=PYTHON, decimals=True)
+    return expression is not None and _near(expression.value, target)
+
+
+def _near(value: float, target: int) -> bool:
+    return abs(value - target) < TOLERANCE
+
+
+def numbers_and_target(reference: str) -> tuple[list[int], int]:
+    """The sorted numbers, and the target, of a reference."""
+    numbers, target = json.loads(reference)
+    return sorted(numbers), target
+
+
+def saved_item(question: str, reference: Any) -> Item:
+    """An item from `[[a, b, c], target]`, `{"numbers": …, "target": …}`, either as a string, or d1's question."""
+    if isinstance(reference, str) and (pair := PAIR.fullmatch(reference)):
+        reference = [pair[1].split(","), pair[2]]
+    elif isinstance(reference, str) and reference.lstrip().startswith("{"):
+        reference = json.loads(reference)
+    if isinstance(reference, dict):
+        reference = [_first(reference, "numbers", "nums", "input"), _first(reference, "target", "output")]
+    if not (isinstance(reference, list) and len(reference) == 2):
+        numbers, target = NUMBERS.search(question), TARGET.search(question)
+        if not (numbers and target):
+            raise ValueError(
+                "reference must be [[a, b, c], target], or the question 'Numbers: [a, b, c]' and 'Target: t'"
+            )
+        reference = [numbers[1], target[1]]
+    return replace(_item(_whole_numbers(reference[0]), _whole(reference[1])), prompt=question)
+
+
+def render(item: Item, answer: str) -> str:
+    """The text as it is."""
+    return answer.strip()
+
+
+def _read(row: Values) -> Item | None:
+    """A row of Countdown-Tasks-3to4 (nums, target) or of d1's test file (input, output); left out unless 3 numbers."""
+    numbers = _whole_numbers(_first(row, "nums", "input"))
+    return _item(numbers, _whole(_first(row, "target", "output"))) if len(numbers) == 3 else None
+
+
+def _first(row: Values, *names: str) -> Any:
+    return next((row[name] for name in names if row.get(name) is not None), None)
+
+
+def _whole_numbers(value: Any) -> list[int]:
+    if isinstance(value, str):
+        value = value.strip().strip("[]()").replace(",", " ").split()
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"numbers must be a list of whole numbers, not {value!r}")
+    return [_whole(number) for number in value]
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**9:
+        return value
+    raise ValueError(f"{value!r} is not a whole number")
+
+
+def _item(numbers: list[int], target: int) -> Item:
+    """An item that is not put into words yet."""
+    return Item("", json.dumps([numbers, target]), f"{len(numbers)} numbers")
+
+
+def _identity(item: Item) -> str:
+    return json.dumps(numbers_and_target(item.reference))
+
+
+def _put(item: Item, template: str) -> Item:
+    """The item in the words of a template."""
+    numbers, target = json.loads(item.reference)
+    named = dict(zip("abc", numbers, strict=False))
+    return replace(item, prompt=TEMPLATES[template].format(numbers=numbers, target=target, **named))
+
+
+def configured(settings: Countdown) -> Task:
+    """The task as its section asks for it."""
+    compact = settings.template == "compact"
+    return Task(
+        settings=Countdown,
+        alphabet=ALPHABET if compact else "",
+        answer_length=ANSWER_LENGTH if compact else settings.answer_length,
+        items=items,
+        score=partial(score, compact, settings.profile),
+        render=render,
+        resolve=configured,
+        saved=Saved(item=saved_item, accuracy="accuracy"),
+    )
+
+
+PLUGIN = configured(Countdown())

@@ -1,0 +1,224 @@
+"""GSM8K: word problems whose answer is a number.
+
+A row has `question` and `answer`, which ends in `#### 18`; a bare number will do. That is the reference of an item.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pipeline.tasks.answers import before_stop, boxes, short_boxes, tagged, without_stops
+from pipeline.tasks.base import Item, Profile, Saved, Settings, Task
+from pipeline.tasks.data import Data, Reading, Values, splits
+from pipeline.tasks.latex import repaired
+from pipeline.tasks.terms import number
+
+TEMPLATES = {
+    "chat-train": (
+        "\nRespond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>\n\n\n{question}"
+    ),
+    "chat": (
+        "You are a math expert. You will be given a question to solve. Solve it step by step. Wrap the final answer in"
+        " a \\boxed{{}}. \nRespond in the following format:\n<reasoning>\nYour reasoning here\n</reasoning>\n<answer>\n"
+        "\\boxed{{...}}\n</answer>\n\n{question}"
+    ),
+}
+HASHES = "####"
+PUBLISHED_REFERENCE = re.compile(r"####\s*\$?([\d,]+(?:\.\d+)?)")
+PUBLISHED_NUMBER = re.compile(r"-?\d+\.?\d*")
+NUMBER = re.compile(r"[-−]?\$?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
+DOTS = re.compile(r"\.+")
+ONE_LINE_FORMAT = re.compile(r"<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
+TURN = re.compile(r"</reasoning>\s*<answer>")
+TAGS = ("<reasoning>\n", "\n</reasoning>\n", "\n<answer>\n", "\n</answer>")
+LONGEST = 2000
+
+
+class Gsm8k(Settings):
+    """Where the items come from, and how they are judged."""
+
+    template: Literal["chat"] = "chat"
+    profile: Profile = "strict"
+    data: Data = Data(hub="openai/gsm8k", config="main")
+    answer_length: int = Field(default=256, ge=1, description="tokens of an answer")
+
+
+def items(settings: Gsm8k, seed: int) -> dict[str, list[Item]]:
+    """Training items in the words of d1's training, which also are the base split; test items in its evaluation's."""
+    found = splits(settings.data, seed, Reading((("question",), ("answer",)), _read))
+    train = [_put(item, "chat-train") for item in found["train"]]
+    return {"base": train, "train": train, "test": [_put(item, "chat") for item in found["test"]], "hard": []}
+
+
+def score(profile: Profile, item: Item, answer: str) -> dict[str, float]:
+    """Accuracy: the number is the reference's. Reward: five terms, at most 4.
+
+    0.125 for each of four tags that occurs once, less 0.001 for each character after the answer; 0.5 for the tags in
+    order; 0.5 for nothing besides them; 0.5 for a whole number as answer; 2 for the right one. With d1 a dot of the
+    format's patterns is no line break, so that reasoning of several lines earns nothing there.
+    """
+    if profile == "d1":
+        text = without_stops(answer)
+        given = text.split("<answer>")[-1].split("</answer>")[0].strip()
+        terms = (
+            published_tag_counts(text),
+            0.5 * published_soft_format(text),
+            0.5 * bool(ONE_LINE_FORMAT.match(text)),
+            0.5 * given.isdigit(),
+            2.0 * (given == item.reference.split(HASHES)[-1].strip()),
+        )
+        reference = published_reference(item.reference)
+        right = reference is not None and published_number(answer) == reference
+        return {"reward": math.fsum(terms), "accuracy": float(right)}
+    text = before_stop(answer)
+    given = next(reversed(tagged(text)), "")
+    value, reference = read_number(next(boxes(given), given)), read_number(item.reference.split(HASHES)[-1])
+    terms = (
+        tag_counts(text),
+        0.5 * soft_format(text),
+        0.5 * strict_format(text),
+        0.5 * (value is not None and value.is_integer()),
+        2.0 * (value is not None and value == reference),
+    )
+    right = reference is not None and strict_number(text) == reference
+    return {"reward": math.fsum(terms), "accuracy": float(right)}
+
+
+def published_number(text: str) -> float | None:
+    """d1: the first box that holds a number and is no dots, as a float or the first number in it; else the first
+    `<answer>`, as a float or the last number in it. `6,277` gives 6.
+    """
+    for box in short_boxes(text):
+        if box and not DOTS.fullmatch(box) and (value := _float(box, lambda numbers: numbers[0])) is not None:
+            return value
+    given = next(iter(tagged(text)), "")
+    return _float(given, lambda numbers: numbers[-1]) if given else None
+
+
+def published_reference(reference: str) -> float | None:
+    """d1: the number after `####`, commas left out; None for a negative one, with which no answer agrees."""
+    if HASHES not in reference:
+        return read_number(reference)
+    found = PUBLISHED_REFERENCE.search(reference)
+    return float(found[1].replace(",", "")) if found else None
+
+
+def strict_number(text: str) -> float | None:
+    """The number in the last box that is neither empty nor dots, else that in the last `<answer>`."""
+    box = next((box for box in boxes(text) if box and not DOTS.fullmatch(box)), None)
+    return read_number(box if box is not None else next(reversed(tagged(text)), ""))
+
+
+def read_number(text: str) -> float | None:
+    """The value of `6,277`, `-5`, `$18`, `\\frac{1}{2}` or `12 cm`; else of the first number right of the last `=`."""
+    text = text[:LONGEST]
+    if (value := number(repaired(text))) is not None:
+        return value
+    found = NUMBER.search(text.rsplit("=", 1)[-1].replace("\\$", "$").replace("{,}", ","))
+    return float(re.sub(r"[\s$,]", "", found[0]).replace("−", "-")) if found else None
+
+
+def published_tag_counts(text: str) -> float:
+    """d1: the length penalty runs from the last `</answer>` between line breaks, or from the beginning without one."""
+    once = [text.count(tag) == 1 for tag in TAGS]
+    count = 0.125 * once[0] + 0.125 * once[1]
+    if once[2]:
+        count = count + 0.125 - len(_after_last(TAGS[3] + "\n", text)) * 0.001
+    if once[3]:
+        count = count + 0.125 - (len(_after_last(TAGS[3], text)) - 1) * 0.001
+    return count
+
+
+def tag_counts(text: str) -> float:
+    """0.125 for each tag that occurs once, less 0.001 for each character after the answer, but not less than 0."""
+    _, closed, after = text.rpartition("</answer>")
+    count = 0.125 * sum(text.count(tag) == 1 for tag in TAGS)
+    return max(0.0, count - 0.001 * len(after.strip())) if closed else count
+
+
+def published_soft_format(text: str) -> bool:
+    """d1: `<reasoning>.*?</reasoning>\\s*<answer>.*?</answer>` at the beginning, where a dot is no line break."""
+    if not text.startswith("<reasoning>"):
+        return False
+    turns = [turn for turn in TURN.finditer(text) if turn.start() < _end_of_line(text, 0)]
+    ends = [turn.end() for turn in (*turns[:1], *turns[-1:])]  # turns between them lie on the first one's line
+    return any(text.find("</answer>", end, _end_of_line(text, end)) >= 0 for end in ends)
+
+
+def soft_format(text: str) -> bool:
+    """`<reasoning>…</reasoning> <answer>…</answer>` at the beginning."""
+    turn = TURN.search(text)
+    return text.startswith("<reasoning>") and turn is not None and text.find("</answer>", turn.end()) >= 0
+
+
+def strict_format(text: str) -> bool:
+    """The tags on lines of their own, and nothing after them."""
+    turn = text.find("\n</reasoning>\n<answer>\n")
+    return text.startswith("<reasoning>\n") and turn >= 0 and text.rstrip().endswith("\n</answer>")
+
+
+def saved_item(question: str, reference: Any) -> Item:
+    """An item from a number, a text with or without `####`, or null, with which no answer agrees."""
+    if isinstance(reference, bool) or not isinstance(reference, int | float | str | None):
+        raise ValueError(f"reference must be a number, a text or null, not {reference!r}")
+    return Item(question, "" if reference is None else str(reference))
+
+
+def render(item: Item, answer: str) -> str:
+    """The text as it is."""
+    return answer
+
+
+def _after_last(separator: str, text: str) -> str:
+    """What follows the last separator, those that overlap counted from the left."""
+    parts = text.split(separator)
+    return parts[-1]
+
+
+def _end_of_line(text: str, start: int) -> int:
+    end = text.find("\n", start)
+    return end if end >= 0 else len(text)
+
+
+def _float(text: str, choose: Callable[[list[str]], str]) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        numbers = PUBLISHED_NUMBER.findall(text)
+        return float(choose(numbers)) if numbers else None
+
+
+def _read(row: Values) -> Item:
+    question, answer = str(row["question"]).strip(), str(row["answer"])
+    reference = answer[answer.rfind(HASHES) :] if HASHES in answer else answer.strip()
+    if not question:
+        raise ValueError("the question is empty")
+    if read_number(reference.removeprefix(HASHES)) is None:
+        raise ValueError(f"the answer must be a number or end in '#### number', not {answer[-40:]!r}")
+    return Item(question, reference)
+
+
+def _put(item: Item, template: str) -> Item:
+    return replace(item, prompt=TEMPLATES[template].format(question=item.prompt))
+
+
+def configured(settings: Gsm8k) -> Task:
+    """The task as its section asks for it."""
+    return Task(
+        settings=Gsm8k,
+        alphabet="",
+        answer_length=settings.answer_length,
+        items=items,
+        score=partial(score, settings.profile),
+        render=render,
+        resolve=configured,
+        saved=Saved(item=saved_item, accuracy="accuracy"),
+    )
+
+
+PLUGIN = configured(Gsm8k())
