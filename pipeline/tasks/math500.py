@@ -65,8 +65,9 @@ def score(profile: Profile, item: Item, answer: str) -> dict[str, float]:
 
 
 def published_answer(text: str) -> str | None:
-    """d1: the last box, which is the whole text where there is none; where it is empty or not closed, `<answer>`."""
-    return published_box(text) or next(iter(tagged(text)), published_box(text))
+    """d1: the last box; where there is none, or it is empty or not closed, `<answer>`; else the whole text."""
+    boxed = any(command in text for command in ("\\boxed", "\\fbox"))
+    return (published_box(text) if boxed else None) or next(iter(tagged(text)), published_box(text))
 
 
 def saved_item(question: str, reference: Any) -> Item:
