@@ -15,6 +15,7 @@ def bench() -> Bench:
     return Bench()
 
 
+@pytest.mark.facts
 @pytest.mark.parametrize("branch", ["root", "reciprocal"])
 def test_at_the_optimum_every_weight_is_one(bench, branch):
     run = bench.run(tilt="direct", rollout={"branch": branch})
@@ -26,6 +27,7 @@ def test_at_the_optimum_every_weight_is_one(bench, branch):
     assert labels.diagnostics["ess_mean"] < 15
 
 
+@pytest.mark.facts
 def test_policy_equal_to_base_without_reward_has_unit_weights(bench):
     run, base = bench.run(tilt="direct"), bench.policy(bench.log_base)
     table = bench.rollouts(base, run, 100)
@@ -70,6 +72,7 @@ def gradients(bench: Bench, behavior: torch.nn.Module, settings: dict, chunks: i
     return torch.stack(differences)
 
 
+@pytest.mark.facts
 @pytest.mark.parametrize("case", CASES)
 def test_sampled_gradients_average_to_the_exact_one(bench, case):
     """Within 5 standard errors for every logit; K = 128 keeps the bias of order 1/K below them."""

@@ -18,6 +18,7 @@ def random_reward(values: int) -> torch.Tensor:
     return 2 * torch.rand(values, values, dtype=torch.float64, generator=torch.Generator().manual_seed(99))
 
 
+@pytest.mark.facts
 @pytest.mark.parametrize("values", [2, 5, 91])
 def test_optimal_rate_is_a_probability_and_the_posterior_of_the_optimum(values):
     """Σ_y Q*(y | x) = 1 for each of the 1 + 2M masked states, and Q* belongs to p* ∝ p^base e^{r/α}."""
@@ -46,6 +47,7 @@ def test_value_is_the_log_mean_of_the_tilt_by_brute_force():
         torch.testing.assert_close(value[1, u], -((joint * tilt)[u].sum() / joint[u].sum()).log())
 
 
+@pytest.mark.facts
 def test_sampled_adjoints_average_to_the_change_of_value():
     """E_{X_1 ~ p*(·|x)} ã(y; X_1) = e^{-V(y)+V(x)} for all y; under p^u it is off by a factor that x alone decides."""
     base, policy, cost, count = random_joint(5, 0), random_joint(5, 1), -random_reward(5), 200_000
@@ -74,6 +76,7 @@ def binomial(count: int, log_p: torch.Tensor) -> torch.Tensor:
     return (choose + n * log_p[0] + (count - n) * log_p[1]).exp()
 
 
+@pytest.mark.facts
 def test_bias_of_the_estimated_target_falls_like_one_over_k():
     """E[(1/K) Σ_k W_k 1[y_k = y]] - Q*(y | x), K = 4 .. 1024, in closed form: the mean over binomial counts."""
     base, policy, reward = random_joint(2, 0), random_joint(2, 1), random_reward(2)
@@ -98,6 +101,7 @@ def matching(target: torch.Tensor, logits: torch.Tensor, visits: torch.Tensor) -
     return (visits * (u.exp() - target.exp() + target.exp() * (target - u)).sum(-1)).sum()
 
 
+@pytest.mark.facts
 def test_exact_loss_is_minimal_at_the_optimal_rate():
     target = exact.optimal_posteriors(random_joint(4, 0), -random_reward(4))
     visits = torch.rand(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) + 0.1
@@ -110,6 +114,7 @@ def test_exact_loss_is_minimal_at_the_optimal_rate():
         assert matching(target, target + 0.1 * noise, visits) > 1e-4
 
 
+@pytest.mark.facts
 def test_kl_splits_by_jump_and_bounds_the_kl_of_the_ends():
     """KL(path) = KL of jump 1 + E KL of jump 2, summed here over all 2M² paths; ≥ KL(p* ‖ p^u)."""
     target, first, second = (random_joint(4, seed) for seed in range(3))

@@ -25,6 +25,7 @@ def draw(model, count, seed=0, **settings):
     return prompt, start, noise, rollout(model, prompt, start, mask_id=MASK, **noise, **settings)
 
 
+@pytest.mark.facts
 @pytest.mark.parametrize("order", ["random", "confidence"])
 @pytest.mark.parametrize("tokens_per_step", [1, 2, 4])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -44,6 +45,7 @@ def test_recorded_log_prob_equals_teacher_forcing(model, order, tokens_per_step,
     assert largest == tokens_per_step
 
 
+@pytest.mark.facts
 @pytest.mark.parametrize("order", ["random", "confidence"])
 def test_a_row_depends_on_its_own_noise_only(model, order):
     prompt, start, noise, paths = draw(model, 30, order=order, tokens_per_step=2)
