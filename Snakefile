@@ -112,6 +112,7 @@ rule base:
     threads: HARDWARE.processes * HARDWARE.threads
     resources:
         launch=RANKS,
+        sharding=HARDWARE.sharding,
     params:
         settings=settings("base"),
         code=code("base"),
@@ -120,6 +121,7 @@ rule base:
         "{resources.launch} pipeline.stages.base --settings {params.settings:q}"
         " --items {input.corpus} --out {output.policy} --summary {output.summary}"
         " --progress {params.progress} --timing {output.timing} --threads {threads}"
+        " --sharding {resources.sharding}"
         " 2>&1 | tee {log}"
 
 
@@ -194,6 +196,7 @@ rule train:
     threads: HARDWARE.processes * HARDWARE.threads
     resources:
         launch=RANKS,
+        sharding=HARDWARE.sharding,
     params:
         settings=settings("train"),
         code=code("train"),
@@ -205,6 +208,7 @@ rule train:
         " --round {wildcards.round} --out {output.policy}"
         " --moments-out {output.moments} --summary {output.summary}"
         " --progress {params.progress} --timing {output.timing} --threads {threads}"
+        " --sharding {resources.sharding}"
         " 2>&1 | tee {log}"
 
 
