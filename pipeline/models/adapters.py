@@ -108,7 +108,7 @@ def train(module: nn.Module, section: Any, base: Path, out: Path) -> None:
                 f"train.adapter: the policy's adapters have {key} {getattr(found, key)}, not {getattr(wanted, key)}"
             )
     for layer in _layers(module):
-        layer.lora_dropout[NAME] = nn.Dropout(section.dropout) if section.dropout else nn.Identity()
+        layer.lora_dropout[NAME] = nn.Dropout(section.dropout).train(module.training)
     _configs(module)[NAME] = wanted
     module.adapter_home = base.resolve()  # type: ignore[assignment]
     module.requires_grad_(False)
@@ -197,6 +197,8 @@ def _inject(module: nn.Module, config: LoraConfig, source: str) -> None:
         inject_adapter_in_model(config, module, NAME)
     except ValueError as error:
         raise PipelineError(f"{source}: {' '.join(str(error).split())[:200]}") from error
+    for _, parameter in own_parameters(module):
+        parameter.data = parameter.data.float()
 
 
 def _configs(module: nn.Module) -> dict[str, LoraConfig]:

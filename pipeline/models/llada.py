@@ -28,8 +28,11 @@ CHUNK = 2**26
 """Logits that one piece of the head may hold: 256 MiB in fp32."""
 
 
-class Rotary(LlamaRotaryEmbedding):
-    """cos and sin in fp32 whatever the weights are, so that queries and keys are rotated in fp32."""
+class LladaRotaryEmbedding(LlamaRotaryEmbedding):
+    """cos and sin in fp32 whatever the weights are, so that queries and keys are rotated in fp32.
+
+    By the end of its name transformers knows that its frequencies are to be computed when a checkpoint is opened.
+    """
 
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(x.new_empty(0, dtype=torch.float32), position_ids)
@@ -43,7 +46,7 @@ class Head(nn.Linear):
 
 
 def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
-    """Bidirectional; queries and keys come from `Rotary` in fp32 and are rounded to the type of the values."""
+    """Bidirectional; queries and keys were rotated in fp32 and are rounded to the type of the values."""
     query, key = query.to(value.dtype), key.to(value.dtype)
     return sdpa_attention_forward(module, query, key, value, mask, **{**options, "is_causal": False})
 
@@ -56,7 +59,7 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
         config._attn_implementation = ATTENTION
         super().__init__(config)
         self.model = LlamaModel(config)
-        self.model.rotary_emb = Rotary(config)
+        self.model.rotary_emb = LladaRotaryEmbedding(config)
         self.lm_head = Head(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
@@ -157,7 +160,7 @@ def save(model: nn.Module, path: Path) -> None:
 
 def recompute(model: nn.Module) -> None:
     """Keep the input of each layer only, and compute the layer again in the backward pass."""
-    cast(LladaForMaskedLM, model).gradient_checkpointing_enable({"use_reentrant": False})
+    cast(LladaForMaskedLM, model).activation_checkpointing_enable({"use_reentrant": False})
 
 
 disable_progress_bar()
