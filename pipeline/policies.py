@@ -96,9 +96,9 @@ def rounded(model: nn.Module, dtype: str) -> nn.Module:
 
 def frozen_policy(path: Path, settings: SimpleNamespace, beside: nn.Module | None, device: torch.device) -> nn.Module:
     """A policy that does not train: on the base weights of the module `beside`, where it has the same, else its own."""
-    adapters = load("model", settings.model.name).adapters
-    shared: nn.Module | None = adapters.share(beside, path) if adapters and beside is not None else None
+    plugin = load("model", settings.model.name)
+    shared: nn.Module | None = plugin.adapters.share(beside, path) if plugin.adapters and beside is not None else None
     if shared is not None:
         return shared
-    model = load_policy(path, settings)[0].requires_grad_(False)
+    model: nn.Module = plugin.load(path).requires_grad_(False)
     return spread(model, sharded=True) if beside is not None and is_sharded(beside) else model.to(device)

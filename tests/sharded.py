@@ -23,13 +23,13 @@ from pipeline.seeding import Stream
 from pipeline.sharding import device, gather_trained, is_main_process, spread
 from pipeline.training import Progress, fit
 
-MASK, UPDATES = 8, 4
+MASK, UPDATES, RATE = 8, 4, 2e-3
 BASE = Path("base")
 
 
 def settings(kind: str) -> SimpleNamespace:
     adapter = Adapter(rank=4, alpha=8, dropout=0.0) if kind == "lora" else None
-    train = Train(batch_size=8, accumulation=2, lr=1e-2, adapter=adapter, gradient_checkpointing=True)
+    train = Train(batch_size=8, accumulation=2, lr=RATE, adapter=adapter, gradient_checkpointing=True)
     return SimpleNamespace(seed=0, model=Model(), train=train)
 
 
@@ -62,7 +62,7 @@ def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDA
         optimizer,
         (batch for batch, _ in zip(batches, range(updates))),  # noqa: B905
         partial(loss, others=others),
-        lambda update: 1e-2,
+        lambda update: RATE,
         run.train,
         progress,
         updates=UPDATES,

