@@ -149,6 +149,7 @@ rule base:
         launch=lambda wildcards: wf.launch(
             sys.executable, PRELOADED.socket, ranks=processes(wildcards)
         ),
+        sharding=HARDWARE.sharding,
     params:
         settings=settings("base"),
         code=code("base"),
@@ -157,6 +158,7 @@ rule base:
         "{resources.launch} pipeline.stages.base --settings {params.settings:q}"
         " --items {input.corpus} --out {output.policy} --summary {output.summary}"
         " --progress {params.progress} --timing {output.timing} --threads {threads}"
+        " --sharding {resources.sharding}"
         " 2>&1 | tee {log}"
 
 
@@ -233,6 +235,7 @@ rule train:
         launch=lambda wildcards: wf.launch(
             sys.executable, PRELOADED.socket, ranks=processes(wildcards)
         ),
+        sharding=HARDWARE.sharding,
     params:
         settings=settings("train"),
         code=code("train"),
@@ -246,6 +249,7 @@ rule train:
         " --round {wildcards.round} --out {output.policy}"
         " --moments-out {output.moments} --summary {output.summary}"
         " --progress {params.progress} --timing {output.timing} --threads {threads}"
+        " --sharding {resources.sharding}"
         " 2>&1 | tee {log}"
 
 

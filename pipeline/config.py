@@ -29,9 +29,13 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    """The embedded model; ignored when `base.path` names a saved one. `mlp` has width and depth, `tabular` nothing."""
+    """The embedded model; ignored when `base.path` names a saved one. `mlp` has width and depth, `tabular` nothing.
+
+    `dtype` is the type of the weights, of an imported base too; what trains is kept in float32 beside them.
+    """
 
     name: str = "llada"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     hidden_size: PositiveInt = 64
     intermediate_size: PositiveInt = 168
     num_hidden_layers: PositiveInt = 3
@@ -41,7 +45,10 @@ class Model(Section):
 
 
 class Optimizer(Section):
-    """AdamW with linear warm-up. All batch sizes are global: the number of processes does not change them."""
+    """AdamW with linear warm-up. All batch sizes are global: the number of processes does not change them.
+
+    `gradient_checkpointing` keeps each layer's input only and computes the layer again in the backward pass.
+    """
 
     batch_size: PositiveInt = 256
     accumulation: PositiveInt = 1
@@ -50,6 +57,7 @@ class Optimizer(Section):
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(default=0.01, ge=0)
     clip: PositiveFloat = 1.0
+    gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _divides(self) -> "Optimizer":
@@ -69,11 +77,24 @@ class Base(Optimizer):
     updates: PositiveInt = 1500
 
 
+class Adapter(Section):
+    """LoRA on the linear layers named by `targets`, W x + (alpha/rank) B A x. The defaults are those of d1."""
+
+    rank: PositiveInt = 128
+    alpha: PositiveInt = 64
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
 class Train(Optimizer):
-    """One round of matching. Round k uses lr · lr_decay^(k-1), so that later rounds can be added."""
+    """One round of matching. Round k uses lr · lr_decay^(k-1), so that later rounds can be added.
+
+    With `adapter: {}` LoRA adapters train and the base stays as it is; without, all weights train.
+    """
 
     updates: PositiveInt = 60
     lr_decay: float = Field(default=0.9, gt=0, le=1)
+    adapter: Adapter | None = None
 
 
 class Rollout(Section):
@@ -167,12 +188,14 @@ class Hardware(Section):
 
     `processes` train a model, unless `models` gives its name a number of its own: updates of less than a few
     milliseconds are slower when they are shared.
+    `sharding: full` gives each process a part of the weights, gradients and moments (FSDP2) instead of a copy (DDP).
     """
 
     processes: PositiveInt = 1
     models: dict[str, PositiveInt] = {}
     threads: PositiveInt = 2
     preload: bool = True
+    sharding: Literal["none", "full"] = "none"
 
     @field_validator("models")
     @classmethod

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import PipelineError
 
@@ -62,6 +62,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path} ({error}): delete it and run again") from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file; PipelineError if it is missing or truncated."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise PipelineError(f"{path} is not a complete safetensors file ({error}): delete it and run again") from error
 
 
 def digest(*parts: Path | str) -> str:

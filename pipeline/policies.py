@@ -1,15 +1,32 @@
-"""A policy directory: a model and its tokenizer."""
+"""A policy directory: a model, or adapters of one, and its tokenizer."""
 
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from tokenizers import Tokenizer
 from torch import nn
 
+from pipeline.errors import PipelineError
 from pipeline.files import replacing
 from pipeline.registry import load
-from pipeline.text import MASK_TOKEN, load_tokenizer, mask_id
+from pipeline.seeding import Stream, generator
+from pipeline.sharding import is_sharded, spread
+from pipeline.text import load_tokenizer, mask_id
+
+
+def located(name: str) -> Path:
+    """The directory of a saved model: `name` itself, or the files of that name on the Hub, none of which is code."""
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PipelineError(f"'{name}' is neither a directory nor a model that the Hub gives: {reason}") from error
 
 
 def load_policy(path: Path, settings: SimpleNamespace) -> tuple[nn.Module, Tokenizer, int]:
@@ -24,6 +41,64 @@ def save_policy(path: Path, model: nn.Module, tokenizer: Tokenizer, settings: Si
     with replacing(path) as temporary:
         load("model", settings.model.name).save(model, temporary)
         (temporary / "tokenizer.json").write_text(tokenizer.to_str(pretty=True))
+        mask_token = tokenizer.id_to_token(mask_id(tokenizer))
         (temporary / "tokenizer_config.json").write_text(
-            json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": MASK_TOKEN})
+            json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": mask_token})
         )
+
+
+def weights(path: Path) -> list[Path]:
+    """The files that hold a policy's weights."""
+    return sorted(path.glob("*.safetensors"))
+
+
+def make_trainable(model: nn.Module, settings: SimpleNamespace, base: Path, out: Path) -> None:
+    """Choose what the section `train` trains: the adapters that it asks for, else all weights.
+
+    Args:
+        base: directory of the base model.
+        out: directory that the result will be saved in.
+    """
+    train, plugin = settings.train, load("model", settings.model.name)
+    if train.adapter:
+        if plugin.adapters is None:
+            raise PipelineError(f"train.adapter: model '{settings.model.name}' takes no adapters")
+        torch.manual_seed(int(generator(settings.seed, Stream.INITIALIZATION).integers(2**63)))
+        plugin.adapters.train(model, train.adapter, base, out)
+    elif plugin.adapters:
+        plugin.adapters.merge(model)
+    save_memory(model, train.gradient_checkpointing, settings)
+
+
+def save_memory(model: nn.Module, wanted: bool, settings: SimpleNamespace) -> None:
+    """Gradient checkpointing, where it is wanted."""
+    recompute = load("model", settings.model.name).recompute
+    if wanted and recompute is None:
+        raise PipelineError(f"gradient_checkpointing: model '{settings.model.name}' cannot recompute its activations")
+    if wanted:
+        recompute(model)
+
+
+def merged(model: nn.Module, settings: SimpleNamespace) -> nn.Module:
+    """The model with its adapters, if any, as part of its weights."""
+    adapters = load("model", settings.model.name).adapters
+    if adapters:
+        adapters.merge(model)
+    return model
+
+
+def rounded(model: nn.Module, dtype: str) -> nn.Module:
+    """The parameters in the type that is named; buffers, such as rotary frequencies, stay as they are."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype))
+    return model
+
+
+def frozen_policy(path: Path, settings: SimpleNamespace, beside: nn.Module | None, device: torch.device) -> nn.Module:
+    """A policy that does not train: on the base weights of the module `beside`, where it has the same, else its own."""
+    plugin = load("model", settings.model.name)
+    shared: nn.Module | None = plugin.adapters.share(beside, path) if plugin.adapters and beside is not None else None
+    if shared is not None:
+        return shared
+    model: nn.Module = plugin.load(path).requires_grad_(False)
+    return spread(model, sharded=True) if beside is not None and is_sharded(beside) else model.to(device)

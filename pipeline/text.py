@@ -11,6 +11,8 @@ from torch import Tensor
 from pipeline.errors import PipelineError
 
 MASK_TOKEN = "[MASK]"
+MASK_TOKENS = (MASK_TOKEN, "<|mdm_mask|>")
+"""Of embedded models, and of LLaDA."""
 
 
 def character_tokenizer(alphabet: str) -> Tokenizer:
@@ -25,10 +27,10 @@ def character_tokenizer(alphabet: str) -> Tokenizer:
 
 def mask_id(tokenizer: Tokenizer) -> int:
     """The id of [MASK]."""
-    index = tokenizer.token_to_id(MASK_TOKEN)
-    if index is None:
-        raise PipelineError(f"the tokenizer has no {MASK_TOKEN}")
-    return int(index)
+    found = [index for token in MASK_TOKENS if (index := tokenizer.token_to_id(token)) is not None]
+    if not found:
+        raise PipelineError(f"the tokenizer has no {' or '.join(MASK_TOKENS)}")
+    return int(found[0])
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.algorithms.settings import Settings
 from pipeline.errors import PipelineError
 from pipeline.labels import Labels, Rollouts
-from pipeline.policies import load_policy
+from pipeline.policies import frozen_policy
 from pipeline.registry import load_task
 from pipeline.replay import Batch, Replay
 from pipeline.tasks.base import Enumerated, Task
@@ -78,14 +78,20 @@ class Algorithm:
     law: Callable[[Tensor, Round], Tensor] | None = None
 
 
-def round_of(settings: SimpleNamespace, tokenizer: Tokenizer, policies: dict[str, Path], device: torch.device) -> Round:
-    """The round that a stage works on; models are opened when first asked for."""
+def round_of(
+    settings: SimpleNamespace,
+    tokenizer: Tokenizer,
+    policies: dict[str, Path],
+    device: torch.device,
+    policy: nn.Module | None = None,
+) -> Round:
+    """The round that a stage works on; models are opened when first asked for, beside the `policy` that trains."""
     task = load_task(settings.task)
     alphabet = task.enumerated.values if task.enumerated else ""
 
     @cache
     def frozen(name: str) -> nn.Module:
-        return load_policy(policies[name], settings)[0].to(device).requires_grad_(False)
+        return frozen_policy(policies[name], settings, policy, device)
 
     return Round(
         settings=settings,

@@ -41,7 +41,7 @@ from pipeline.ctmc.weights import log_weights, self_normalized
 from pipeline.labels import Labels, Rollouts, assemble, column, kept, log_ratio, next_step
 from pipeline.losses import matching_loss, squared_loss
 from pipeline.replay import Batch, Replay
-from pipeline.samplers.posterior import cross_entropy, of_completions, read, scattered
+from pipeline.samplers.posterior import completion_log_prob, cross_entropy, of_completions, read, scattered
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
@@ -89,13 +89,14 @@ def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
 def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
     """L_x of each state, [n]."""
     settings, masked = around.settings.algorithm, batch.state == around.mask_id
+    if settings.loss == "generalized_kl" and not settings.control_variate:
+        log_prob = completion_log_prob(policy, batch.prompt, batch.state, batch.tokens, around.mask_id)
+        return matching_loss(log_prob, batch.weight, batch.jump)
     log_posterior = read(policy, batch.prompt, batch.state, masked)
     log_prob = of_completions(log_posterior, masked, batch.tokens)
     if settings.loss == "squared":
         square = scattered(log_posterior.exp().square().sum(dim=1), masked)
         return squared_loss(log_prob.exp(), square, batch.weight, batch.jump, masked)
-    if not settings.control_variate:
-        return matching_loss(log_prob, batch.weight, batch.jump)
     with torch.no_grad():
         known = read(around.behavior(), batch.prompt, batch.state, masked, around.settings.rollout.temperature).exp()
     change = settings.gain * (batch.weight - 1)

@@ -16,14 +16,41 @@ from pipeline.errors import PipelineError
 
 @dataclass(frozen=True)
 class Output:
-    """What a module returns: `logits` at the selected positions, in row-major order."""
+    """What a module returns: `logits` at the selected positions, in row-major order, or what it was asked instead.
 
-    logits: Float[Tensor, "s V"]
+    `log_prob` are those of K given tokens at each position.
+    """
+
+    logits: Float[Tensor, "s V"] | None = None
+    log_prob: Float[Tensor, "s K"] | None = None
+
+    @classmethod
+    def of(cls, logits: Float[Tensor, "s V"], tokens: Int[Tensor, "s K"] | None) -> "Output":
+        """For a vocabulary so small that all logits may exist at once."""
+        return cls(logits) if tokens is None else cls(log_prob=logits.log_softmax(dim=-1).gather(1, tokens))
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Small trainable weights on a frozen base, for models that take them.
+
+    Attributes:
+        train: (module, the section `train.adapter`, directory of the base, directory to write): from now on only the
+            module's adapters train: those it was opened with, or fresh ones, drawn from PyTorch's global generator.
+        share: (module that trains, directory) -> the frozen model of that directory on the module's own base weights,
+            None where it has others. To be asked before the training begins or while it lasts.
+        merge: (module): adapters become part of the weights.
+    """
+
+    train: Callable[[nn.Module, Any, Path, Path], None]
+    share: Callable[[nn.Module, Path], nn.Module | None]
+    merge: Callable[[nn.Module], None]
 
 
 @dataclass(frozen=True)
 class Model:
-    """The module that `create` and `load` return maps (input_ids [n, T], select [n, T]) to `.logits` [s, V].
+    """The module that `create` and `load` return maps (input_ids [n, T], select [n, T]) to `.logits` [s, V], and with
+    tokens [s, K] as well to `.log_prob` [s, K].
 
     Attributes:
         create: (the section `model`, vocabulary size, id of [MASK], answer length) -> a module with fresh weights.
@@ -31,12 +58,16 @@ class Model:
         save: (module, directory).
         install: (module, token ids of the M values, log-posteriors [2, M + 1, M] as in `ctmc.exact`): give the
             module exactly these posteriors. None for models that cannot hold any table.
+        recompute: (module): in training, trade the activations' memory for a second forward pass. None: it cannot.
+        adapters: None for models that take none.
     """
 
     create: Callable[[Any, int, int, int], nn.Module]
     load: Callable[[Path], nn.Module]
     save: Callable[[nn.Module, Path], None]
     install: Callable[[nn.Module, Int[Tensor, " M"], Float[Tensor, "2 S M"]], None] | None = None
+    recompute: Callable[[nn.Module], None] | None = None
+    adapters: Adapters | None = None
 
 
 def read_config(path: Path, kind: str) -> dict[str, Any]:

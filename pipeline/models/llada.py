@@ -1,35 +1,54 @@
 """LLaDA (arXiv 2502.09992): a Llama without the causal mask that predicts masked tokens.
 
-The embedded tiny model and the 8B one are this class; sizes come from the configuration only.
+The embedded tiny model and the 8B one are this class; sizes come from the configuration only. Weights may be
+bfloat16: then rotary embedding, head and log-softmax are fp32 all the same, as in the reference or better.
 """
 
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForMaskedLM
-from transformers.modeling_outputs import MaskedLMOutput
-from transformers.models.llama.configuration_llama import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaModel, LlamaPreTrainedModel
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface, AutoConfig, AutoModelForMaskedLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.models.llama.modeling_llama import LlamaModel, LlamaPreTrainedModel, LlamaRotaryEmbedding
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from pipeline.errors import PipelineError
-from pipeline.models.base import Model, read_config
+from pipeline.models import adapters
+from pipeline.models.base import Model, Output, read_config
+from pipeline.models.checkpoint import LladaConfig
+
+ATTENTION = "llada"
+CHUNK = 2**26
+"""Logits that one piece of the head may hold: 256 MiB in fp32."""
 
 
-class LladaConfig(LlamaConfig):
-    """A `LlamaConfig` with bidirectional attention and the id of [MASK]."""
+class LladaRotaryEmbedding(LlamaRotaryEmbedding):
+    """cos and sin in fp32 whatever the weights are, so that queries and keys are rotated in fp32.
 
-    model_type = "llada"
-    is_causal: bool = False
-    use_cache: bool = False
-    mask_token_id: int | None = None
-    pad_token_id: int | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | None = None
+    By the end of its name transformers knows that its frequencies are to be computed when a checkpoint is opened.
+    """
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(x.new_empty(0, dtype=torch.float32), position_ids)
+
+
+class Head(nn.Linear):
+    """Logits in fp32: those of a large vocabulary lose two digits in bfloat16."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return nn.functional.linear(hidden.float(), self.weight.float())
+
+
+def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
+    """Bidirectional; queries and keys were rotated in fp32 and are rounded to the type of the values."""
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    return sdpa_attention_forward(module, query, key, value, mask, **{**options, "is_causal": False})
 
 
 class LladaForMaskedLM(LlamaPreTrainedModel):
@@ -37,31 +56,55 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: LladaConfig):
+        config._attn_implementation = ATTENTION
         super().__init__(config)
         self.model = LlamaModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.model.rotary_emb = LladaRotaryEmbedding(config)
+        self.lm_head = Head(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def forward(
         self,
         input_ids: Int[Tensor, "n T"],
-        attention_mask: Tensor | None = None,
+        attention_mask: Int[Tensor, "n T"] | None = None,
         select: Bool[Tensor, "n T"] | None = None,
-    ) -> MaskedLMOutput:
+        tokens: Int[Tensor, "s K"] | None = None,
+    ) -> Output:
         """Logits of the clean token at every position, or at the selected ones only.
 
         Args:
+            attention_mask: 0 where a row is padded, on either side. A mask without any 0 is dropped, since a mask
+                takes the fastest kernels away; finding that out waits for the device, so pass None where possible.
             select: positions to read. The head then runs on these rows alone and `logits` has the shape
                 [number selected, V], in row-major order, instead of [n, T, V].
+            tokens: K tokens for each selected position. Their log-probabilities are returned instead of logits,
+                and no more than `CHUNK` logits exist at once, in the backward pass neither.
 
         [MASK] is never a clean token: its logit is -inf.
         """
+        if attention_mask is not None and bool(attention_mask.all()):
+            attention_mask = None
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         if select is not None:
             hidden = hidden[select]
-        logits = self.lm_head(hidden).float()
+        if tokens is None:
+            return Output(logits=self._logits(hidden))
+        return Output(log_prob=self._log_prob(hidden, tokens))
+
+    def _logits(self, hidden: Float[Tensor, "*s D"]) -> Float[Tensor, "*s V"]:
+        logits: Tensor = self.lm_head(hidden)
         logits[..., self.config.mask_token_id] = -torch.inf
-        return MaskedLMOutput(logits=logits)
+        return logits
+
+    def _log_prob(self, hidden: Float[Tensor, "s D"], tokens: Int[Tensor, "s K"]) -> Float[Tensor, "s K"]:
+        rows = max(1, CHUNK // self.config.vocab_size)
+        if len(hidden) <= rows:
+            return self._gathered(hidden, tokens)
+        pieces = zip(hidden.split(rows), tokens.split(rows), strict=True)
+        return torch.cat([checkpoint(self._gathered, *piece, use_reentrant=False) for piece in pieces])
+
+    def _gathered(self, hidden: Float[Tensor, "s D"], tokens: Int[Tensor, "s K"]) -> Float[Tensor, "s K"]:
+        return self._logits(hidden).log_softmax(dim=-1).gather(1, tokens)
 
 
 def create(settings: Any, vocabulary: int, mask_id: int, length: int = 0) -> LladaForMaskedLM:
@@ -81,15 +124,21 @@ def create(settings: Any, vocabulary: int, mask_id: int, length: int = 0) -> Lla
 
 
 def load(path: Path) -> LladaForMaskedLM:
-    """A saved model, every tensor accounted for.
+    """A saved model or a checkpoint in the Hub's layout, every tensor accounted for; adapters on the base they name.
 
     Raises:
         PipelineError: if the directory is not a model's, holds another architecture, or any tensor is missing,
-            unexpected or of another shape.
+            unexpected or of another shape; for adapters, if the base is not the one that they were trained on.
     """
+    if adapters.are_in(path):
+        base = load(adapters.base_of(path))
+        adapters.add_saved(base, path)
+        return base.eval()
     read_config(path, LladaConfig.model_type)
     try:
-        loaded: Any = LladaForMaskedLM.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True)
+        loaded: Any = LladaForMaskedLM.from_pretrained(
+            path, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
+        )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise PipelineError(f"cannot load the weights in '{path}': {' '.join(str(error).split())[:300]}") from error
     model, info = loaded
@@ -102,12 +151,22 @@ def load(path: Path) -> LladaForMaskedLM:
 
 
 def save(model: nn.Module, path: Path) -> None:
-    """A directory that `load` and `from_pretrained` open."""
-    cast(LladaForMaskedLM, model).save_pretrained(path)
+    """A directory that `load` opens: tensors under the Hub's names, for `from_pretrained` too, or adapters alone."""
+    if adapters.are_on(model):
+        adapters.save(model, path)
+    else:
+        cast(LladaForMaskedLM, model).save_pretrained(path)
+
+
+def recompute(model: nn.Module) -> None:
+    """Keep the input of each layer only, and compute the layer again in the backward pass."""
+    cast(LladaForMaskedLM, model).activation_checkpointing_enable({"use_reentrant": False})
 
 
 disable_progress_bar()
 set_verbosity_error()  # what `load` finds wrong is an error of ours, in one line
+AttentionInterface.register(ATTENTION, attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 AutoConfig.register(LladaConfig.model_type, LladaConfig, exist_ok=True)
 AutoModelForMaskedLM.register(LladaConfig, LladaForMaskedLM, exist_ok=True)
-PLUGIN = Model(create=create, load=load, save=save)
+PLUGIN = Model(create=create, load=load, save=save, recompute=recompute, adapters=adapters.PLUGIN)

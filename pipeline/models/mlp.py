@@ -33,13 +33,15 @@ class Mlp(nn.Module):
         ]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], length * vocabulary))
 
-    def forward(self, input_ids: Int[Tensor, "n T"], select: Bool[Tensor, "n T"]) -> Output:
+    def forward(
+        self, input_ids: Int[Tensor, "n T"], select: Bool[Tensor, "n T"], tokens: Int[Tensor, "s K"] | None = None
+    ) -> Output:
         """Logits at the selected positions, all of which must lie in the answer; -inf for [MASK]."""
         vocabulary, length = self.sizes["vocabulary"], self.sizes["length"]
         hidden = self.embed(input_ids[:, -length:]).flatten(1)
         logits = self.layers(hidden).view(-1, length, vocabulary)[select[:, -length:]]
         banned = torch.arange(vocabulary, device=logits.device) == self.sizes["mask_id"]
-        return Output(logits.masked_fill(banned, -torch.inf))
+        return Output.of(logits.masked_fill(banned, -torch.inf), tokens)
 
 
 def create(settings: Any, vocabulary: int, mask_id: int, length: int) -> Mlp:

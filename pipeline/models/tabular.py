@@ -27,13 +27,15 @@ class Tabular(nn.Module):
         self.table = nn.Parameter(torch.zeros(length, vocabulary ** (length - 1), vocabulary))
         self.register_buffer("powers", _powers(vocabulary, length), persistent=False)
 
-    def forward(self, input_ids: Int[Tensor, "n T"], select: Bool[Tensor, "n T"]) -> Output:
+    def forward(
+        self, input_ids: Int[Tensor, "n T"], select: Bool[Tensor, "n T"], tokens: Int[Tensor, "s K"] | None = None
+    ) -> Output:
         """Logits at the selected positions, all of which must lie in the answer; -inf for [MASK]."""
         length = self.sizes["length"]
         row, position = select[:, -length:].nonzero(as_tuple=True)
         rest = (input_ids[row, -length:] * self.powers[position]).sum(dim=1)
         banned = torch.arange(self.sizes["vocabulary"], device=rest.device) == self.sizes["mask_id"]
-        return Output(self.table[position, rest].masked_fill(banned, -torch.inf))
+        return Output.of(self.table[position, rest].masked_fill(banned, -torch.inf), tokens)
 
 
 def _powers(vocabulary: int, length: int) -> Int[Tensor, "L L"]:

@@ -38,9 +38,14 @@ def most_confident(log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], 
 def completion_log_prob(
     model: nn.Module, prompt: Int[Tensor, "n P"], state: Int[Tensor, "n L"], tokens: Int[Tensor, "n K L"], mask_id: int
 ) -> Float[Tensor, "n K L"]:
-    """log p(X^(k)_i | x, i) at the masked positions of x, 0 elsewhere: one forward serves all K completions."""
-    masked = state == mask_id
-    return of_completions(read(model, prompt, state, masked), masked, tokens)
+    """log p(X^(k)_i | x, i) at the masked positions of x, 0 elsewhere: one forward serves all K completions.
+
+    The model is asked for these alone, so that for a large vocabulary it never holds all logits at once.
+    """
+    masked, states = state == mask_id, torch.cat([prompt, state], dim=1)
+    select = torch.cat([torch.zeros_like(prompt, dtype=torch.bool), masked], dim=1)
+    wanted = tokens.transpose(1, 2)[masked]
+    return scattered(model(input_ids=states, select=select, tokens=wanted).log_prob, masked).transpose(1, 2)
 
 
 def of_completions(

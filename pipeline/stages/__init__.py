@@ -30,6 +30,7 @@ def main(run: Callable[[argparse.Namespace], None], description: str | None, arg
     parser.add_argument("--settings", required=True, type=parse_sections, help="sections of the run, as JSON")
     parser.add_argument("--timing", required=True, type=Path, help="JSON to write: when the stage started and finished")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of all ranks of a node (0: all cores)")
+    parser.add_argument("--sharding", default="none", choices=("none", "full"), help="of what several ranks train")
     for name, text in arguments.items():
         option, kind = "--" + name.rstrip("*?#"), name[-1]
         if kind == "*":

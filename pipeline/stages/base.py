@@ -13,28 +13,32 @@ from pipeline.ctmc.exact import posteriors
 from pipeline.errors import PipelineError
 from pipeline.files import digest, discard, write_json
 from pipeline.losses import matching_loss
-from pipeline.policies import load_policy, save_policy
+from pipeline.optimizer import adamw
+from pipeline.policies import load_policy, located, merged, rounded, save_memory, save_policy
 from pipeline.provenance import plain_json
 from pipeline.registry import load, load_task
 from pipeline.replay import Batch, Replay
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.seeding import Stream, generator
+from pipeline.sharding import gather_trained, is_main_process, spread
 from pipeline.stages import main
 from pipeline.text import character_tokenizer, encode, mask_id
-from pipeline.training import Progress, adamw, fit, is_main_process
+from pipeline.training import Progress, fit
 
 
 def run(args: Namespace) -> None:
     settings = args.settings
     losses: list[float] = []
     if settings.base.path:
-        model, tokenizer, _ = load_policy(settings.base.path, settings)
+        model, tokenizer, _ = load_policy(located(settings.base.path), settings)
+        rounded(merged(model, settings), settings.model.dtype)
     else:
         tokenizer = character_tokenizer(load_task(settings.task).alphabet)
         if settings.base.exact:
             model = installed(settings, tokenizer)
         else:
             model, losses = pretrain(args, tokenizer)
+    gather_trained(model)
     if is_main_process():
         save_policy(args.out, model, tokenizer, settings)
         write_json(args.summary, {"losses": losses, "parameters": sum(p.numel() for p in model.parameters())})
@@ -45,7 +49,7 @@ def fresh(settings: SimpleNamespace, tokenizer: Tokenizer) -> nn.Module:
     torch.manual_seed(int(generator(settings.seed, Stream.INITIALIZATION).integers(2**63)))
     create, length = load("model", settings.model.name).create, load_task(settings.task).answer_length
     model: nn.Module = create(settings.model, tokenizer.get_vocab_size(), mask_id(tokenizer), length)
-    return model
+    return rounded(model, settings.model.dtype)
 
 
 def installed(settings: SimpleNamespace, tokenizer: Tokenizer) -> nn.Module:
@@ -71,6 +75,8 @@ def pretrain(args: Namespace, tokenizer: Tokenizer) -> tuple[nn.Module, list[flo
         encode(tokenizer, items["prompt"].to_pylist()), encode(tokenizer, items["reference"].to_pylist()), mask
     )
     model = fresh(settings, tokenizer)
+    save_memory(model, settings.base.gradient_checkpointing, settings)
+    spread(model, args.sharding == "full")
     optimizer = adamw(model, settings.base)
     base = settings.base
     losses = fit(

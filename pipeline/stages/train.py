@@ -8,28 +8,31 @@ from safetensors.torch import save_file
 from pipeline import records
 from pipeline.algorithms.base import round_of
 from pipeline.files import digest, discard, replacing, write_json
-from pipeline.policies import load_policy, save_policy
+from pipeline.optimizer import adamw, load_moments, moments
+from pipeline.policies import load_policy, make_trainable, save_policy, weights
 from pipeline.provenance import plain_json
 from pipeline.registry import load
 from pipeline.seeding import Stream
+from pipeline.sharding import device, gather_trained, is_main_process, spread
 from pipeline.stages import main
-from pipeline.training import Progress, adamw, device, fit, is_main_process, load_moments, moments
+from pipeline.training import Progress, fit
 
 
 def run(args: Namespace) -> None:
     settings, train = args.settings, args.settings.train
     policy, tokenizer, mask_id = load_policy(args.policy, settings)
+    make_trainable(policy, settings, args.base, args.out)
+    spread(policy, args.sharding == "full")
     optimizer = adamw(policy, train)
     warmup = train.warmup
     if args.moments:
-        load_moments(args.moments, policy, optimizer)
+        load_moments(args.moments, optimizer)
         warmup = 0
     algorithm = load("algorithm", settings.algorithm.name)
     replay = algorithm.replay(records.read([args.targets], records.TARGETS), settings, mask_id)
-    around = round_of(settings, tokenizer, {"behavior": args.policy, "base": args.base}, device())
+    around = round_of(settings, tokenizer, {"behavior": args.policy, "base": args.base}, device(), policy)
     lr = train.lr * train.lr_decay ** (args.round - 1)
-    weights = [policy / "model.safetensors" for policy in (args.policy, args.base)]
-    inputs = [args.targets, *weights, *([args.moments] if args.moments else [])]
+    inputs = [args.targets, *weights(args.policy), *weights(args.base), *([args.moments] if args.moments else [])]
     losses = fit(
         policy,
         optimizer,
@@ -41,10 +44,12 @@ def run(args: Namespace) -> None:
         updates=train.updates,
         title=f"round {args.round} train",
     )
+    state = moments(optimizer)
+    gather_trained(policy)
     if is_main_process():
         save_policy(args.out, policy, tokenizer, settings)
         with replacing(args.moments_out) as temporary:
-            save_file(moments(policy, optimizer), temporary)
+            save_file(state, temporary)
         write_json(args.summary, {"losses": losses})
         discard(args.progress)
 

@@ -1,0 +1,122 @@
+"""LLaDA's layout on the Hub: what its config.json means for a Llama, and the names of its tensors.
+
+The checkpoints' own code is never run: everything that they may differ in stands here, the rest is refused.
+"""
+
+from typing import Any
+
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming
+from transformers.models.llama.configuration_llama import LlamaConfig
+
+NAMES = {
+    "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "mlp_hidden_size": "intermediate_size",
+    "max_sequence_length": "max_position_embeddings",
+    "rms_norm_eps": "rms_norm_eps",
+    "weight_tying": "tie_word_embeddings",
+    "init_std": "initializer_range",
+    "attention_dropout": "attention_dropout",
+    "mask_token_id": "mask_token_id",
+    "eos_token_id": "eos_token_id",
+    "bos_token_id": "bos_token_id",
+}
+"""The Hub's keys and a Llama's. Not among them: pad_token_id, which would take the gradient from that embedding."""
+
+ONLY: dict[str, Any] = {
+    "block_type": "llama",
+    "block_group_size": 1,
+    "layer_norm_type": "rms",
+    "layer_norm_with_affine": True,
+    "bias_for_layer_norm": False,
+    "attention_layer_norm": False,
+    "activation_type": "silu",
+    "rope": True,
+    "alibi": False,
+    "include_bias": False,
+    "include_qkv_bias": False,
+    "input_emb_norm": False,
+    "scale_logits": False,
+    "clip_qkv": None,
+    "embedding_dropout": 0.0,
+    "residual_dropout": 0.0,
+}
+"""Options of the Hub's architecture of which this model is one choice."""
+
+BLOCK = {
+    "attn_norm": "input_layernorm",
+    "ff_norm": "post_attention_layernorm",
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+}
+OUTSIDE = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
+
+
+class LladaConfig(LlamaConfig):
+    """A `LlamaConfig` with bidirectional attention and the id of [MASK].
+
+    `original` is the config.json of a checkpoint in the Hub's terms; it is what such a model is saved with.
+    """
+
+    model_type = "llada"
+    is_causal: bool = False
+    use_cache: bool = False
+    mask_token_id: int | None = None
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    original: dict[str, Any] | None = None
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Either layout.
+
+        Raises:
+            ValueError: for an option of the Hub's architecture that this model does not have.
+        """
+        return super().from_dict(llama(config_dict) if "d_model" in config_dict else config_dict, **kwargs)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What config.json holds: no pointer to code, and the type of the weights as they are."""
+        if self.original is None:
+            return super().to_diff_dict()
+        kept = {key: value for key, value in self.original.items() if key not in ("auto_map", "dtype")}
+        return {**kept, "torch_dtype": str(self.dtype).removeprefix("torch.")}
+
+
+def llama(original: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `LladaConfig` for the Hub's config.json."""
+    for key, wanted in ONLY.items():
+        if original.get(key, wanted) != wanted and (original[key] or wanted):
+            raise ValueError(f"config.json says {key}: {original[key]!r}, this model knows {wanted!r} only")
+    if original.get("mask_token_id") is None:
+        raise ValueError("config.json names no mask_token_id")
+    found = {ours: original[theirs] for theirs, ours in NAMES.items() if original.get(theirs) is not None}
+    found.setdefault("intermediate_size", int(original.get("mlp_ratio", 4) * original["d_model"]))
+    if original.get("multi_query_attention"):
+        found["num_key_value_heads"] = 1
+    return {
+        **found,
+        "vocab_size": original.get("embedding_size") or original["vocab_size"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": float(original.get("rope_theta", 10000.0))},
+        "dtype": original.get("dtype") or original.get("torch_dtype"),
+        "original": original,
+    }
+
+
+RENAMED: list[WeightConverter | WeightRenaming] = [
+    *(WeightRenaming(rf"^model\.transformer\.{theirs}\.", f"{ours}.") for theirs, ours in OUTSIDE.items()),
+    *(
+        WeightRenaming(rf"^model\.transformer\.blocks\.(\d+)\.{theirs}\.", rf"model.layers.\1.{ours}.")
+        for theirs, ours in BLOCK.items()
+    ),
+]
+register_checkpoint_conversion_mapping(LladaConfig.model_type, RENAMED, overwrite=True)

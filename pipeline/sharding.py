@@ -1,0 +1,88 @@
+"""What the processes of a training stage share: who saves, where each one computes, and FSDP2's shards.
+
+Sharding changes no result but by rounding: parameters, gradients and moments lie in equal parts on all processes and
+are gathered layer by layer.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from accelerate import PartialState
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def is_main_process() -> bool:
+    """Whether this process saves: rank 0 of any number."""
+    return bool(_state().is_main_process)
+
+
+def device() -> torch.device:
+    """Where this process trains."""
+    return _state().device
+
+
+def spread(policy: nn.Module, sharded: bool) -> nn.Module:
+    """The module on this process's device; in shards, one group for each entry of a `ModuleList`, if so asked.
+
+    The optimiser is made afterwards: sharding gives the module new parameters.
+    """
+    ranks = _state().num_processes
+    if not sharded or ranks == 1:
+        return policy.to(device())
+    mesh, precision = init_device_mesh(device().type, (ranks,)), MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    for layers in [module for module in policy.modules() if isinstance(module, nn.ModuleList)]:
+        for layer in layers:
+            fully_shard(layer, mesh=mesh, mp_policy=precision)
+    fully_shard(policy, mesh=mesh, mp_policy=precision)
+    return policy
+
+
+def is_sharded(module: nn.Module) -> bool:
+    return isinstance(module, FSDPModule)
+
+
+def placed(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor that every process has, cut and moved as `like` is."""
+    value = value.to(like.device)
+    if not isinstance(like, DTensor):
+        return value
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def gathered(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """The whole tensors, in the main process's memory; {} elsewhere. Every process must call this."""
+    whole = {}
+    for name, value in tensors:
+        full = value.full_tensor() if isinstance(value, DTensor) else value
+        if is_main_process():
+            whole[name] = full.detach().cpu().contiguous()
+    return whole
+
+
+def gather_trained(policy: nn.Module) -> None:
+    """Make what was trained whole again, so that the main process can save it. Every process must call this."""
+    if not is_sharded(policy):
+        return
+    trained = {name: value for name, value in policy.named_parameters() if value.requires_grad}
+    whole = gathered(trained.items())
+    replaced = {id(trained[name]): nn.Parameter(value) for name, value in whole.items()}
+    for module in policy.modules():
+        for name, value in module._parameters.items():
+            if id(value) in replaced:
+                module._parameters[name] = replaced[id(value)]
+
+
+def agreed(decision: bool) -> bool:
+    """The main process's decision."""
+    if _state().num_processes == 1:
+        return decision
+    answer = torch.tensor(int(decision), device=device())
+    distributed.broadcast(answer, 0)
+    return bool(answer)
+
+
+def _state() -> PartialState:
+    return PartialState(cpu=not torch.cuda.is_available())

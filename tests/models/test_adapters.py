@@ -1,0 +1,187 @@
+"""Adapters: the base stays what it is, without a second copy, saved in peft's layout, merged, refused on another."""
+
+import copy
+import json
+import os
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from pipeline.config import Adapter, Model, Train
+from pipeline.errors import PipelineError
+from pipeline.merge import merge
+from pipeline.models import adapters, llada
+from pipeline.optimizer import adamw
+from pipeline.policies import frozen_policy, make_trainable, rounded
+from pipeline.text import character_tokenizer
+from tests.conftest import llada as tiny
+
+TOKENS = torch.randint(8, (4, 6), generator=torch.Generator().manual_seed(0))
+
+
+def section(**changes: object) -> SimpleNamespace:
+    adapter = Adapter(**{"rank": 4, "alpha": 8, "dropout": 0.5, **changes})
+    return SimpleNamespace(seed=0, model=Model(), train=Train(adapter=adapter, gradient_checkpointing=True))
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=TOKENS).logits
+
+
+def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    model.train()
+    model(input_ids=TOKENS).logits[..., 0].log_softmax(dim=1).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    model.eval()
+
+
+@pytest.fixture
+def base(tmp_path):
+    llada.save(rounded(tiny(9, 8), "bfloat16"), tmp_path / "round_000" / "policy")
+    return tmp_path / "round_000" / "policy"
+
+
+@pytest.fixture
+def trained(base):
+    """A policy of round 1 on disk, and in memory as it went on to train."""
+    out = base.parent.parent / "round_001" / "policy"
+    model = llada.load(base)
+    make_trainable(model, section(), base, out)
+    step(model, adamw(model, section().train))
+    llada.save(model, out)
+    return out, model
+
+
+def test_the_base_stays_and_shares_its_weights(base, trained):
+    """Base and behavior policy are the training module's own weights, also between its forward and backward pass."""
+    path, model = trained
+    wanted, behavior = logits(llada.load(base)), logits(model)
+    views = [frozen_policy(place, section(), model, torch.device("cpu")) for place in (base, path)]
+    assert [list(view.parameters()) for view in views] == [[], []]
+    model.train()
+    loss = model(input_ids=TOKENS).logits[..., 0].sum()
+    assert torch.equal(logits(views[0]), wanted) and torch.equal(logits(views[1]), behavior)
+    assert model.training and all(value.requires_grad for _, value in adapters.own_parameters(model))
+    loss.backward()
+    step(model, adamw(model, section().train))
+    assert not torch.equal(logits(model), behavior)
+    assert torch.equal(logits(views[0]), wanted) and torch.equal(logits(views[1]), behavior)
+
+
+def test_only_adapters_train_and_are_saved_in_fp32(trained):
+    path, model = trained
+    optimizer = adamw(model, section().train)
+    assert all(".lora_" in name for name in optimizer.trained) and not list(optimizer.copies())
+    saved = load_file(path / "adapter_model.safetensors")
+    assert len(saved) == len(optimizer.trained) == 2 * 7 * 2
+    assert {value.dtype for value in saved.values()} == {torch.float32}
+    assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in saved
+    assert json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"] == "../../round_000/policy"
+
+
+def test_opened_again_by_this_and_by_peft(base, trained, tmp_path):
+    path, model = trained
+    again = llada.load(path)
+    assert torch.equal(logits(again), logits(model)) and not any(value.requires_grad for value in again.parameters())
+    peft = PeftModel.from_pretrained(llada.load(base), str(path))
+    torch.testing.assert_close(logits(peft), logits(model))
+    shutil.copytree(tmp_path, tmp_path.with_name("moved"))
+    assert torch.equal(logits(llada.load(tmp_path.with_name("moved") / "round_001" / "policy")), logits(model))
+
+
+def test_merged(trained, tmp_path):
+    """Adapters in fp32 weights to rounding; the command writes an ordinary policy, in the base's type."""
+    path, model = trained
+    (path / "tokenizer.json").write_text(character_tokenizer("01234567").to_str())
+    merge(path, tmp_path / "merged")
+    plain = llada.load(tmp_path / "merged")
+    assert not adapters.are_on(plain) and {value.dtype for value in plain.parameters()} == {torch.bfloat16}
+    assert (logits(plain)[..., :8] - logits(model)[..., :8]).abs().mean() < 0.1
+    exact = rounded(llada.load(path), "float32")
+    wanted = logits(exact)
+    adapters.merge(exact)
+    torch.testing.assert_close(logits(exact), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_training_goes_on_from_saved_adapters(base, trained):
+    path, _ = trained
+    model, out = llada.load(path), path.parent.parent / "round_002" / "policy"
+    before = logits(model)
+    make_trainable(model, section(), base, out)
+    assert torch.equal(logits(model), before)
+    with pytest.raises(PipelineError, match=r"train.adapter: the policy's adapters have r 4, not 8"):
+        make_trainable(llada.load(path), section(rank=8), base, out)
+    with pytest.raises(PipelineError, match=r"train.adapter: .*c_attn"):
+        make_trainable(llada.load(base), section(targets=("c_attn",)), base, out)
+
+
+def other_base(base, path):
+    llada.save(rounded(tiny(9, 8, seed=1), "bfloat16"), base)
+
+
+def no_base(base, path):
+    shutil.rmtree(base)
+
+
+def another_kind(base, path):
+    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3", "base_model_name_or_path": str(base)}))
+
+
+def one_missing(base, path):
+    tensors = load_file(path / "adapter_model.safetensors")
+    save_file(dict(list(tensors.items())[1:]), path / "adapter_model.safetensors")
+
+
+def halved(base, path):
+    file = path / "adapter_model.safetensors"
+    os.truncate(file, file.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (other_base, "holds adapters of another base than"),
+        (no_base, "base_model_name_or_path names '../../round_000/policy', which is not a model directory"),
+        (another_kind, "holds adapters of the kind .*IA3, not LORA"),
+        (one_missing, "does not fit its adapter_config.json and base: see 'base_model.model.model.layers.0"),
+        (halved, "is not a complete safetensors file"),
+    ],
+)
+def test_what_does_not_fit_is_refused(base, trained, damage, message):
+    damage(base, trained[0])
+    with pytest.raises(PipelineError, match=message):
+        llada.load(trained[0])
+
+
+def test_small_models_take_none(tmp_path, base):
+    settings = section()
+    settings.model = Model(name="mlp")
+    with pytest.raises(PipelineError, match=r"train.adapter: model 'mlp' takes no adapters"):
+        make_trainable(torch.nn.Linear(1, 1), settings, tmp_path, tmp_path)
+    settings.train = Train(gradient_checkpointing=True)
+    with pytest.raises(PipelineError, match="gradient_checkpointing: model 'mlp' cannot recompute its activations"):
+        make_trainable(torch.nn.Linear(1, 1), settings, tmp_path, tmp_path)
+
+
+def test_master_copies_keep_steps_that_bfloat16_would_lose():
+    model = rounded(tiny(9, 8), "bfloat16")
+    exact = rounded(copy.deepcopy(model), "float32")
+    settings = Train(lr=1e-5, weight_decay=0.0)
+    optimizers = {one: adamw(one, settings) for one in (model, exact)}
+    for _ in range(20):
+        gradient = torch.Generator().manual_seed(1)
+        for value, same in zip(model.parameters(), exact.parameters(), strict=True):
+            same.grad = torch.randn(same.shape, generator=gradient).bfloat16().float()
+            value.grad = same.grad.bfloat16()
+        for optimizer in optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
+    for name, value in optimizers[exact].masters.items():
+        torch.testing.assert_close(optimizers[model].masters[name], value)
+        assert torch.equal(optimizers[model].trained[name], value.bfloat16())

@@ -1,0 +1,179 @@
+"""Checkpoints of the Hub: their logits, the way back, what is refused, and that no code of theirs runs."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForMaskedLM
+
+from pipeline import policies
+from pipeline.errors import PipelineError
+from pipeline.models import llada
+from pipeline.models.checkpoint import LladaConfig
+from tests.conftest import llada as tiny
+from tests.models import hub
+
+VARIANTS = {
+    "8B": {},
+    "grouped": {"n_kv_heads": 2},
+    "tied": {"weight_tying": True},
+    "theta": {"rope_theta": 100.0, "rms_norm_eps": 1e-2},
+    "padded": {"embedding_size": 48},
+}
+WIDE = {"embedding_size": 126464, "vocab_size": 126464, "mask_token_id": 126336, "d_model": 16, "n_layers": 1}
+
+
+def padded(side: str, length: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = torch.randint(37, (3, length), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(tokens)
+    if side != "none":
+        mask[1, :5], mask[2, :2] = 0, 0
+        mask = mask if side == "left" else mask.flip(1)
+    return tokens, mask
+
+
+@pytest.mark.parametrize("side", ["none", "left", "right"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_are_those_of_the_published_model(tmp_path, variant, side):
+    config = {**hub.CONFIG, **VARIANTS[variant]}
+    tensors = hub.random_tensors(config)
+    model = llada.load(hub.write(tmp_path, config, tensors))
+    tokens, mask = padded(side)
+    with torch.no_grad():
+        found = model(input_ids=tokens, attention_mask=mask).logits
+    wanted = hub.logits(config, tensors, tokens, mask)
+    torch.testing.assert_close(found[mask == 1], wanted[mask == 1], atol=1e-4, rtol=0)
+
+
+def test_bfloat16_differs_by_the_order_of_sums_only(tmp_path):
+    tensors = hub.random_tensors(hub.CONFIG, torch.bfloat16)
+    model = llada.load(hub.write(tmp_path, hub.CONFIG, tensors))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    tokens, mask = padded("none")
+    with torch.no_grad():
+        found = model(input_ids=tokens).logits.log_softmax(dim=-1)
+    wanted = hub.logits(hub.CONFIG, tensors, tokens, mask).log_softmax(dim=-1)
+    assert found.dtype == torch.float32
+    kl = torch.where(wanted.isinf(), 0.0, wanted.exp() * (wanted - found)).sum(dim=-1)
+    assert kl.mean() < 1e-4
+
+
+@pytest.mark.parametrize("variant", ["grouped", "tied"])
+def test_saved_as_it_came(tmp_path, variant):
+    """Names, values and what config.json says; it opens again here and in transformers, and no key points to code."""
+    config = {**hub.CONFIG, **VARIANTS[variant], "auto_map": {"AutoConfig": "configuration_llada.LLaDAConfig"}}
+    tensors = hub.random_tensors(config, torch.bfloat16)
+    model = llada.load(hub.write(tmp_path / "hub", config, tensors))
+    llada.save(model, tmp_path / "saved")
+    again = load_file(tmp_path / "saved" / "model.safetensors")
+    assert again.keys() == tensors.keys()
+    assert all(again[name].dtype == value.dtype and torch.equal(again[name], value) for name, value in tensors.items())
+    wanted = {key: value for key, value in config.items() if key != "auto_map"} | {"torch_dtype": "bfloat16"}
+    assert json.loads((tmp_path / "saved" / "config.json").read_text()) == wanted
+    tokens, _ = padded("none")
+    for same in (llada.load(tmp_path / "saved"), AutoModelForMaskedLM.from_pretrained(tmp_path / "saved")):
+        assert torch.equal(same(input_ids=tokens).logits, model(input_ids=tokens).logits)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    trap = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\nclass LLaDAModelLM: pass\n"
+    code = {"AutoConfig": "modeling_llada.LLaDAModelLM", "AutoModelForMaskedLM": "modeling_llada.LLaDAModelLM"}
+    config = {**hub.CONFIG, "auto_map": code}
+    hub.write(tmp_path / "hub", config, hub.random_tensors(config))
+    for name in ("modeling_llada.py", "configuration_llada.py"):
+        (tmp_path / "hub" / name).write_text(trap)
+    llada.load(tmp_path / "hub")
+    AutoModelForMaskedLM.from_pretrained(tmp_path / "hub", trust_remote_code=False)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_8b_model_has_the_published_size():
+    sizes = {"d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288}
+    config = {**hub.CONFIG, **sizes, "embedding_size": 126464, "vocab_size": 126464, "mask_token_id": 126336}
+    with torch.device("meta"):
+        model = llada.LladaForMaskedLM(LladaConfig.from_dict(config))
+    found = sorted(tuple(value.shape) for value in model.parameters())
+    assert found == sorted(hub.shapes(config).values()) and len(found) == 291
+    assert sum(value.numel() for value in model.parameters()) == 8_015_581_184
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "llada2_moe"}, "holds the architecture 'llada2_moe', not 'llada'"),
+        ({"block_type": "sequential"}, "config.json says block_type: 'sequential', this model knows 'llama' only"),
+        ({"alibi": True}, "config.json says alibi: True"),
+        ({"mask_token_id": None}, "config.json names no mask_token_id"),
+        ({"n_layers": 3}, "missing keys: model.layers.2."),
+        ({"n_layers": 1}, "unexpected keys: model.transformer.blocks.1.|unexpected keys: model.layers.1."),
+        ({"mlp_hidden_size": 64}, "mismatched keys: "),
+        ({"n_kv_heads": 2}, "mismatched keys: "),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, changes, message):
+    hub.write(tmp_path, {**hub.CONFIG, **changes}, hub.random_tensors(hub.CONFIG))
+    with pytest.raises(PipelineError, match=message):
+        llada.load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["missing", "extra", "truncated", "lost"])
+def test_damaged_shards_are_refused(tmp_path, damage):
+    tensors = hub.random_tensors(hub.CONFIG)
+    if damage == "missing":
+        del tensors["model.transformer.blocks.0.attn_norm.weight"]
+    if damage == "extra":
+        tensors["model.transformer.blocks.0.attn_norm.bias"] = torch.zeros(32)
+    hub.write(tmp_path, hub.CONFIG, tensors)
+    shard = tmp_path / "model-00001-of-00002.safetensors"
+    if damage == "truncated":
+        shard.write_bytes(shard.read_bytes()[:-100])
+    if damage == "lost":
+        shard.unlink()
+    message = {"missing": "missing keys", "extra": "unexpected keys"}.get(damage, "cannot load the weights in ")
+    with pytest.raises(PipelineError, match=message):
+        llada.load(tmp_path)
+
+
+def test_a_vocabulary_of_126464(tmp_path, monkeypatch):
+    """The head runs on the selected rows alone, and for given tokens in pieces, with the same values and gradients."""
+    config = {**hub.CONFIG, **WIDE, "mlp_hidden_size": 16}
+    model = llada.load(hub.write(tmp_path, config, hub.random_tensors(config, torch.bfloat16)))
+    rows: list[int] = []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(output.numel() // 126464))
+    monkeypatch.setattr(llada, "CHUNK", 4 * 126464)
+    tokens = torch.randint(126000, (2, 64), generator=torch.Generator().manual_seed(0))
+    select = torch.zeros_like(tokens, dtype=torch.bool)
+    select[:, 7::13] = True
+    wanted = torch.randint(126000, (int(select.sum()), 3), generator=torch.Generator().manual_seed(1))
+    whole = model(input_ids=tokens, select=select).logits.log_softmax(dim=-1).gather(1, wanted)
+    assert rows == [10]
+    pieces = model(input_ids=tokens, select=select, tokens=wanted).log_prob
+    assert rows[1:] == [4, 4, 2]
+    torch.testing.assert_close(pieces, whole)
+    parameters = [model.lm_head.weight, model.model.layers[0].mlp.down_proj.weight]
+    one, other = (torch.autograd.grad(value.sum(), parameters) for value in (pieces, whole))
+    torch.testing.assert_close(one, other, atol=1e-2, rtol=1e-2)
+
+
+def test_names_of_the_hub_are_fetched_without_code(tmp_path, monkeypatch):
+    def snapshot(name: str, allow_patterns: list[str]) -> str:
+        assert (name, allow_patterns) == ("GSAI-ML/LLaDA-8B-Base", ["*.json", "*.safetensors"])
+        return str(tmp_path)
+
+    monkeypatch.setattr(policies, "snapshot_download", snapshot)
+    assert policies.located("GSAI-ML/LLaDA-8B-Base") == tmp_path
+    assert policies.located(str(tmp_path)) == tmp_path
+    monkeypatch.undo()
+    with pytest.raises(PipelineError, match="'no/such/place' is neither a directory nor a model that the Hub gives"):
+        policies.located("no/such/place")
+
+
+def test_tiny_models_are_saved_in_the_same_layout(tmp_path):
+    model = tiny(9, 8)
+    llada.save(model, tmp_path / "one")
+    assert "model.transformer.blocks.0.ff_out.weight" in load_file(tmp_path / "one" / "model.safetensors")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    tokens = torch.randint(8, (2, 6), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(llada.load(tmp_path / "two")(input_ids=tokens).logits, model(input_ids=tokens).logits)
