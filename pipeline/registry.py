@@ -1,6 +1,8 @@
 """Plug-ins by name: `task: sudoku` is `pipeline/tasks/sudoku.py`, `task: mine.task` any importable module."""
 
+import dataclasses
 import difflib
+import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,10 +42,21 @@ def load(kind: str, name: str) -> Any:
 
 
 def load_task(section: Mapping[str, Any]) -> Any:
-    """The task of a validated section `task`, with all that its settings decide."""
+    """The task of a validated section `task`, with all that its settings decide.
+
+    What a module of one's own has replaced in another's PLUGIN stays replaced, whatever the settings.
+    """
     settings = {key: value for key, value in section.items() if key != "name"}
     task = load("task", section["name"])
-    return task.resolve(task.settings(**settings)) if task.resolve else task
+    if not task.resolve:
+        return task
+    original, resolved = (
+        importlib.import_module(task.resolve.__module__).PLUGIN,
+        task.resolve(task.settings(**settings)),
+    )
+    names = (field.name for field in dataclasses.fields(task))
+    own = {name: getattr(task, name) for name in names if getattr(task, name) is not getattr(original, name)}
+    return dataclasses.replace(resolved, **own)
 
 
 def source(kind: str, name: str) -> Path:

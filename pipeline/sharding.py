@@ -1,17 +1,19 @@
 """What the processes of a training stage share: who saves, where each one computes, and FSDP2's shards.
 
 Sharding changes no result but by rounding: parameters, gradients and moments lie in equal parts on all processes and
-are gathered layer by layer.
+are gathered layer by layer. PyTorch's part of it takes a second to import, so that only what shards imports it.
 """
 
+import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from accelerate import PartialState
 from torch import Tensor, distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def is_main_process() -> bool:
@@ -32,6 +34,9 @@ def spread(policy: nn.Module, sharded: bool) -> nn.Module:
     ranks = _state().num_processes
     if not sharded or ranks == 1:
         return policy.to(device())
+    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # noqa: PLC0415
+
     mesh, precision = init_device_mesh(device().type, (ranks,)), MixedPrecisionPolicy(reduce_dtype=torch.float32)
     for layers in [module for module in policy.modules() if isinstance(module, nn.ModuleList)]:
         for layer in layers:
@@ -41,14 +46,22 @@ def spread(policy: nn.Module, sharded: bool) -> nn.Module:
 
 
 def is_sharded(module: nn.Module) -> bool:
-    return isinstance(module, FSDPModule)
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
+
+def _is_part(value: Tensor) -> "TypeGuard[DTensor]":
+    tensor = sys.modules.get("torch.distributed.tensor")
+    return tensor is not None and isinstance(value, tensor.DTensor)
 
 
 def placed(value: Tensor, like: Tensor) -> Tensor:
     """A whole tensor that every process has, cut and moved as `like` is."""
     value = value.to(like.device)
-    if not isinstance(like, DTensor):
+    if not _is_part(like):
         return value
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415
+
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
@@ -56,7 +69,7 @@ def gathered(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """The whole tensors, in the main process's memory; {} elsewhere. Every process must call this."""
     whole = {}
     for name, value in tensors:
-        full = value.full_tensor() if isinstance(value, DTensor) else value
+        full = value.full_tensor() if _is_part(value) else value
         if is_main_process():
             whole[name] = full.detach().cpu().contiguous()
     return whole

@@ -28,7 +28,7 @@ ARGUMENTS = {
     " --out OUT/policy --moments-out OUT/optimizer.safetensors"
     " --summary OUT/train.json --progress OUT/train.progress",
     "evaluate": "--items RUN/items/test.parquet --policy RUN/round_001/policy --round 1 --out OUT/evaluation.json",
-    "report": "--run RUN --out OUT/report.html --figure OUT/learning_curve.svg --metrics OUT/metrics.json",
+    "report": "--run RUN --origin RUN --out OUT/report.html --figure OUT/learning_curve.svg --metrics OUT/metrics.json",
 }
 
 
