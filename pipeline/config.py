@@ -19,7 +19,7 @@ from pydantic import (
 
 from pipeline.algorithms.settings import SETTINGS, Dam, Settings
 from pipeline.errors import PipelineError
-from pipeline.registry import check, load, nearest
+from pipeline.registry import check, load, load_task, nearest
 
 
 class Section(BaseModel):
@@ -166,7 +166,13 @@ class Run(Section):
         """Sections that contradict each other; only where the run is whole, not in a stage that sees some of it."""
         if not info.context:
             return self
-        algorithm, enumerated = self.algorithm, load("task", self.task["name"]).enumerated
+        task, algorithm = load_task(self.task), self.algorithm
+        enumerated = task.enumerated
+        if not task.alphabet:
+            raise ValueError(
+                f"task '{self.task['name']}' has chat prompts here, which can be scored (pipeline.stages.score) but"
+                " not sampled yet: use a task with template: compact"
+            )
         if self.base.exact and (self.base.path or enumerated is None):
             raise ValueError(f"base.exact needs an enumerated task, not '{self.task['name']}', and no base.path")
         if algorithm.trains and self.rounds == 0:
