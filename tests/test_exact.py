@@ -10,10 +10,10 @@ import torch
 from examples.words import PLUGIN
 from pipeline import records
 from pipeline.config import Model
+from pipeline.matching import matched
 from pipeline.policies import load_policy
 from pipeline.replay import Replay
 from pipeline.seeding import Stream
-from pipeline.stages.base import denoising_loss
 from pipeline.tasks.base import Item
 from pipeline.text import encode
 from tests.conftest import ROOT, Workflow
@@ -118,7 +118,7 @@ def test_policy_equal_to_base_without_reward_has_unit_weights_and_zero_mean_grad
     gradients = []
     for batch in replay.batches(40, 512, 0, Stream.REPLAY, 0):
         model.zero_grad()
-        denoising_loss(model, batch, mask).mean().backward()
+        matched(model, batch, mask).mean().backward()
         gradients.append(model.lm_head.weight.grad.flatten().clone())
     drawn = torch.stack(gradients)
     score = drawn.mean(dim=0) / (drawn.std(dim=0) / len(drawn) ** 0.5).clamp(min=1e-12)

@@ -39,9 +39,10 @@ from pipeline.algorithms.base import Algorithm, Round
 from pipeline.algorithms.settings import Dam
 from pipeline.ctmc.weights import log_weights, self_normalized
 from pipeline.labels import Labels, Rollouts, assemble, column, kept, log_ratio, next_step
-from pipeline.losses import matching_loss, squared_loss
+from pipeline.losses import squared_loss
+from pipeline.matching import controlled, matched
 from pipeline.replay import Batch, Replay
-from pipeline.samplers.posterior import completion_log_prob, cross_entropy, of_completions, read, scattered
+from pipeline.samplers.posterior import of_completions, read, scattered
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
@@ -88,19 +89,21 @@ def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
 
 def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
     """L_x of each state, [n]."""
-    settings, masked = around.settings.algorithm, batch.state == around.mask_id
-    if settings.loss == "generalized_kl" and not settings.control_variate:
-        log_prob = completion_log_prob(policy, batch.prompt, batch.state, batch.tokens, around.mask_id)
-        return matching_loss(log_prob, batch.weight, batch.jump)
-    log_posterior = read(policy, batch.prompt, batch.state, masked)
-    log_prob = of_completions(log_posterior, masked, batch.tokens)
+    settings = around.settings.algorithm
     if settings.loss == "squared":
-        square = scattered(log_posterior.exp().square().sum(dim=1), masked)
-        return squared_loss(log_prob.exp(), square, batch.weight, batch.jump, masked)
-    with torch.no_grad():
-        known = read(around.behavior(), batch.prompt, batch.state, masked, around.settings.rollout.temperature).exp()
-    change = settings.gain * (batch.weight - 1)
-    return matching_loss(log_prob, change, batch.jump) + cross_entropy(known, log_posterior, masked)
+        return _squared(policy, batch, around.mask_id)
+    if settings.control_variate:
+        temperature = around.settings.rollout.temperature
+        return controlled(policy, batch, around.mask_id, around.behavior(), settings.gain, temperature)
+    return matched(policy, batch, around.mask_id)
+
+
+def _squared(policy: nn.Module, batch: Batch, mask_id: int) -> Tensor:
+    masked = batch.state == mask_id
+    log_posterior = read(policy, batch.prompt, batch.state, masked)
+    prob = of_completions(log_posterior, masked, batch.tokens).exp()
+    square = scattered(log_posterior.exp().square().sum(dim=1), masked)
+    return squared_loss(prob, square, batch.weight, batch.jump, masked)
 
 
 PLUGIN = Algorithm(

@@ -23,10 +23,9 @@ from pipeline.algorithms.base import Algorithm, Round
 from pipeline.algorithms.settings import Dtm
 from pipeline.ctmc.weights import log_weights, self_normalized
 from pipeline.labels import Labels, Rollouts, assemble, column, next_step
-from pipeline.losses import matching_loss
+from pipeline.matching import controlled, matched
 from pipeline.records import TARGETS
 from pipeline.replay import Batch, Replay
-from pipeline.samplers.posterior import completion_log_prob, cross_entropy, of_completions, read
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
@@ -54,15 +53,9 @@ def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
 
 def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
     """L_x of each state, [n]."""
-    if not around.settings.algorithm.control_variate:
-        log_prob = completion_log_prob(policy, batch.prompt, batch.state, batch.tokens, around.mask_id)
-        return matching_loss(log_prob, batch.weight, batch.jump)
-    masked = batch.state == around.mask_id
-    log_posterior = read(policy, batch.prompt, batch.state, masked)
-    log_prob = of_completions(log_posterior, masked, batch.tokens)
-    with torch.no_grad():
-        known = read(around.behavior(), batch.prompt, batch.state, masked).exp()
-    return matching_loss(log_prob, batch.weight - 1, batch.jump) + cross_entropy(known, log_posterior, masked)
+    if around.settings.algorithm.control_variate:
+        return controlled(policy, batch, around.mask_id, around.behavior())
+    return matched(policy, batch, around.mask_id)
 
 
 PLUGIN = Algorithm(

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from pipeline.algorithms.base import Algorithm, Round
 from pipeline.algorithms.settings import Settings
 from pipeline.labels import Labels, Rollouts, column, weighted
-from pipeline.losses import matching_loss
+from pipeline.matching import matched
 from pipeline.replay import Batch, Replay
-from pipeline.samplers.posterior import completion_log_prob
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
@@ -33,8 +32,7 @@ def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
 
 def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
     """L of each state, [n]."""
-    log_prob = completion_log_prob(policy, batch.prompt, batch.state, batch.tokens, around.mask_id)
-    return matching_loss(log_prob, batch.weight, batch.jump)
+    return matched(policy, batch, around.mask_id)
 
 
 PLUGIN = Algorithm(paper="RAFT, arXiv 2304.06767", settings=Settings, label=label, replay=replay, loss=loss)

@@ -18,9 +18,15 @@ def read(
 
     The head runs on these positions alone; a [*, V] tensor for the others never exists.
     """
-    states = torch.cat([prompt, answer], dim=1)
-    select = torch.cat([torch.zeros_like(prompt, dtype=torch.bool), select], dim=1)
-    return (model(input_ids=states, select=select).logits / temperature).log_softmax(dim=-1)
+    return (model(**_inputs(prompt, answer, select)).logits / temperature).log_softmax(dim=-1)
+
+
+def _inputs(prompt: Int[Tensor, "n P"], answer: Int[Tensor, "n L"], select: Bool[Tensor, "n L"]) -> dict[str, Tensor]:
+    """Prompt and answer side by side, and the answer's positions that are read."""
+    return {
+        "input_ids": torch.cat([prompt, answer], dim=1),
+        "select": torch.cat([torch.zeros_like(prompt, dtype=torch.bool), select], dim=1),
+    }
 
 
 def most_confident(log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], k: int) -> Bool[Tensor, "n L"]:
@@ -42,10 +48,9 @@ def completion_log_prob(
 
     The model is asked for these alone, so that for a large vocabulary it never holds all logits at once.
     """
-    masked, states = state == mask_id, torch.cat([prompt, state], dim=1)
-    select = torch.cat([torch.zeros_like(prompt, dtype=torch.bool), masked], dim=1)
+    masked = state == mask_id
     wanted = tokens.transpose(1, 2)[masked]
-    return scattered(model(input_ids=states, select=select, tokens=wanted).log_prob, masked).transpose(1, 2)
+    return scattered(model(**_inputs(prompt, state, masked), tokens=wanted).log_prob, masked).transpose(1, 2)
 
 
 def of_completions(

@@ -12,13 +12,12 @@ from pipeline import records
 from pipeline.ctmc.exact import posteriors
 from pipeline.errors import PipelineError
 from pipeline.files import digest, discard, write_json
-from pipeline.losses import matching_loss
+from pipeline.matching import matched
 from pipeline.optimizer import adamw
 from pipeline.policies import load_policy, located, merged, rounded, save_memory, save_policy
 from pipeline.provenance import plain_json
 from pipeline.registry import load, load_task
-from pipeline.replay import Batch, Replay
-from pipeline.samplers.posterior import completion_log_prob
+from pipeline.replay import Replay
 from pipeline.seeding import Stream, generator
 from pipeline.sharding import gather_trained, is_main_process, spread
 from pipeline.stages import main
@@ -62,12 +61,6 @@ def installed(settings: SimpleNamespace, tokenizer: Tokenizer) -> nn.Module:
     return model
 
 
-def denoising_loss(policy: nn.Module, batch: Batch, mask_id: int) -> torch.Tensor:
-    """- mean_{i∈M(x_t)} log p_θ(x_1,i | x_t, i) of each row: LLaDA's objective, the matching loss at W = 1."""
-    log_prob = completion_log_prob(policy, batch.prompt, batch.state, batch.tokens, mask_id)
-    return matching_loss(log_prob, batch.weight, batch.jump)
-
-
 def pretrain(args: Namespace, tokenizer: Tokenizer) -> tuple[nn.Module, list[float]]:
     settings, mask = args.settings, mask_id(tokenizer)
     items = records.read([args.items], records.ITEMS)
@@ -83,7 +76,7 @@ def pretrain(args: Namespace, tokenizer: Tokenizer) -> tuple[nn.Module, list[flo
         model,
         optimizer,
         replay.batches(base.updates, base.batch_size, settings.seed, Stream.BASE, 0),
-        partial(denoising_loss, mask_id=mask),
+        partial(matched, mask_id=mask),
         lambda number: base.lr * min(1.0, (number + 1) / max(1, base.warmup)) * (1 - number / base.updates),
         base,
         Progress(args.progress, digest(plain_json(settings), args.items)),
