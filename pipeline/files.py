@@ -1,11 +1,11 @@
 """Writing that never leaves half a file: everything goes to a temporary name and is renamed."""
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise PipelineError(f"{path} is not a complete safetensors file ({error}): delete it and run again") from error
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(*parts: Path | str) -> str:
     """SHA-256 over strings and the bytes of files."""
-    total = sha256()
+    total = hashlib.sha256()
     for part in parts:
         total.update(part.read_bytes() if isinstance(part, Path) else part.encode())
     return total.hexdigest()

@@ -54,10 +54,6 @@ class AdamW(torch.optim.AdamW):
             value.grad = None
 
 
-def adamw(policy: nn.Module, settings: Optimizer) -> AdamW:
-    return AdamW(policy, settings)
-
-
 def moments(optimizer: AdamW) -> dict[str, Tensor]:
     """The state as named tensors, for safetensors, in the main process; {} elsewhere. Every process must call this."""
     state = [(f"{moment}.{name}", optimizer.state[value][moment]) for name, value, moment in _places(optimizer)]

@@ -51,7 +51,7 @@ def parse_params(raw: Any, source: str = "params.yaml") -> Params:
 
 def members(params: Params, suite: Suite) -> list[str]:
     """The names of a suite's runs."""
-    return [name for name, _ in _variants(suite, {name: run.model_dump() for name, run in params.runs.items()})]
+    return [label for label, _, _ in _labels(suite, {name: run.seed for name, run in params.runs.items()})]
 
 
 def merge(defaults: Any, changes: Any) -> Any:
@@ -75,18 +75,14 @@ def _filled_in(name: str, runs: dict[str, Any], defaults: Any, seen: tuple[str, 
     return merge(_filled_in(like, runs, defaults, (*seen, name)), changes)
 
 
-def _variants(suite: Suite, runs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The name of each run of a suite and what it says, `like` and `defaults` filled in."""
-    for name, varied in suite.varied.items():
-        own = runs[name].get("seed", 0) if isinstance(runs[name], dict) else 0
+def _labels(suite: Suite, seeds: Mapping[str, int]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(name, the run that it starts from, dotted key -> value) of each run of a suite; `seeds` are the runs' own."""
+    for run, varied in suite.varied.items():
         for values in itertools.product(*varied.values()):
             settings = dict(zip(varied, values, strict=True))
-            label = name + "".join(f"-{key.split('.')[-1]}{value}" for key, value in settings.items())
-            for seed in suite.seeds or [own]:
-                changed = runs[name]
-                for key, value in {**settings, "seed": seed}.items():
-                    changed = merge(changed, _nested(key, value))
-                yield (label if seed == own else f"{label}-seed{seed}"), changed
+            label = run + "".join(f"-{key.split('.')[-1]}{value}" for key, value in settings.items())
+            for seed in suite.seeds or [seeds[run]]:
+                yield (label if seed == seeds[run] else f"{label}-seed{seed}"), run, {**settings, "seed": seed}
 
 
 def _of_suites(suites: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,8 +95,15 @@ def _of_suites(suites: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, 
             continue
         if unknown := [run for run in suite.varied if run not in runs]:
             raise PipelineError(f"suites.{name} names {_unknown(unknown[0], runs)}")
-        added |= dict(_variants(suite, runs))
+        for label, run, settings in _labels(suite, {run: _seed(runs[run]) for run in suite.varied}):
+            nested = itertools.starmap(_nested, settings.items())
+            added[label] = functools.reduce(merge, nested, runs[run])
     return added
+
+
+def _seed(run: Any) -> int:
+    """Of a run that is not validated yet."""
+    return run.get("seed", 0) if isinstance(run, dict) else 0
 
 
 def _nested(key: str, value: Any) -> Any:

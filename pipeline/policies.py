@@ -13,7 +13,7 @@ from torch import nn
 from pipeline.errors import PipelineError
 from pipeline.files import replacing
 from pipeline.registry import load
-from pipeline.seeding import Stream, generator
+from pipeline.seeding import Stream, seed_torch
 from pipeline.sharding import is_sharded, spread
 from pipeline.text import load_tokenizer, mask_id
 
@@ -63,10 +63,10 @@ def make_trainable(model: nn.Module, settings: SimpleNamespace, base: Path, out:
     if train.adapter:
         if plugin.adapters is None:
             raise PipelineError(f"train.adapter: model '{settings.model.name}' takes no adapters")
-        torch.manual_seed(int(generator(settings.seed, Stream.INITIALIZATION).integers(2**63)))
+        seed_torch(settings.seed, Stream.INITIALIZATION)
         plugin.adapters.train(model, train.adapter, base, out)
-    elif plugin.adapters:
-        plugin.adapters.merge(model)
+    else:
+        merged(model, settings)
     save_memory(model, train.gradient_checkpointing, settings)
 
 

@@ -5,7 +5,6 @@ DVC compares bytes. Snakemake compares times and its records in `.snakemake`, an
 Snakemake's records as they are. When the bytes are those of the seal, the Snakefile restores times and records.
 """
 
-import hashlib
 import sys
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.files import read_json, write_json
+from pipeline.files import read_json, sha256_of, write_json
 
 RUNS = Path("data/runs")
 SEAL = "seal.json"
@@ -27,7 +26,7 @@ def seal(run: str) -> None:
     for name, path in _files(run).items():
         time = path.stat().st_mtime_ns
         if files.get(name, {}).get("time") != time:
-            files[name] = {"time": time, "sha256": _sha256(path)}
+            files[name] = {"time": time, "sha256": sha256_of(path)}
     content = {
         "files": {name: files[name] for name in sorted(_files(run))},
         "records": {str(path.relative_to(STATE)): path.read_text() for path in sorted(_records(run, "metadata"))},
@@ -45,12 +44,12 @@ def restore(run: str) -> None:
     sealed = _read(run)
     if not sealed:
         return
-    here = _marker(run).exists() and _marker(run).read_text() == _sha256(RUNS / run / SEAL)
+    here = _marker(run).exists() and _marker(run).read_text() == sha256_of(RUNS / run / SEAL)
     found, files = _files(run), sealed["files"]
     moved = [name for name in found.keys() & files if found[name].stat().st_mtime_ns != files[name]["time"]]
     if here and not moved:
         return
-    differing = (name for name in moved if _sha256(found[name]) != files[name]["sha256"])
+    differing = (name for name in moved if sha256_of(found[name]) != files[name]["sha256"])
     unlike = next(iter(sorted(found.keys() ^ files)), None) or next(differing, None)
     if unlike is None:
         _restore(run, sealed, moved)
@@ -83,7 +82,7 @@ def _marker(run: str) -> Path:
 
 def _mark(run: str) -> None:
     _marker(run).parent.mkdir(parents=True, exist_ok=True)
-    _marker(run).write_text(_sha256(RUNS / run / SEAL))
+    _marker(run).write_text(sha256_of(RUNS / run / SEAL))
 
 
 def _files(run: str) -> dict[str, Path]:
@@ -97,11 +96,6 @@ def _records(run: str, kind: str) -> Iterator[Path]:
         name = "".join(part.lstrip("@") for part in path.relative_to(STATE / kind).parts)
         if path.is_file() and len(name) % 4 == 0 and urlsafe_b64decode(name).startswith(f"{RUNS / run}/".encode()):
             yield path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,16 @@ def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
 
 def torch_generator(seed: int, stream: Stream, *key: int) -> torch.Generator:
     """A PyTorch generator for everything under one key."""
-    return torch.Generator().manual_seed(int(generator(seed, stream, *key).integers(2**63)))
+    return torch.Generator().manual_seed(_entropy(seed, stream, *key))
+
+
+def seed_torch(seed: int, stream: Stream, *key: int) -> None:
+    """PyTorch's global generator, from which modules draw their weights."""
+    torch.manual_seed(_entropy(seed, stream, *key))
+
+
+def _entropy(seed: int, stream: Stream, *key: int) -> int:
+    return int(generator(seed, stream, *key).integers(2**63))
 
 
 def uniforms(

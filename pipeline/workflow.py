@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 import pipeline
 from pipeline.config import Run
+from pipeline.files import sha256_of
 from pipeline.registry import load, source
 
 ROUND = "data/runs/{run}/round_{round}"
@@ -124,18 +125,14 @@ def settings(run: Run, stage: str) -> str:
 
 
 def data(run: Run) -> str:
-    """A digest of the files that the task reads (`task.data.path`, `task.data.test_path`); "" where it reads none."""
+    """A digest of the files that the task reads (`task.data.path`, `task.data.test_path`); "" where it reads none.
+
+    A missing file has one too: rule `prepare` checks what it reads.
+    """
     named = run.task.get("data")
     paths = [named.get(key) for key in ("path", "test_path")] if isinstance(named, dict) else []
-    return " ".join(_file_digest(Path(path)) for path in paths if isinstance(path, str))
-
-
-def _file_digest(path: Path) -> str:
-    """What `prepare` reads is checked there: a missing file has a digest too."""
-    if not path.is_file():
-        return "missing"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    files = [Path(path) for path in paths if isinstance(path, str)]
+    return " ".join(sha256_of(path)[:16] if path.is_file() else "missing" for path in files)
 
 
 def code(stage: str, run: Run | None = None) -> str:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from pipeline.config import Adapter, Model, Train
 from pipeline.models import llada
-from pipeline.optimizer import adamw, load_moments, moments
+from pipeline.optimizer import AdamW, load_moments, moments
 from pipeline.policies import frozen_policy, make_trainable
 from pipeline.replay import Batch, Replay
 from pipeline.samplers.posterior import completion_log_prob
@@ -49,7 +49,7 @@ def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDA
     policy, here = llada.load(before), out / str(number)
     make_trainable(policy, run, BASE, here / "policy")
     spread(policy, sharding == "full")
-    optimizer = adamw(policy, run.train)
+    optimizer = AdamW(policy, run.train)
     if number > 1:
         load_moments(before.parent / "optimizer.safetensors", optimizer)
     others = [frozen_policy(path, run, policy, device()) for path in (BASE, before)]

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import PipelineError
-from pipeline.optimizer import MOMENTS, adamw, load_moments
+from pipeline.optimizer import MOMENTS, AdamW, load_moments
 from tests.conftest import llada
 from tests.test_faults import Stage
 
@@ -45,4 +45,4 @@ def test_optimiser_state_of_another_policy(tmp_path, sections):
     tensors = {f"{moment}.{name}": torch.zeros(1) for name, _ in policy.named_parameters() for moment in MOMENTS}
     save_file(tensors, tmp_path / "optimizer.safetensors")
     with pytest.raises(PipelineError, match=r"optimizer.safetensors does not belong to this policy"):
-        load_moments(tmp_path / "optimizer.safetensors", adamw(policy, sections.train))
+        load_moments(tmp_path / "optimizer.safetensors", AdamW(policy, sections.train))

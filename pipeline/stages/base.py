@@ -13,12 +13,12 @@ from pipeline.ctmc.exact import posteriors
 from pipeline.errors import PipelineError
 from pipeline.files import digest, discard, write_json
 from pipeline.matching import matched
-from pipeline.optimizer import adamw
+from pipeline.optimizer import AdamW
 from pipeline.policies import load_policy, located, merged, rounded, save_memory, save_policy
 from pipeline.provenance import plain_json
 from pipeline.registry import load, load_task
 from pipeline.replay import Replay
-from pipeline.seeding import Stream, generator
+from pipeline.seeding import Stream, seed_torch
 from pipeline.sharding import gather_trained, is_main_process, spread
 from pipeline.stages import main
 from pipeline.text import character_tokenizer, encode, mask_id
@@ -45,7 +45,7 @@ def run(args: Namespace) -> None:
 
 
 def fresh(settings: SimpleNamespace, tokenizer: Tokenizer) -> nn.Module:
-    torch.manual_seed(int(generator(settings.seed, Stream.INITIALIZATION).integers(2**63)))
+    seed_torch(settings.seed, Stream.INITIALIZATION)
     create, length = load("model", settings.model.name).create, load_task(settings.task).answer_length
     model: nn.Module = create(settings.model, tokenizer.get_vocab_size(), mask_id(tokenizer), length)
     return rounded(model, settings.model.dtype)
@@ -70,7 +70,7 @@ def pretrain(args: Namespace, tokenizer: Tokenizer) -> tuple[nn.Module, list[flo
     model = fresh(settings, tokenizer)
     save_memory(model, settings.base.gradient_checkpointing, settings)
     spread(model, args.sharding == "full")
-    optimizer = adamw(model, settings.base)
+    optimizer = AdamW(model, settings.base)
     base = settings.base
     losses = fit(
         model,

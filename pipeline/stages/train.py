@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from pipeline import records
 from pipeline.algorithms.base import round_of
 from pipeline.files import digest, discard, replacing, write_json
-from pipeline.optimizer import adamw, load_moments, moments
+from pipeline.optimizer import AdamW, load_moments, moments
 from pipeline.policies import load_policy, make_trainable, save_policy, weights
 from pipeline.provenance import plain_json
 from pipeline.registry import load
@@ -23,7 +23,7 @@ def run(args: Namespace) -> None:
     policy, tokenizer, mask_id = load_policy(args.policy, settings)
     make_trainable(policy, settings, args.base, args.out)
     spread(policy, args.sharding == "full")
-    optimizer = adamw(policy, train)
+    optimizer = AdamW(policy, train)
     warmup = train.warmup
     if args.moments:
         load_moments(args.moments, optimizer)

@@ -15,7 +15,7 @@ from pipeline.config import Adapter, Model, Train
 from pipeline.errors import PipelineError
 from pipeline.merge import merge
 from pipeline.models import adapters, llada
-from pipeline.optimizer import adamw
+from pipeline.optimizer import AdamW
 from pipeline.policies import frozen_policy, make_trainable, rounded
 from pipeline.text import character_tokenizer
 from tests.conftest import llada as tiny
@@ -53,7 +53,7 @@ def trained(base):
     out = base.parent.parent / "round_001" / "policy"
     model = llada.load(base)
     make_trainable(model, section(), base, out)
-    step(model, adamw(model, section().train))
+    step(model, AdamW(model, section().train))
     llada.save(model, out)
     return out, model
 
@@ -69,14 +69,14 @@ def test_the_base_stays_and_shares_its_weights(base, trained):
     assert torch.equal(logits(views[0]), wanted) and torch.equal(logits(views[1]), behavior)
     assert model.training and all(value.requires_grad for _, value in adapters.own_parameters(model))
     loss.backward()
-    step(model, adamw(model, section().train))
+    step(model, AdamW(model, section().train))
     assert not torch.equal(logits(model), behavior)
     assert torch.equal(logits(views[0]), wanted) and torch.equal(logits(views[1]), behavior)
 
 
 def test_only_adapters_train_and_are_saved_in_fp32(trained):
     path, model = trained
-    optimizer = adamw(model, section().train)
+    optimizer = AdamW(model, section().train)
     assert all(".lora_" in name for name in optimizer.trained) and not list(optimizer.copies())
     saved = load_file(path / "adapter_model.safetensors")
     assert len(saved) == len(optimizer.trained) == 2 * 7 * 2
@@ -173,7 +173,7 @@ def test_master_copies_keep_steps_that_bfloat16_would_lose():
     model = rounded(tiny(9, 8), "bfloat16")
     exact = rounded(copy.deepcopy(model), "float32")
     settings = Train(lr=1e-5, weight_decay=0.0)
-    optimizers = {one: adamw(one, settings) for one in (model, exact)}
+    optimizers = {one: AdamW(one, settings) for one in (model, exact)}
     for _ in range(20):
         gradient = torch.Generator().manual_seed(1)
         for value, same in zip(model.parameters(), exact.parameters(), strict=True):
