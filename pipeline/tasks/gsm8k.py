@@ -6,26 +6,23 @@ A row has `question` and `answer`, which ends in `#### 18`; a bare number will d
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from pipeline.tasks.answers import before_stop, boxes, short_boxes, tagged, without_stops
-from pipeline.tasks.base import Item, Profile, Saved, Settings, Task
+from pipeline.tasks.base import Item, Profile, Task
+from pipeline.tasks.chat import Chat, chat_task, in_words
 from pipeline.tasks.data import Data, Reading, Values, splits
 from pipeline.tasks.latex import repaired
 from pipeline.tasks.terms import number
 
 TEMPLATES = {
     "chat-train": (
-        "\nRespond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>\n\n\n{question}"
+        "\nRespond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>\n\n\n{prompt}"
     ),
     "chat": (
         "You are a math expert. You will be given a question to solve. Solve it step by step. Wrap the final answer in"
         " a \\boxed{{}}. \nRespond in the following format:\n<reasoning>\nYour reasoning here\n</reasoning>\n<answer>\n"
-        "\\boxed{{...}}\n</answer>\n\n{question}"
+        "\\boxed{{...}}\n</answer>\n\n{prompt}"
     ),
 }
 HASHES = "####"
@@ -39,20 +36,15 @@ TAGS = ("<reasoning>\n", "\n</reasoning>\n", "\n<answer>\n", "\n</answer>")
 LONGEST = 2000
 
 
-class Gsm8k(Settings):
+class Gsm8k(Chat):
     """Where the items come from, and how they are judged."""
 
-    template: Literal["chat"] = "chat"
-    profile: Profile = "strict"
     data: Data = Data(hub="openai/gsm8k", config="main")
-    answer_length: int = Field(default=256, ge=1, description="tokens of an answer")
 
 
 def items(settings: Gsm8k, seed: int) -> dict[str, list[Item]]:
-    """Training items in the words of d1's training, which also are the base split; test items in its evaluation's."""
-    found = splits(settings.data, seed, Reading((("question",), ("answer",)), _read))
-    train = [_put(item, "chat-train") for item in found["train"]]
-    return {"base": train, "train": train, "test": [_put(item, "chat") for item in found["test"]], "hard": []}
+    """Rows of the data set, in d1's words."""
+    return in_words(splits(settings.data, seed, Reading((("question",), ("answer",)), _read)), TEMPLATES)
 
 
 def score(profile: Profile, item: Item, answer: str) -> dict[str, float]:
@@ -128,9 +120,9 @@ def published_tag_counts(text: str) -> float:
     once = [text.count(tag) == 1 for tag in TAGS]
     count = 0.125 * once[0] + 0.125 * once[1]
     if once[2]:
-        count = count + 0.125 - len(_after_last(TAGS[3] + "\n", text)) * 0.001
+        count = count + 0.125 - len(text.rsplit(TAGS[3] + "\n", maxsplit=1)[-1]) * 0.001
     if once[3]:
-        count = count + 0.125 - (len(_after_last(TAGS[3], text)) - 1) * 0.001
+        count = count + 0.125 - (len(text.rsplit(TAGS[3], maxsplit=1)[-1]) - 1) * 0.001
     return count
 
 
@@ -169,17 +161,6 @@ def saved_item(question: str, reference: Any) -> Item:
     return Item(question, "" if reference is None else str(reference))
 
 
-def render(item: Item, answer: str) -> str:
-    """The text as it is."""
-    return answer
-
-
-def _after_last(separator: str, text: str) -> str:
-    """What follows the last separator, those that overlap counted from the left."""
-    parts = text.split(separator)
-    return parts[-1]
-
-
 def _end_of_line(text: str, start: int) -> int:
     end = text.find("\n", start)
     return end if end >= 0 else len(text)
@@ -203,22 +184,9 @@ def _read(row: Values) -> Item:
     return Item(question, reference)
 
 
-def _put(item: Item, template: str) -> Item:
-    return replace(item, prompt=TEMPLATES[template].format(question=item.prompt))
-
-
 def configured(settings: Gsm8k) -> Task:
     """The task as its section asks for it."""
-    return Task(
-        settings=Gsm8k,
-        alphabet="",
-        answer_length=settings.answer_length,
-        items=items,
-        score=partial(score, settings.profile),
-        render=render,
-        resolve=configured,
-        saved=Saved(item=saved_item, accuracy="accuracy"),
-    )
+    return chat_task(settings, items, score, saved_item, resolve=configured)
 
 
 PLUGIN = configured(Gsm8k())

@@ -3,14 +3,11 @@
 A row has `problem` and `answer`, or `solution`, whose last box is the answer. That is the reference of an item.
 """
 
-from dataclasses import replace
-from functools import partial
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from pipeline.tasks.answers import before_stop, boxes, published_box, tagged, without_stops
-from pipeline.tasks.base import Item, Profile, Saved, Settings, Task
+from pipeline.tasks.base import Item, Profile, Task
+from pipeline.tasks.chat import Chat, chat_task, in_words
 from pipeline.tasks.data import Data, Reading, Values, splits
 from pipeline.tasks.latex import equal, published_equal
 
@@ -18,31 +15,26 @@ TEMPLATES = {
     "chat-train": (
         "\nRespond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>\n\n\n"
         "You are a math expert. You will be given a question to solve. Solve it step by step. Wrap the final answer in"
-        " a \\boxed{{}}. \n\n{problem}"
+        " a \\boxed{{}}. \n\n{prompt}"
     ),
     "chat": (
         "You are a math expert. You will be given a question to solve. Solve it step by step. Wrap the final answer in"
         " a \\boxed{{}}.\nRespond in the following format:\n<reasoning>\nYour reasoning here\n</reasoning>\n<answer>\n"
-        '\\boxed{{...}}\n</answer>" \n\n\n{problem}'
+        '\\boxed{{...}}\n</answer>" \n\n\n{prompt}'
     ),
 }
 RIGHT_REWARD, FORMAT_REWARD = 2.0, 0.5
 
 
-class Math500(Settings):
+class Math500(Chat):
     """Where the items come from, and how they are judged."""
 
-    template: Literal["chat"] = "chat"
-    profile: Profile = "strict"
     data: Data = Data(hub="ankner/math-500", test_hub="HuggingFaceH4/MATH-500")
-    answer_length: int = Field(default=256, ge=1, description="tokens of an answer")
 
 
 def items(settings: Math500, seed: int) -> dict[str, list[Item]]:
-    """Training items in the words of d1's training, which also are the base split; test items in its evaluation's."""
-    found = splits(settings.data, seed, Reading((("problem",), ("answer", "solution")), _read))
-    train = [_put(item, "chat-train") for item in found["train"]]
-    return {"base": train, "train": train, "test": [_put(item, "chat") for item in found["test"]], "hard": []}
+    """Rows of the data set, in d1's words."""
+    return in_words(splits(settings.data, seed, Reading((("problem",), ("answer", "solution")), _read)), TEMPLATES)
 
 
 def score(profile: Profile, item: Item, answer: str) -> dict[str, float]:
@@ -77,11 +69,6 @@ def saved_item(question: str, reference: Any) -> Item:
     return Item(question, str(reference))
 
 
-def render(item: Item, answer: str) -> str:
-    """The text as it is."""
-    return answer
-
-
 def _read(row: Values) -> Item:
     problem, reference = str(row["problem"]).strip(), row.get("answer")
     if reference is None:
@@ -97,22 +84,9 @@ def _group(row: Values) -> str:
     return level if level.startswith("Level") or not level else f"Level {level}"
 
 
-def _put(item: Item, template: str) -> Item:
-    return replace(item, prompt=TEMPLATES[template].format(problem=item.prompt))
-
-
 def configured(settings: Math500) -> Task:
     """The task as its section asks for it."""
-    return Task(
-        settings=Math500,
-        alphabet="",
-        answer_length=settings.answer_length,
-        items=items,
-        score=partial(score, settings.profile),
-        render=render,
-        resolve=configured,
-        saved=Saved(item=saved_item, accuracy="accuracy"),
-    )
+    return chat_task(settings, items, score, saved_item, resolve=configured)
 
 
 PLUGIN = configured(Math500())

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from pipeline.tasks.answers import before_stop, published_grid, tagged, unfenced, without_stops
 from pipeline.tasks.base import Item, Profile, Saved, Settings, Task
+from pipeline.tasks.chat import as_it_is
 from pipeline.tasks.data import Data, Reading, Values, splits
 
 SEPARATOR = ">"
@@ -238,7 +239,7 @@ def configured(settings: Sudoku) -> Task:
         answer_length=CELLS if compact else settings.answer_length,
         items=items,
         score=score if plain else partial(score_text, compact, settings.profile),
-        render=render if compact else lambda item, answer: answer,
+        render=render if compact else as_it_is,
         resolve=configured,
         saved=Saved(saved_item, "cell_accuracy", cells=lambda item: puzzle_of(item.prompt).count("0")),
     )

@@ -1,0 +1,56 @@
+"""What the tasks share whose prompts are always written for a chat model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pipeline.tasks.base import Item, Profile, Saved, Settings, Task
+
+TRAIN, TEST = "chat-train", "chat"
+"""Ids of d1's templates: the words of its training, and of its evaluation."""
+
+
+class Chat(Settings):
+    """How the items are put and judged."""
+
+    template: Literal["chat"] = "chat"
+    profile: Profile = "strict"
+    answer_length: int = Field(default=256, ge=1, description="tokens of an answer")
+
+
+def in_words(found: Mapping[str, Sequence[Item]], templates: Mapping[str, str]) -> dict[str, list[Item]]:
+    """Training items in the words of d1's training, which also are the base split; test items in its evaluation's."""
+    train = [_put(item, templates[TRAIN]) for item in found["train"]]
+    return {"base": train, "train": train, "test": [_put(item, templates[TEST]) for item in found["test"]], "hard": []}
+
+
+def _put(item: Item, template: str) -> Item:
+    return replace(item, prompt=template.format(prompt=item.prompt))
+
+
+def chat_task(
+    settings: Any,
+    items: Callable[[Any, int], dict[str, list[Item]]],
+    score: Callable[[Profile, Item, str], dict[str, float]],
+    saved_item: Callable[[str, Any], Item],
+    resolve: Callable[[Any], Task],
+) -> Task:
+    """A task of texts, judged by its metric `accuracy`."""
+    return Task(
+        settings=type(settings),
+        alphabet="",
+        answer_length=settings.answer_length,
+        items=items,
+        score=partial(score, settings.profile),
+        render=as_it_is,
+        resolve=resolve,
+        saved=Saved(item=saved_item, accuracy="accuracy"),
+    )
+
+
+def as_it_is(item: Item, answer: str) -> str:
+    """The text as it is."""
+    return answer
