@@ -50,10 +50,15 @@ def _leftover(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
+def write_text(path: Path, text: str) -> None:
+    """A text file, complete or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Indented JSON; NaN and infinities are errors."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

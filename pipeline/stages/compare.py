@@ -4,11 +4,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from pipeline import figures, records
-from pipeline.files import read_json, replacing, write_json
+from pipeline.files import read_json, write_json, write_text
+from pipeline.pages import page
 from pipeline.stages import main
 from pipeline.suites import Metrics, by_family, curves, family, markdown, row, table
 
@@ -18,11 +18,9 @@ def run(args: Namespace) -> None:
     families = by_family(runs)
     rows = [row(name, members) for name, members in families.items()]
     tasks = {metrics["run"]: metrics["task"] for metrics in runs}
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        Path(__file__).with_suffix(".html.j2").read_text()
-    )
     drawn = figures.comparison({entry["task"]: entry["headline"] for entry in rows}, _curves(families))
-    html = template.render(
+    html = page(
+        "compare",
         suite=args.out.parent.name,
         table=table(rows),
         curves=Markup(drawn),
@@ -33,8 +31,7 @@ def run(args: Namespace) -> None:
     )
     write_json(args.out, rows)
     for path, text in ((args.markdown, markdown(rows)), (args.figure, drawn), (args.html, html)):
-        with replacing(path) as temporary:
-            temporary.write_text(text)
+        write_text(path, text)
     print(markdown(rows))
     print(f"report: {args.html}")
 

@@ -3,15 +3,14 @@
 import json
 from argparse import Namespace
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from pipeline import figures, records
-from pipeline.files import replacing, write_json
+from pipeline.files import write_json, write_text
 from pipeline.metrics import gather
+from pipeline.pages import page
 from pipeline.provenance import plain_json
 from pipeline.registry import load
 from pipeline.stages import main
@@ -23,12 +22,10 @@ def run(args: Namespace) -> None:
     settings = args.settings
     metrics = gather(args.run, args.origin, settings)
     accuracies = [name for name in metrics["base"] if f"{name}_se" in metrics["base"] and name != "reward"]
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        Path(__file__).with_suffix(".html.j2").read_text()
-    )
     first, last = (metrics["evaluations"][k]["test"]["greedy"]["samples"] for k in (0, settings.rounds))
     safe = {name: _markup(getattr(figures, name)) for name in FIGURES}
-    html = template.render(
+    html = page(
+        "report",
         metrics=metrics,
         settings=settings,
         paper=load("algorithm", settings.algorithm.name).paper,
@@ -40,8 +37,7 @@ def run(args: Namespace) -> None:
         configuration=json.dumps(json.loads(plain_json(settings)), indent=2),
     )
     for path, text in ((args.out, html), (args.figure, safe["learning_curve"](metrics))):
-        with replacing(path) as temporary:
-            temporary.write_text(text)
+        write_text(path, text)
     evaluations = [{"round": k, "splits": splits} for k, splits in metrics["evaluations"].items()]
     write_json(args.metrics, metrics | {"evaluations": evaluations})  # a list, which `dvc metrics` leaves out
     for name in accuracies:
