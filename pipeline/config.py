@@ -2,7 +2,7 @@
 
 import json
 from types import SimpleNamespace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -17,9 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.algorithms.settings import SETTINGS, Dam, Settings
+from pipeline.algorithms.settings import Dam, Settings
 from pipeline.errors import PipelineError
-from pipeline.registry import check, load, load_task, nearest
+from pipeline.registry import load_task
+from pipeline.schemas import checked, describe, schema_of, validated
 
 
 class Section(BaseModel):
@@ -142,8 +143,8 @@ class Run(Section):
     def _task(cls, task: dict[str, Any]) -> dict[str, Any]:
         settings = dict(task)
         name = settings.pop("name", None)
-        schema = _schema("task", name)
-        return {"name": name, **_validated(settings, schema).model_dump(mode="json")}
+        schema = schema_of("task", name)
+        return {"name": name, **validated(settings, schema).model_dump(mode="json")}
 
     @field_validator("algorithm", mode="before")
     @classmethod
@@ -151,12 +152,12 @@ class Run(Section):
         if not isinstance(algorithm, dict):
             return algorithm
         settings = {"name": "dam", **algorithm}
-        return _validated(settings, _schema("algorithm", settings["name"]))
+        return validated(settings, schema_of("algorithm", settings["name"]))
 
     @field_validator("model")
     @classmethod
     def _model(cls, model: Model) -> Model:
-        _checked("model", model.name)
+        checked("model", model.name)
         if model.hidden_size % (2 * model.num_attention_heads):
             raise ValueError("hidden_size must be a multiple of 2 · num_attention_heads (rotary embeddings turn pairs)")
         return model
@@ -206,7 +207,7 @@ class Hardware(Section):
     @field_validator("models")
     @classmethod
     def _models(cls, models: dict[str, int]) -> dict[str, int]:
-        return {_checked("model", name): count for name, count in models.items()}
+        return {checked("model", name): count for name, count in models.items()}
 
     def processes_of(self, model: str) -> int:
         return self.models.get(model, self.processes)
@@ -248,53 +249,3 @@ def parse_sections(text: str) -> SimpleNamespace:
     except ValidationError as error:
         raise PipelineError(f"--settings: {describe(error, Run)}") from error
     return SimpleNamespace(**{key: getattr(run, key) for key in sections})
-
-
-def _checked(kind: str, name: str) -> str:
-    try:
-        check(kind, name)
-    except PipelineError as error:
-        raise ValueError(str(error)) from error
-    return name
-
-
-def _schema(kind: str, name: Any) -> type[BaseModel]:
-    """The schema of a plug-in's section: torch-free for the algorithms of this package."""
-    if not isinstance(name, str):
-        raise ValueError("needs a name")
-    if kind == "algorithm" and name in SETTINGS:
-        return SETTINGS[name]
-    try:
-        schema: type[BaseModel] = load(kind, name).settings
-    except PipelineError as error:
-        raise ValueError(str(error)) from error
-    return schema
-
-
-def _validated(settings: dict[str, Any], schema: type[BaseModel]) -> BaseModel:
-    try:
-        return schema.model_validate(settings)
-    except ValidationError as error:
-        raise ValueError(describe(error, schema)) from error
-
-
-def describe(error: ValidationError, schema: type[BaseModel]) -> str:
-    """One line for the first thing that is wrong."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key '{where}': {nearest(str(first['loc'][-1]), _known_keys(schema, first['loc'][:-1]))}"
-    message = first["msg"].removeprefix("Value error, ")
-    got = "" if first["type"] in ("value_error", "missing") else f" (got {first['input']!r})"
-    return f"{where}: {message[:1].lower()}{message[1:]}{got}"
-
-
-def _known_keys(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The keys that the schema knows at `path`; mappings such as `runs` lead to what they hold."""
-    annotation: Any = schema
-    for part in path:
-        fields = getattr(annotation, "model_fields", None)
-        annotation = fields[str(part)].annotation if fields else get_args(annotation)[-1]
-        optional = [member for member in get_args(annotation) if hasattr(member, "model_fields")]
-        annotation = optional[0] if type(None) in get_args(annotation) and optional else annotation
-    return list(annotation.model_fields)

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import Params, Suite, describe
+from pipeline.config import Params, Suite
 from pipeline.errors import PipelineError
 from pipeline.registry import nearest
+from pipeline.schemas import describe
 
 
 def read_params(path: str | Path) -> Params:

@@ -27,10 +27,10 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from pipeline import scoring
-from pipeline.config import describe
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
 from pipeline.registry import load, load_task
+from pipeline.schemas import describe
 from pipeline.tasks.base import Item, Profile, Saved, Task
 
 KEYS = ("question", "generation", "reference")
