@@ -55,9 +55,7 @@ def code(stage):
 
 
 def of_origin(path):
-    return lambda wildcards: expand(
-        path, run=ORIGINS[wildcards.run], allow_missing=True
-    )
+    return lambda wildcards: expand(path, run=ORIGINS[wildcards.run], allow_missing=True)
 
 
 def policy(number):
@@ -77,15 +75,11 @@ def last_round(wildcards):
 
 
 def of_round_before(path):
-    return lambda wildcards: path.format(
-        run=wildcards.run, round=wf.before(wildcards.round)
-    )
+    return lambda wildcards: path.format(run=wildcards.run, round=wf.before(wildcards.round))
 
 
 def unless_first(path):
-    return lambda wildcards: (
-        [] if wildcards.round == "001" else of_round_before(path)(wildcards)
-    )
+    return lambda wildcards: ([] if wildcards.round == "001" else of_round_before(path)(wildcards))
 
 
 localrules:
@@ -239,9 +233,7 @@ rule train:
     params:
         settings=settings("train"),
         code=code("train"),
-        moments=lambda wildcards, input: (
-            f"--moments {input.moments}" if input.moments else ""
-        ),
+        moments=lambda wildcards, input: (f"--moments {input.moments}" if input.moments else ""),
         progress="data/runs/{run}/round_{round}/train.progress",
     shell:
         "{resources.launch} pipeline.stages.train --settings {params.settings:q}"
@@ -303,9 +295,7 @@ rule report:
     input:
         lambda wildcards: wf.report_inputs(RUNS[wildcards.run], wildcards.run, ORIGINS),
     output:
-        html=report(
-            "data/runs/{run}/report.html", category="Runs", labels={"run": "{run}"}
-        ),
+        html=report("data/runs/{run}/report.html", category="Runs", labels={"run": "{run}"}),
         figure="data/runs/{run}/learning_curve.svg",
         metrics="data/runs/{run}/metrics.json",
         timing="data/runs/{run}/timings/report.json",
