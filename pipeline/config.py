@@ -102,7 +102,7 @@ class Rollout(Section):
     """Each round takes `prompts` states x and K = `completions` trajectories from each.
 
     `branch: root` starts from the empty answer, `branch: reciprocal` from a re-masked rollout. `shards` is the
-    number of files, and of jobs that may run at once; it changes no row.
+    number of files, and of jobs that may run at once; it changes no row. `prefill` begins every answer of a chat task.
     """
 
     branch: Literal["root", "reciprocal"] = "root"
@@ -112,15 +112,20 @@ class Rollout(Section):
     order: Literal["random", "confidence"] = "random"
     tokens_per_step: PositiveInt = 2
     temperature: PositiveFloat = 1.0
+    prefill: str = ""
     batch_size: PositiveInt = 256
     reward_timeout: PositiveFloat = 10.0
 
 
 class Evaluate(Section):
-    """Decoding of the held-out prompts: the base, every `every`-th round and the last."""
+    """Decoding of the held-out prompts: the base, every `every`-th round and the last.
+
+    `prefill` begins every answer of a chat task.
+    """
 
     every: PositiveInt = 2
     tokens_per_step: PositiveInt = 1
+    prefill: str = ""
     batch_size: PositiveInt = 256
     reward_timeout: PositiveFloat = 10.0
 
@@ -169,11 +174,8 @@ class Run(Section):
             return self
         task, algorithm = load_task(self.task), self.algorithm
         enumerated = task.enumerated
-        if not task.alphabet:
-            raise ValueError(
-                f"task '{self.task['name']}' has chat prompts here, which can be scored (pipeline.stages.score) but"
-                " not sampled yet: use a task with template: compact"
-            )
+        if wrong := _wrong_with_texts(self):
+            raise ValueError(wrong)
         if self.base.exact and (self.base.path or enumerated is None):
             raise ValueError(f"base.exact needs an enumerated task, not '{self.task['name']}', and no base.path")
         if algorithm.trains and self.rounds == 0:
@@ -249,3 +251,14 @@ def parse_sections(text: str) -> SimpleNamespace:
     except ValidationError as error:
         raise PipelineError(f"--settings: {describe(error, Run)}") from error
     return SimpleNamespace(**{key: getattr(run, key) for key in sections})
+
+
+def _wrong_with_texts(run: Run) -> str:
+    """What does not fit the kind of texts that the task has, "" if all does."""
+    task = load_task(run.task)
+    if task.chat and run.base.path is None:
+        return f"task '{run.task['name']}' asks in chat messages: base.path must name a checkpoint with a chat template"
+    for section in ("rollout", "evaluate"):
+        if getattr(run, section).prefill and not task.chat:
+            return f"{section}.prefill: task '{run.task['name']}' has no chat answers; see task.template"
+    return ""

@@ -14,7 +14,7 @@ def merge(policy: Path, out: Path) -> None:
     """W + (α/r) B A in the place of W, in the type of W."""
     settings = SimpleNamespace(model=Model())
     model, tokenizer, _ = load_policy(policy, settings)
-    save_policy(out, merged(model, settings), tokenizer, settings)
+    save_policy(out, merged(model, settings), tokenizer, settings, policy)
 
 
 if __name__ == "__main__":

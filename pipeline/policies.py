@@ -1,6 +1,7 @@
 """A policy directory: a model, or adapters of one, and its tokenizer."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,14 @@ from torch import nn
 
 from pipeline.errors import PipelineError
 from pipeline.files import replacing
+from pipeline.language import read_tokenizer_config
 from pipeline.registry import load
 from pipeline.seeding import Stream, seed_torch
 from pipeline.sharding import is_sharded, spread
-from pipeline.text import load_tokenizer, mask_id
+from pipeline.text import CHAT_TEMPLATE, TOKENIZER_CONFIG, load_tokenizer, mask_id
+
+BESIDE = (CHAT_TEMPLATE, "special_tokens_map.json", "generation_config.json")
+"""Files about a tokenizer that stay with a checkpoint as they came."""
 
 
 def located(name: str) -> Path:
@@ -23,7 +28,7 @@ def located(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise PipelineError(f"'{name}' is neither a directory nor a model that the Hub gives: {reason}") from error
@@ -31,20 +36,46 @@ def located(name: str) -> Path:
 
 def load_policy(path: Path, settings: SimpleNamespace) -> tuple[nn.Module, Tokenizer, int]:
     """(model, tokenizer, id of [MASK]); PipelineError if the directory holds anything else."""
-    model = load("model", settings.model.name).load(path)
     tokenizer = load_tokenizer(path)
-    return model, tokenizer, mask_id(tokenizer)
+    model = _opened(path, tokenizer, settings)
+    own, named = mask_id(tokenizer), getattr(getattr(model, "config", None), "mask_token_id", None)
+    if named not in (None, own):
+        token = tokenizer.id_to_token(own)
+        raise PipelineError(f"'{path}': mask_token_id is {named} in config.json, but {token} is token {own}")
+    return model, tokenizer, own
 
 
-def save_policy(path: Path, model: nn.Module, tokenizer: Tokenizer, settings: SimpleNamespace) -> None:
-    """A directory that `from_pretrained` opens; it appears complete or not at all."""
+def _opened(path: Path, tokenizer: Tokenizer, settings: SimpleNamespace) -> nn.Module:
+    """The model, which never predicts a row of its vocabulary that is no token of the tokenizer."""
+    plugin = load("model", settings.model.name)
+    model: nn.Module = plugin.load(path)
+    if plugin.restrict:
+        plugin.restrict(model, frozenset(tokenizer.get_vocab().values()))
+    return model
+
+
+def save_policy(
+    path: Path, model: nn.Module, tokenizer: Tokenizer, settings: SimpleNamespace, source: Path | None = None
+) -> None:
+    """A directory that `from_pretrained` opens; it appears complete or not at all.
+
+    Args:
+        source: the directory that the model came from: its chat template and special tokens go with it.
+    """
     with replacing(path) as temporary:
         load("model", settings.model.name).save(model, temporary)
-        (temporary / "tokenizer.json").write_text(tokenizer.to_str(pretty=True))
-        mask_token = tokenizer.id_to_token(mask_id(tokenizer))
-        (temporary / "tokenizer_config.json").write_text(
-            json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": mask_token})
-        )
+        _write_tokenizer(temporary, tokenizer, source)
+
+
+def _write_tokenizer(folder: Path, tokenizer: Tokenizer, source: Path | None) -> None:
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True))
+    kept = read_tokenizer_config(source) if source else {}
+    kept.pop("auto_map", None)
+    own = {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": tokenizer.id_to_token(mask_id(tokenizer))}
+    (folder / TOKENIZER_CONFIG).write_text(json.dumps(kept | own))
+    for name in BESIDE:
+        if source and (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
 
 
 def weights(path: Path) -> list[Path]:
@@ -100,5 +131,5 @@ def frozen_policy(path: Path, settings: SimpleNamespace, beside: nn.Module | Non
     shared: nn.Module | None = plugin.adapters.share(beside, path) if plugin.adapters and beside is not None else None
     if shared is not None:
         return shared
-    model: nn.Module = plugin.load(path).requires_grad_(False)
+    model = _opened(path, load_tokenizer(path), settings).requires_grad_(False)
     return spread(model, sharded=True) if beside is not None and is_sharded(beside) else model.to(device)

@@ -80,6 +80,13 @@ def _lists(values: Any) -> Any:
     return pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * length, values.ravel())
 
 
+def joined(parts: Sequence[np.ndarray]) -> Any:
+    """A column in one piece from that of several batches, whose lists may differ in length."""
+    if len({part.shape[1:] for part in parts}) == 1:
+        return np.concatenate(parts)
+    return pa.concat_arrays([_lists(part) for part in parts])
+
+
 def read(paths: Sequence[Path], schema: pa.Schema, *, may_be_empty: bool = False) -> pa.Table:
     """The rows of all files, in the order given.
 
@@ -94,17 +101,32 @@ def read(paths: Sequence[Path], schema: pa.Schema, *, may_be_empty: bool = False
     return pa.concat_tables(tables)
 
 
-def matrix(table: pa.Table, name: str) -> np.ndarray:
+def lengths(table: pa.Table, name: str) -> list[int]:
+    """The length of each list of a column."""
+    found: list[int] = pc.list_value_length(table.column(name)).to_pylist()
+    return found
+
+
+def matrix(table: pa.Table, name: str, fill: int | None = None) -> np.ndarray:
     """A list column as [rows, length].
 
+    Args:
+        fill: what stands left of the lists that are shorter than the longest.
+
     Raises:
-        PipelineError: if the lists differ in length.
+        PipelineError: if the lists differ in length and there is no `fill`.
     """
     column = table.column(name).combine_chunks()
-    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
-    if len(lengths) > 1:
-        raise PipelineError(f"column '{name}' holds lists of different lengths: {sorted(lengths)}")
-    return column.flatten().to_numpy().reshape(len(column), -1).copy()
+    found = np.array(lengths(table, name))
+    values = column.flatten().to_numpy()
+    if len(set(found.tolist())) == 1:
+        return values.reshape(len(column), -1).copy()
+    if fill is None:
+        raise PipelineError(f"column '{name}' holds lists of different lengths: {sorted(set(found.tolist()))}")
+    longest = int(found.max(initial=0))
+    result = np.full((len(column), longest), fill, dtype=values.dtype)
+    result[np.arange(longest) >= longest - found[:, None]] = values
+    return result
 
 
 def read_laws(path: Path) -> dict[str, np.ndarray]:

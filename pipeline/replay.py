@@ -1,7 +1,7 @@
 """The replay buffer: rows with weights → batches of (state, completions, weights), the same for any number of ranks."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.ctmc.masking import remask, state_before, stratified_counts
 from pipeline.records import matrix
 from pipeline.seeding import Stream, torch_generator
+from pipeline.text import PADDING
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Batch:
     """n states x with their completions; K = 1 for the root branch.
 
     `noise` are uniforms in [0, 1) for losses that mask or sample: they belong to the row, one for each token of
-    prompt and answer, so that they do not depend on how the batch is cut.
+    prompt and answer, so that they do not depend on how the batch is cut. `PADDING` stands left of shorter prompts.
     """
 
     prompt: Int[Tensor, "n P"]
@@ -29,7 +30,11 @@ class Batch:
     noise: Float[Tensor, "n T"]
 
     def rows(self, rows: slice) -> "Batch":
-        return Batch(**{name: value[rows] for name, value in vars(self).items()})
+        """Some of the rows, without what is padding in all of them."""
+        part = Batch(**{name: value[rows] for name, value in vars(self).items()})
+        shown = (part.prompt != PADDING).any(dim=0)
+        first = int(shown.int().argmax()) if shown.any() else 0
+        return replace(part, prompt=part.prompt[:, first:], noise=part.noise[:, first:])
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(**{name: value.to(device) for name, value in vars(self).items()})
@@ -67,16 +72,19 @@ class Replay:
     def of_targets(cls, table: pa.Table, completions: int, mask_id: int, branch: str, jumps: str) -> "Replay":
         """Rows of `records.TARGETS`, the K completions of a group one after the other."""
 
-        def groups(name: str) -> Tensor:
-            column = torch.from_numpy(matrix(table, name)).long()
+        def groups(name: str, fill: int | None = None) -> Tensor:
+            column = torch.from_numpy(matrix(table, name, fill)).long()
             return column.view(-1, completions, column.shape[1])
 
         weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(-1, completions)
-        prompt, start = groups("prompt_tokens")[:, 0], groups("start")[:, 0]
+        prompt, start = groups("prompt_tokens", PADDING)[:, 0], groups("start")[:, 0]
         return cls(prompt, start, groups("tokens"), groups("unmask_step"), weight, mask_id, branch, jumps)
 
     def batches(self, updates: int, batch_size: int, seed: int, stream: Stream, round_: int) -> Iterator[Batch]:
-        """`updates` batches. Batch number s is a function of (seed, stream, round, s) and the rows alone."""
+        """`updates` batches. Batch number s is a function of (seed, stream, round, s) and the rows alone.
+
+        Rows of a batch are sorted by the length of their prompts, so that parts of it hold little padding.
+        """
         order = torch_generator(seed, stream, round_)
         weight = {
             "root": self.weight,
@@ -85,9 +93,12 @@ class Replay:
         }
         drawn = systematic(weight[self.branch].flatten(), updates * batch_size, order).split(batch_size)
         draw = {"root": self._remasked, "reciprocal": self._projected, "steps": self._stepped}[self.branch]
+        padding = (self.prompt == PADDING).sum(dim=1)
+        per_group = len(weight[self.branch].flatten()) // len(padding)
         for step, index in enumerate(drawn):
             generator = torch_generator(seed, stream, round_, step)
-            yield draw(index, generator)
+            longest_last = padding[index // per_group].argsort(descending=True, stable=True)
+            yield draw(index[longest_last], generator)
 
     def _remasked(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         group, sample = index // self.tokens.shape[1], index % self.tokens.shape[1]

@@ -11,8 +11,13 @@ from torch import Tensor
 from pipeline.errors import PipelineError
 
 MASK_TOKEN = "[MASK]"
-MASK_TOKENS = (MASK_TOKEN, "<|mdm_mask|>")
-"""Of embedded models, and of LLaDA."""
+MASK_TOKENS = (MASK_TOKEN, "<|mdm_mask|>", "<|mask|>")
+"""Of embedded models, of LLaDA, and of its successors."""
+
+PADDING = -1
+"""Stands left of the prompts that are shorter than others of a training batch; the model never sees it."""
+
+TOKENIZER_CONFIG, CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 
 
 def character_tokenizer(alphabet: str) -> Tokenizer:
@@ -48,6 +53,15 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
         if mask in row:
             raise PipelineError(f"text '{text}' has a character outside the model's vocabulary")
     return torch.tensor(rows)
+
+
+def buckets(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """The places of rows of one length, up to `size` at a time, the shortest first: batches that need no padding."""
+    of_length: dict[int, list[int]] = {}
+    for place, length in enumerate(lengths):
+        of_length.setdefault(length, []).append(place)
+    rows = (of_length[length] for length in sorted(of_length))
+    return [places[first : first + size] for places in rows for first in range(0, len(places), size)]
 
 
 def decode(tokenizer: Tokenizer, tokens: Int[Tensor, "n L"]) -> list[str]:

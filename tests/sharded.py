@@ -16,15 +16,16 @@ from safetensors.torch import save_file
 from pipeline.config import Adapter, Model, Train
 from pipeline.models import llada
 from pipeline.optimizer import AdamW, load_moments, moments
-from pipeline.policies import frozen_policy, make_trainable
+from pipeline.policies import frozen_policy, make_trainable, save_policy
 from pipeline.replay import Batch, Replay
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.seeding import Stream
 from pipeline.sharding import device, gather_trained, is_main_process, spread
+from pipeline.text import character_tokenizer
 from pipeline.training import Progress, fit
 
 MASK, UPDATES, RATE = 8, 4, 2e-3
-BASE = Path("base")
+BASE, TOKENIZER = Path("base"), character_tokenizer("01234567")
 
 
 def settings(kind: str) -> SimpleNamespace:
@@ -71,7 +72,7 @@ def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDA
     state = moments(optimizer)
     gather_trained(policy)
     if is_main_process() and updates == UPDATES:
-        llada.save(policy, here / "policy")
+        save_policy(here / "policy", policy, TOKENIZER, run)
         save_file(state, here / "optimizer.safetensors")
     PartialState().wait_for_everyone()
     return losses

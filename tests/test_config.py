@@ -34,7 +34,7 @@ def broken(path: str, value: object) -> dict:
         ("defaults.task", {"name": "math500", "template": "compact"}, "template: input should be 'chat'"),
         ("defaults.model.name", "lada", "unknown model 'lada': did you mean 'llada'"),
         ("defaults.algorithm.name", "dan", "unknown algorithm 'dan': did you mean 'dam'"),
-        ("defaults.task", {"name": "gsm8k"}, "has chat prompts here, which can be scored"),
+        ("defaults.task", {"name": "gsm8k"}, "asks in chat messages: base.path must name a checkpoint"),
         ("defaults.rounds", 0, "rounds is 0, but algorithm 'dam' trains"),
         ("defaults.rounds", "ten", "defaults.rounds: input should be a valid integer"),
         ("defaults.algorithm.alpha", 0, "algorithm: alpha: input should be greater than 0"),

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.models import llada
+from pipeline.policies import save_policy
 from tests import sharded
 from tests.conftest import ROOT
 from tests.conftest import llada as tiny
@@ -19,7 +20,7 @@ from tests.conftest import llada as tiny
 def directory(tmp_path_factory):
     """What two processes made of one base, by DDP and FSDP2."""
     directory = tmp_path_factory.mktemp("sharded")
-    llada.save(tiny(9, 8, initializer_range=0.2), directory / "base")
+    save_policy(directory / "base", tiny(9, 8, initializer_range=0.2), sharded.TOKENIZER, sharded.settings("full"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command += ["--rdzv-endpoint", "localhost:0", "-m", "tests.sharded", "two"]

@@ -21,6 +21,7 @@ from pipeline.labels import Labels, Rollouts, centred_rewards, weighted
 from pipeline.losses import clipped_surrogate, k3_kl
 from pipeline.replay import Batch, Replay
 from pipeline.samplers.posterior import completion_log_prob
+from pipeline.text import PADDING
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
@@ -36,7 +37,7 @@ def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
 def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
     """L of each group, [n]."""
     settings, mask_id = around.settings.algorithm, around.mask_id
-    hidden = batch.noise[:, : batch.prompt.shape[1]] < settings.prompt_mask
+    hidden = (batch.noise[:, : batch.prompt.shape[1]] < settings.prompt_mask) & (batch.prompt != PADDING)
     prompt, state = torch.where(hidden, mask_id, batch.prompt), torch.full_like(batch.state, mask_id)
     log_prob = partial(completion_log_prob, prompt=prompt, state=state, tokens=batch.tokens, mask_id=mask_id)
     new = log_prob(policy)

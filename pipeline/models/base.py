@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class Model:
             module exactly these posteriors. None for models that cannot hold any table.
         recompute: (module): in training, trade the activations' memory for a second forward pass. None: it cannot.
         adapters: None for models that take none.
+        restrict: (module, token ids): it never predicts another. None for models whose vocabulary is the tokenizer's.
     """
 
     create: Callable[[Any, int, int, int], nn.Module]
@@ -68,6 +70,7 @@ class Model:
     install: Callable[[nn.Module, Int[Tensor, " M"], Float[Tensor, "2 S M"]], None] | None = None
     recompute: Callable[[nn.Module], None] | None = None
     adapters: Adapters | None = None
+    restrict: Callable[[nn.Module, AbstractSet[int]], None] | None = None
 
 
 def read_config(path: Path, kind: str) -> dict[str, Any]:

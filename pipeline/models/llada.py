@@ -4,6 +4,7 @@ The embedded tiny model and the 8B one are this class; sizes come from the confi
 bfloat16: then rotary embedding, head and log-softmax are fp32 all the same, as in the reference or better.
 """
 
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,6 +54,7 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask
 
 class LladaForMaskedLM(LlamaPreTrainedModel):
     config_class = LladaConfig
+    unused: Tensor | None
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: LladaConfig):
@@ -61,6 +63,7 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
         self.model = LlamaModel(config)
         self.model.rotary_emb = LladaRotaryEmbedding(config)
         self.lm_head = Head(config.hidden_size, config.vocab_size, bias=False)
+        self.register_buffer("unused", None, persistent=False)
         self.post_init()
 
     def forward(
@@ -80,7 +83,7 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
             tokens: K tokens for each selected position. Their log-probabilities are returned instead of logits,
                 and no more than `CHUNK` logits exist at once, in the backward pass neither.
 
-        [MASK] is never a clean token: its logit is -inf.
+        [MASK] is never a clean token: its logit is -inf. So are those of rows that are no token (see `restrict`).
         """
         if attention_mask is not None and bool(attention_mask.all()):
             attention_mask = None
@@ -94,6 +97,8 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
     def _logits(self, hidden: Float[Tensor, "*s D"]) -> Float[Tensor, "*s V"]:
         logits: Tensor = self.lm_head(hidden)
         logits[..., self.config.mask_token_id] = -torch.inf
+        if self.unused is not None:
+            logits.index_fill_(-1, self.unused, -torch.inf)
         return logits
 
     def _log_prob(self, hidden: Float[Tensor, "s D"], tokens: Int[Tensor, "s K"]) -> Float[Tensor, "s K"]:
@@ -163,10 +168,17 @@ def recompute(model: nn.Module) -> None:
     cast(LladaForMaskedLM, model).activation_checkpointing_enable({"use_reentrant": False})
 
 
+def restrict(model: nn.Module, known: AbstractSet[int]) -> None:
+    """Never predict a row of the vocabulary outside `known`; the published ones are longer than their tokenizers."""
+    network = cast(LladaForMaskedLM, model)
+    unused = sorted(set(range(network.config.vocab_size)) - known)
+    network.unused = torch.tensor(unused, device=network.device) if unused else None
+
+
 disable_progress_bar()
 set_verbosity_error()  # what `load` finds wrong is an error of ours, in one line
 AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 AutoConfig.register(LladaConfig.model_type, LladaConfig, exist_ok=True)
 AutoModelForMaskedLM.register(LladaConfig, LladaForMaskedLM, exist_ok=True)
-PLUGIN = Model(create=create, load=load, save=save, recompute=recompute, adapters=adapters.PLUGIN)
+PLUGIN = Model(create=create, load=load, save=save, recompute=recompute, adapters=adapters.PLUGIN, restrict=restrict)

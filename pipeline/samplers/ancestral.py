@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.ctmc.masking import REVEALED, state_before
-from pipeline.samplers.posterior import most_confident, read
+from pipeline.samplers.posterior import most_confident, read, token_log_prob
 
 ORDERS = ("random", "confidence")
 
@@ -104,10 +104,10 @@ def path_log_prob(
     """
     log_prob = torch.zeros(trajectories.tokens.shape, dtype=torch.float32, device=prompt.device)
     for rows, states, select in _path_states(prompt, trajectories, mask_id, states_per_batch):
-        posterior = read(model, prompt[rows], states, select, temperature)
         row, position = select.nonzero(as_tuple=True)
         token = trajectories.tokens[rows[row], position]
-        log_prob[rows[row], position] = posterior.gather(1, token[:, None])[:, 0].float()
+        found = token_log_prob(model, prompt[rows], states, select, token[:, None], temperature)
+        log_prob[rows[row], position] = found[:, 0].float()
     return log_prob
 
 

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pipeline.text import PADDING
+
 
 def read(
     model: nn.Module,
@@ -18,15 +20,34 @@ def read(
 
     The head runs on these positions alone; a [*, V] tensor for the others never exists.
     """
-    return (model(**_inputs(prompt, answer, select)).logits / temperature).log_softmax(dim=-1)
+    return (model(**inputs(prompt, answer, select)).logits / temperature).log_softmax(dim=-1)
 
 
-def _inputs(prompt: Int[Tensor, "n P"], answer: Int[Tensor, "n L"], select: Bool[Tensor, "n L"]) -> dict[str, Tensor]:
-    """Prompt and answer side by side, and the answer's positions that are read."""
-    return {
-        "input_ids": torch.cat([prompt, answer], dim=1),
-        "select": torch.cat([torch.zeros_like(prompt, dtype=torch.bool), select], dim=1),
-    }
+def token_log_prob(
+    model: nn.Module,
+    prompt: Int[Tensor, "n P"],
+    answer: Int[Tensor, "n L"],
+    select: Bool[Tensor, "n L"],
+    tokens: Int[Tensor, "s K"],
+    temperature: float = 1.0,
+) -> Float[Tensor, "s K"]:
+    """`read` at K given tokens of each selected position; at temperature 1 no more than some logits exist at once."""
+    if temperature != 1:
+        return read(model, prompt, answer, select, temperature).gather(1, tokens)
+    return model(**inputs(prompt, answer, select), tokens=tokens).log_prob
+
+
+def inputs(
+    prompt: Int[Tensor, "n P"], answer: Int[Tensor, "n L"], select: Bool[Tensor, "n L"]
+) -> dict[str, Int[Tensor, "n T"] | Bool[Tensor, "n T"]]:
+    """What a model is called with; an attention mask only where a prompt is padded (`text.PADDING`)."""
+    shown = prompt != PADDING
+    select = torch.cat([torch.zeros_like(shown), select], dim=1)
+    if bool(shown.all()):
+        return {"input_ids": torch.cat([prompt, answer], dim=1), "select": select}
+    states = torch.cat([prompt.clamp(min=0), answer], dim=1)
+    attended = torch.cat([shown, torch.ones_like(answer, dtype=torch.bool)], dim=1).long()
+    return {"input_ids": states, "select": select, "attention_mask": attended}
 
 
 def most_confident(log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], k: int) -> Bool[Tensor, "n L"]:
@@ -50,7 +71,7 @@ def completion_log_prob(
     """
     masked = state == mask_id
     wanted = tokens.transpose(1, 2)[masked]
-    return scattered(model(**_inputs(prompt, state, masked), tokens=wanted).log_prob, masked).transpose(1, 2)
+    return scattered(token_log_prob(model, prompt, state, masked, wanted), masked).transpose(1, 2)
 
 
 def of_completions(

@@ -1,5 +1,6 @@
 """The states of a round and their completions, each a function of (seed, round, prompt, state, sample)."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,9 +28,9 @@ def prompts_of_round(available: int, count: int, round_: int, seed: int) -> np.n
 @torch.no_grad()
 def sample_states(
     policy: nn.Module,
-    prompts: Int[Tensor, "s P"],
+    prompts: Int[Tensor, "s P"] | list[Int[Tensor, " _"]],
     prompt_ids: np.ndarray,
-    states: range,
+    states: Sequence[int],
     length: int,
     mask_id: int,
     run: SimpleNamespace,
@@ -37,11 +38,14 @@ def sample_states(
 ) -> dict[str, Any]:
     """K completions of each of the given states of a round, as columns of `records.ROLLOUTS`.
 
+    `prompts` are those of all states of the round; those of the given states have one length.
+
     `branch: root`: x is the empty answer. `branch: reciprocal`: x ~ p(x_t | X_1) for X_1 ~ p^u and t ~ U(0,1).
     """
     settings = run.rollout
     empty = torch.full((len(states), length), mask_id)
     index = torch.tensor(states)
+    prompt = torch.stack([prompts[state] for state in states])
     keys = [(int(prompt_ids[state]), state, 0) for state in states]
     sampling = {
         "mask_id": mask_id,
@@ -52,14 +56,14 @@ def sample_states(
     start = empty
     if settings.branch == "reciprocal":
         noise = uniforms(run.seed, Stream.PROJECTION, round_, keys, 3 * length).split(length, dim=1)
-        x_1 = rollout(policy, prompts[index], empty, order_noise=noise[0], token_noise=noise[1], **sampling).tokens
+        x_1 = rollout(policy, prompt, empty, order_noise=noise[0], token_noise=noise[1], **sampling).tokens
         counts = stratified_counts(len(prompts), length, torch_generator(run.seed, Stream.PROJECTION, round_))
         start = torch.where(remask(counts[index], noise[2]), mask_id, x_1)
 
     samples = settings.completions
     keys = [(prompt, state, sample) for prompt, state, _ in keys for sample in range(samples)]
     noise = uniforms(run.seed, Stream.COMPLETION, round_, keys, 2 * length).split(length, dim=1)
-    prompt, start = prompts[index].repeat_interleave(samples, 0), start.repeat_interleave(samples, 0)
+    prompt, start = prompt.repeat_interleave(samples, 0), start.repeat_interleave(samples, 0)
     done = rollout(policy, prompt, start, order_noise=noise[0], token_noise=noise[1], **sampling)
     prompt_id, state_id, sample_id = torch.tensor(keys).unbind(1)
     return {

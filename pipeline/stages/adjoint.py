@@ -14,6 +14,10 @@ from pipeline.provenance import provenance
 from pipeline.registry import load
 from pipeline.samplers.ancestral import Trajectories, path_log_prob
 from pipeline.stages import main
+from pipeline.text import buckets
+
+STATES, TOKENS = 1024, 2**16
+"""What one forward pass of teacher forcing holds at most."""
 
 
 def run(args: Namespace) -> None:
@@ -25,12 +29,18 @@ def run(args: Namespace) -> None:
 
     def log_prob(name: str, rows: pa.Table, temperature: float) -> Tensor:
         model, _, mask_id = load_policy(paths[name], settings)
-        prompt, tokens, unmask_step = (
-            torch.from_numpy(records.matrix(rows, column)).long()
-            for column in ("prompt_tokens", "tokens", "unmask_step")
-        )
-        path = Trajectories(tokens, unmask_step, torch.zeros(tokens.shape))
-        return path_log_prob(model, prompt, path, mask_id=mask_id, temperature=temperature)
+        result = torch.zeros(records.matrix(rows, "tokens").shape)
+        for places in buckets(records.lengths(rows, "prompt_tokens"), len(rows)):
+            prompt, tokens, unmask_step = (
+                torch.from_numpy(records.matrix(rows.take(places), column)).long()
+                for column in ("prompt_tokens", "tokens", "unmask_step")
+            )
+            path = Trajectories(tokens, unmask_step, torch.zeros(tokens.shape))
+            states = max(1, min(STATES, TOKENS // (prompt.shape[1] + tokens.shape[1])))
+            result[places] = path_log_prob(
+                model, prompt, path, mask_id=mask_id, temperature=temperature, states_per_batch=states
+            )
+        return result
 
     labels = load("algorithm", settings.algorithm.name).label(Rollouts(table, previous, log_prob), settings)
     records.write(args.out, labels.columns, records.TARGETS, provenance(settings))

@@ -28,8 +28,9 @@ from pipeline.training import Progress, fit
 def run(args: Namespace) -> None:
     settings = args.settings
     losses: list[float] = []
-    if settings.base.path:
-        model, tokenizer, _ = load_policy(located(settings.base.path), settings)
+    source = located(settings.base.path) if settings.base.path else None
+    if source:
+        model, tokenizer, _ = load_policy(source, settings)
         rounded(merged(model, settings), settings.model.dtype)
     else:
         tokenizer = character_tokenizer(load_task(settings.task).alphabet)
@@ -39,7 +40,7 @@ def run(args: Namespace) -> None:
             model, losses = pretrain(args, tokenizer)
     gather_trained(model)
     if is_main_process():
-        save_policy(args.out, model, tokenizer, settings)
+        save_policy(args.out, model, tokenizer, settings, source)
         write_json(args.summary, {"losses": losses, "parameters": sum(p.numel() for p in model.parameters())})
         discard(args.progress)
 

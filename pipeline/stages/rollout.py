@@ -6,6 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline import records
+from pipeline.language import language
 from pipeline.policies import load_policy
 from pipeline.provenance import provenance
 from pipeline.registry import load_task
@@ -13,7 +14,7 @@ from pipeline.samplers.rounds import prompts_of_round, sample_states
 from pipeline.scoring import score
 from pipeline.stages import main
 from pipeline.tasks.base import Item
-from pipeline.text import decode, encode
+from pipeline.text import buckets
 
 
 def run(args: Namespace) -> None:
@@ -22,22 +23,22 @@ def run(args: Namespace) -> None:
     policy, tokenizer, mask_id = load_policy(args.policy, settings)
     items = records.read([args.items], records.ITEMS)
     chosen = prompts_of_round(len(items), rollout.prompts, args.round, settings.seed)
-    prompts = encode(tokenizer, items["prompt"].take(chosen).to_pylist())
+    spoken = language(args.policy, policy, tokenizer, task, rollout.prefill)
+    prompts = spoken.prompts(items["prompt"].take(chosen).to_pylist(), chosen.tolist(), task.answer_length)
     records_of = items.take(chosen).drop_columns("item_id").to_pylist()
     of_id = {int(index): Item(**record) for index, record in zip(chosen, records_of, strict=True)}
     # Whole batches go to a shard, so a batch is composed alike, and computed alike, for any number of shards.
     states_per_batch = max(1, rollout.batch_size // rollout.completions)
-    batches = list(range(0, len(chosen), states_per_batch))[args.shard :: rollout.shards]
+    batches = buckets([len(prompt) for prompt in prompts], states_per_batch)[args.shard :: rollout.shards]
     done: list[dict[str, np.ndarray]] = []
-    for first in tqdm(batches, desc=f"round {args.round} rollout", unit="batch", disable=args.shard > 0):
-        states = range(first, min(first + states_per_batch, len(chosen)))
+    for states in tqdm(batches, desc=f"round {args.round} rollout", unit="batch", disable=args.shard > 0):
         rows = sample_states(policy, prompts, chosen, states, task.answer_length, mask_id, settings, args.round)
-        answers = decode(tokenizer, rows["tokens"])
+        answers = spoken.answers(rows["tokens"])
         ids = rows["prompt_id"].tolist()
         metrics = score(task, [of_id[index] for index in ids], answers, rollout.reward_timeout, ids)
         reward = np.array([float(metric["reward"]) for metric in metrics])
         done.append({**{name: values.numpy() for name, values in rows.items()}, "reward": reward})
-    columns = {name: np.concatenate([rows[name] for rows in done]) for name in records.ROLLOUTS.names}
+    columns = {name: records.joined([rows[name] for rows in done]) for name in records.ROLLOUTS.names}
     records.write(args.out, columns, records.ROLLOUTS, provenance(settings))
 
 

@@ -47,7 +47,7 @@ def run(args: Namespace) -> None:
     state = moments(optimizer)
     gather_trained(policy)
     if is_main_process():
-        save_policy(args.out, policy, tokenizer, settings)
+        save_policy(args.out, policy, tokenizer, settings, args.policy)
         with replacing(args.moments_out) as temporary:
             save_file(state, temporary)
         write_json(args.summary, {"losses": losses})

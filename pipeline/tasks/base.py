@@ -67,7 +67,8 @@ class Task:
 
     Attributes:
         settings: the schema of its section in params.yaml.
-        alphabet: every character of prompts and answers, for embedded models (one token each).
+        alphabet: every character of prompts and answers, for embedded models (one token each); "" for a task whose
+            prompts are messages to a language model.
         answer_length: L, the number of answer tokens.
         items: (settings, seed) -> the items of each split in `SPLITS`; "hard" may be empty.
         score: (item, answer) -> metrics. Must hold "reward", a finite number; larger is better. It sees the
@@ -77,6 +78,8 @@ class Task:
         resolve: settings -> this task with the alphabet, answer_length, score and render that they ask for; None
             where they decide nothing but the items.
         saved: how saved generations are read, where there are any in the field.
+        whole_text: `score` sees the first stop token of a chat answer and what follows it (d1's rule), not what stands
+            before it only.
     """
 
     settings: type[BaseModel]
@@ -88,3 +91,9 @@ class Task:
     enumerated: Enumerated | None = None
     resolve: Callable[[Any], "Task"] | None = None
     saved: Saved | None = None
+    whole_text: bool = False
+
+    @property
+    def chat(self) -> bool:
+        """Whether prompts are put by a checkpoint's chat template."""
+        return not self.alphabet

@@ -48,6 +48,7 @@ def chat_task(
         render=as_it_is,
         resolve=resolve,
         saved=Saved(item=saved_item, accuracy="accuracy"),
+        whole_text=settings.profile == "d1",
     )
 
 

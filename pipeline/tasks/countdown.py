@@ -249,6 +249,7 @@ def configured(settings: Countdown) -> Task:
         render=render,
         resolve=configured,
         saved=Saved(item=saved_item, accuracy="accuracy"),
+        whole_text=settings.profile == "d1",
     )
 
 

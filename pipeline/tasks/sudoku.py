@@ -242,6 +242,7 @@ def configured(settings: Sudoku) -> Task:
         render=render if compact else as_it_is,
         resolve=configured,
         saved=Saved(saved_item, "cell_accuracy", cells=lambda item: puzzle_of(item.prompt).count("0")),
+        whole_text=settings.profile == "d1",
     )
 
 

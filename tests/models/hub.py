@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 CONFIG = {
     "activation_type": "silu",
@@ -107,3 +108,50 @@ def logits(config: dict, tensors: dict[str, torch.Tensor], tokens: torch.Tensor,
     result = norm(x, w["ln_f"]).float() @ w["wte" if config["weight_tying"] else "ff_out"].float().T
     result[..., config["mask_token_id"]] = -torch.inf
     return result
+
+
+SPECIAL = {
+    126080: "<|startoftext|>",
+    126081: "<|endoftext|>",
+    126336: "<|mdm_mask|>",
+    126346: "<|start_header_id|>",
+    126347: "<|end_header_id|>",
+    126348: "<|eot_id|>",
+}
+"""LLaDA-8B's; its tokenizer ends here, its vocabulary at 126464."""
+TEMPLATE = (
+    "{% for message in messages %}{{ (bos_token if loop.first else '') + '<|start_header_id|>' + message['role'] +"
+    " '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+)
+WIDE = {
+    "embedding_size": 126464,
+    "vocab_size": 126464,
+    "mask_token_id": 126336,
+    "eos_token_id": 126081,
+    "pad_token_id": 126081,
+    "max_sequence_length": 1024,
+    "d_model": 16,
+    "mlp_hidden_size": 16,
+    "n_layers": 1,
+}
+"""A small model of LLaDA's vocabulary."""
+
+
+def write_chat(path: Path, dtype: torch.dtype = torch.bfloat16, **changes: object) -> Path:
+    """A checkpoint of the configuration `WIDE` that can be spoken to: bytes are its tokens, most ids are fillers."""
+    config = {**CONFIG, **WIDE, **changes}
+    write(path, config, random_tensors(config, dtype))
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: index for index, letter in enumerate(letters)}
+    vocabulary |= {f"filler{index}": index for index in range(len(letters), 126349) if index not in SPECIAL}
+    vocabulary |= {token: index for index, token in SPECIAL.items()}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL.values()))
+    tokenizer.save(str(path / "tokenizer.json"))
+    named = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "auto_map": {"AutoTokenizer": ["x.X", None]}}
+    settings = {**named, "chat_template": TEMPLATE, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    return path

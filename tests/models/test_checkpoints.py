@@ -159,7 +159,7 @@ def test_a_vocabulary_of_126464(tmp_path, monkeypatch):
 
 def test_names_of_the_hub_are_fetched_without_code(tmp_path, monkeypatch):
     def snapshot(name: str, allow_patterns: list[str]) -> str:
-        assert (name, allow_patterns) == ("GSAI-ML/LLaDA-8B-Base", ["*.json", "*.safetensors"])
+        assert (name, allow_patterns) == ("GSAI-ML/LLaDA-8B-Base", ["*.json", "*.jinja", "*.safetensors"])
         return str(tmp_path)
 
     monkeypatch.setattr(policies, "snapshot_download", snapshot)
