@@ -8,7 +8,6 @@ confident), then each token is drawn from p(v | x_s, i) independently:
 The order's own probability cancels in every importance ratio, so it is not recorded.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pipeline.ctmc.masking import REVEALED, state_before
+from pipeline.ctmc.masking import state_before
+from pipeline.samplers.blocks import leftmost, schedule
 from pipeline.samplers.posterior import most_confident, read, token_log_prob
 
 ORDERS = ("random", "confidence")
@@ -42,6 +42,7 @@ def rollout(
     token_noise: Float[Tensor, "n L"],
     order: str = "random",
     tokens_per_step: int = 1,
+    block_length: int | None = None,
     temperature: float = 1.0,
 ) -> Trajectories:
     """X_1 ~ p^u(· | x) from each starting state x, with the exact log-probability of every revealed token.
@@ -51,19 +52,18 @@ def rollout(
             own row of noise, so its tokens do not depend on the batch it is computed in.
         order: "random" (uniform over orders) or "confidence" (largest max_v p(v | x, i) first, decided
             before the tokens are drawn). With "random" the head runs on the revealed positions only.
+        block_length: positions of a block; None for one block.
     """
-    state, masked = start.clone(), start == mask_id
-    steps = math.ceil(int(masked.sum(dim=1).max()) / tokens_per_step)
+    state = start.clone()
     log_prob = torch.zeros(start.shape, dtype=torch.float32, device=start.device)
-    rank = torch.where(masked, order_noise, math.inf).argsort(dim=1).argsort(dim=1)
-    unmask_step = torch.where(masked, rank // tokens_per_step, REVEALED)
-    for step in range(steps):
+    unmask_step = schedule(start == mask_id, order_noise, tokens_per_step, block_length)
+    for step in range(int(unmask_step.max()) + 1):
         if order == "random":
             reveal = unmask_step == step
             rows = reveal.any(dim=1)
             posterior = read(model, prompt[rows], state[rows], reveal[rows], temperature)
         else:
-            masked = state == mask_id
+            masked = leftmost(state == mask_id, block_length)
             posterior = read(model, prompt, state, masked, temperature)
             reveal = most_confident(posterior, masked, tokens_per_step)
             posterior = posterior[reveal[masked]]

@@ -4,23 +4,28 @@ Every masked position proposes its most probable token; the k proposals of highe
 others are masked again. The choice of positions depends on the tokens, so no law is available for rollouts.
 """
 
-import math
-
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from pipeline.samplers.blocks import leftmost
 from pipeline.samplers.posterior import most_confident, read
 
 
 @torch.no_grad()
 def decode(
-    model: nn.Module, prompt: Int[Tensor, "n P"], length: int, *, mask_id: int, tokens_per_step: int = 1
+    model: nn.Module,
+    prompt: Int[Tensor, "n P"],
+    length: int,
+    *,
+    mask_id: int,
+    tokens_per_step: int = 1,
+    block_length: int | None = None,
 ) -> Int[Tensor, "n L"]:
-    """Greedy decoding (temperature 0) of `length` answer tokens in ⌈length / tokens_per_step⌉ steps."""
+    """Greedy decoding (temperature 0) of `length` answer tokens, block by block, ⌈length / k⌉ steps for one block."""
     state = torch.full((prompt.shape[0], length), mask_id, device=prompt.device)
-    for _ in range(math.ceil(length / tokens_per_step)):
-        masked = state == mask_id
+    while (state == mask_id).any():
+        masked = leftmost(state == mask_id, block_length)
         log_prob = read(model, prompt, state, masked)
         keep = most_confident(log_prob, masked, tokens_per_step)
         state[keep] = log_prob[keep[masked]].argmax(dim=1)

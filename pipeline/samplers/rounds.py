@@ -43,26 +43,27 @@ def sample_states(
     `branch: root`: x is the empty answer. `branch: reciprocal`: x ~ p(x_t | X_1) for X_1 ~ p^u and t ~ U(0,1).
     """
     settings = run.rollout
-    empty = torch.full((len(states), length), mask_id)
-    index = torch.tensor(states)
-    prompt = torch.stack([prompts[state] for state in states])
+    on = next(policy.parameters()).device
+    prompt = torch.stack([prompts[state] for state in states]).to(on)
+    empty = torch.full((len(states), length), mask_id, device=on)
     keys = [(int(prompt_ids[state]), state, 0) for state in states]
     sampling = {
         "mask_id": mask_id,
         "order": settings.order,
         "tokens_per_step": settings.tokens_per_step,
+        "block_length": settings.block_length,
         "temperature": settings.temperature,
     }
     start = empty
     if settings.branch == "reciprocal":
-        noise = uniforms(run.seed, Stream.PROJECTION, round_, keys, 3 * length).split(length, dim=1)
+        noise = uniforms(run.seed, Stream.PROJECTION, round_, keys, 3 * length).to(on).split(length, dim=1)
         x_1 = rollout(policy, prompt, empty, order_noise=noise[0], token_noise=noise[1], **sampling).tokens
         counts = stratified_counts(len(prompts), length, torch_generator(run.seed, Stream.PROJECTION, round_))
-        start = torch.where(remask(counts[index], noise[2]), mask_id, x_1)
+        start = torch.where(remask(counts[torch.tensor(states)].to(on), noise[2]), mask_id, x_1)
 
     samples = settings.completions
     keys = [(prompt, state, sample) for prompt, state, _ in keys for sample in range(samples)]
-    noise = uniforms(run.seed, Stream.COMPLETION, round_, keys, 2 * length).split(length, dim=1)
+    noise = uniforms(run.seed, Stream.COMPLETION, round_, keys, 2 * length).to(on).split(length, dim=1)
     prompt, start = prompt.repeat_interleave(samples, 0), start.repeat_interleave(samples, 0)
     done = rollout(policy, prompt, start, order_noise=noise[0], token_noise=noise[1], **sampling)
     prompt_id, state_id, sample_id = torch.tensor(keys).unbind(1)
@@ -71,9 +72,9 @@ def sample_states(
         "prompt_id": prompt_id,
         "state_id": state_id,
         "sample_id": sample_id,
-        "prompt_tokens": prompt,
-        "start": start,
-        "tokens": done.tokens,
-        "unmask_step": done.unmask_step,
-        "log_prob": done.log_prob,
+        "prompt_tokens": prompt.cpu(),
+        "start": start.cpu(),
+        "tokens": done.tokens.cpu(),
+        "unmask_step": done.unmask_step.cpu(),
+        "log_prob": done.log_prob.cpu(),
     }

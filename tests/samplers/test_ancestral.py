@@ -45,6 +45,24 @@ def test_recorded_log_prob_equals_teacher_forcing(model, order, tokens_per_step,
     assert largest == tokens_per_step
 
 
+@pytest.mark.parametrize("order", ["random", "confidence"])
+@pytest.mark.parametrize("tokens_per_step", [1, 2])
+def test_blocks_are_revealed_from_left_to_right(model, order, tokens_per_step):
+    settings = {"order": order, "tokens_per_step": tokens_per_step, "block_length": 4}
+    prompt, start, _, paths = draw(model, 30, **settings)
+    again = path_log_prob(model, prompt, paths, mask_id=MASK)
+    assert (again - paths.log_prob).abs().max() < 1e-4
+    for row, step in zip(start, paths.unmask_step, strict=True):
+        expected = 0
+        for block in (slice(0, 4), slice(4, LENGTH)):
+            here = step[block][row[block] == MASK]
+            steps = -(-len(here) // tokens_per_step)
+            assert set(here.tolist()) == set(range(expected, expected + steps))
+            expected += steps
+    whole, one = (draw(model, 30, order=order, block_length=length)[3] for length in (None, LENGTH))
+    assert torch.equal(whole.tokens, one.tokens) and torch.equal(whole.log_prob, one.log_prob)
+
+
 @pytest.mark.facts
 @pytest.mark.parametrize("order", ["random", "confidence"])
 def test_a_row_depends_on_its_own_noise_only(model, order):

@@ -1,0 +1,38 @@
+"""Which positions are revealed when: k at a time, in blocks from left to right."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pipeline.ctmc.masking import REVEALED
+
+
+def schedule(
+    masked: Bool[Tensor, "n L"], noise: Float[Tensor, "n L"], tokens_per_step: int, block_length: int | None = None
+) -> Int[Tensor, "n L"]:
+    """The step that reveals each masked position, in uniformly random order within its block; `REVEALED` elsewhere.
+
+    A block with m masked positions takes ⌈m / tokens_per_step⌉ steps. `noise` are uniforms in [0, 1).
+    """
+    block = _block(masked, block_length)
+    rank = torch.where(masked, block + noise, math.inf).argsort(dim=1).argsort(dim=1)
+    count = torch.zeros(len(masked), int(block[-1]) + 1, dtype=torch.long, device=masked.device)
+    count.index_add_(1, block, masked.long())
+    steps = -(-count // tokens_per_step)
+    first_rank, first_step = (value.cumsum(dim=1) - value for value in (count, steps))
+    step = first_step[:, block] + (rank - first_rank[:, block]) // tokens_per_step
+    return torch.where(masked, step, REVEALED)
+
+
+def leftmost(masked: Bool[Tensor, "n L"], block_length: int | None) -> Bool[Tensor, "n L"]:
+    """The masked positions of each row's first block that has any."""
+    if block_length is None:
+        return masked
+    block = _block(masked, block_length).expand_as(masked)
+    return masked & (block == block.masked_fill(~masked, masked.shape[1]).amin(dim=1, keepdim=True))
+
+
+def _block(masked: Bool[Tensor, "n L"], block_length: int | None) -> Int[Tensor, " L"]:
+    return torch.arange(masked.shape[1], device=masked.device) // (block_length or masked.shape[1])
