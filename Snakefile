@@ -17,6 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.params import members, read_params
 from pipeline.preload import Preloaded
 from pipeline.seal import restore
+from pipeline.tasks.base import HELD_OUT, SPLITS
 
 try:
     PARAMS = read_params(config.get("params", "params.yaml"))
@@ -111,7 +112,7 @@ rule prepare:
     output:
         expand(
             "data/runs/{run}/items/{split}.parquet",
-            split=["base", "train", "test", "hard"],
+            split=SPLITS,
             allow_missing=True,
         ),
         timing="data/runs/{run}/timings/prepare.json",
@@ -250,7 +251,7 @@ rule evaluate:
         splits=lambda wildcards: expand(
             "data/runs/{run}/items/{split}.parquet",
             run=ORIGINS[wildcards.run],
-            split=["test", "hard"],
+            split=HELD_OUT,
         ),
         policy=policy(this_round),
     output:

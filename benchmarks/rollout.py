@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Model
 from pipeline.models.llada import create
 from pipeline.samplers.ancestral import rollout
+from pipeline.sections import Model
 
 
 @torch.no_grad()

@@ -2,132 +2,15 @@
 
 import json
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    SerializeAsAny,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pipeline.algorithms.settings import Dam, Settings
 from pipeline.errors import PipelineError
 from pipeline.registry import load_task
 from pipeline.schemas import checked, describe, schema_of, validated
-
-
-class Section(BaseModel):
-    """A part of params.yaml: immutable, unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Model(Section):
-    """The embedded model; ignored when `base.path` names a saved one. `mlp` has width and depth, `tabular` nothing.
-
-    `dtype` is the type of the weights, of an imported base too; what trains is kept in float32 beside them.
-    """
-
-    name: str = "llada"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    hidden_size: PositiveInt = 64
-    intermediate_size: PositiveInt = 168
-    num_hidden_layers: PositiveInt = 3
-    num_attention_heads: PositiveInt = 8
-    rope_theta: PositiveFloat = 30.0
-    initializer_range: PositiveFloat = 0.06
-
-
-class Optimizer(Section):
-    """AdamW with linear warm-up. All batch sizes are global: the number of processes does not change them.
-
-    `gradient_checkpointing` keeps each layer's input only and computes the layer again in the backward pass.
-    """
-
-    batch_size: PositiveInt = 256
-    accumulation: PositiveInt = 1
-    lr: PositiveFloat = 1e-3
-    warmup: int = Field(default=20, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(default=0.01, ge=0)
-    clip: PositiveFloat = 1.0
-    gradient_checkpointing: bool = False
-
-    @model_validator(mode="after")
-    def _divides(self) -> "Optimizer":
-        if self.batch_size % self.accumulation:
-            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulation {self.accumulation}")
-        return self
-
-
-class Base(Optimizer):
-    """Masked-diffusion pre-training; the learning rate falls linearly to 0. Or `path`: a saved model to start from.
-
-    Or `exact: true`: the posteriors of the task's own joint, for an enumerated task and a model that can hold them.
-    """
-
-    path: str | None = None
-    exact: bool = False
-    updates: PositiveInt = 1500
-
-
-class Adapter(Section):
-    """LoRA on the linear layers named by `targets`, W x + (alpha/rank) B A x. The defaults are those of d1."""
-
-    rank: PositiveInt = 128
-    alpha: PositiveInt = 64
-    dropout: float = Field(default=0.05, ge=0, lt=1)
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-class Train(Optimizer):
-    """One round of matching. Round k uses lr · lr_decay^(k-1), so that later rounds can be added.
-
-    With `adapter: {}` LoRA adapters train and the base stays as it is; without, all weights train.
-    """
-
-    updates: PositiveInt = 60
-    lr_decay: float = Field(default=0.9, gt=0, le=1)
-    adapter: Adapter | None = None
-
-
-class Rollout(Section):
-    """Each round takes `prompts` states x and K = `completions` trajectories from each.
-
-    `branch: root` starts from the empty answer, `branch: reciprocal` from a re-masked rollout. `shards` is the
-    number of files, and of jobs that may run at once; it changes no row. `prefill` begins every answer of a chat task.
-    """
-
-    branch: Literal["root", "reciprocal"] = "root"
-    shards: PositiveInt = 2
-    prompts: PositiveInt = 256
-    completions: int = Field(default=16, ge=2)
-    order: Literal["random", "confidence"] = "random"
-    tokens_per_step: PositiveInt = 2
-    temperature: PositiveFloat = 1.0
-    prefill: str = ""
-    batch_size: PositiveInt = 256
-    reward_timeout: PositiveFloat = 10.0
-
-
-class Evaluate(Section):
-    """Decoding of the held-out prompts: the base, every `every`-th round and the last.
-
-    `prefill` begins every answer of a chat task.
-    """
-
-    every: PositiveInt = 2
-    tokens_per_step: PositiveInt = 1
-    prefill: str = ""
-    batch_size: PositiveInt = 256
-    reward_timeout: PositiveFloat = 10.0
+from pipeline.sections import Base, Evaluate, Hardware, Model, Rollout, Section, Suite, Train
 
 
 class Run(Section):
@@ -135,7 +18,7 @@ class Run(Section):
 
     seed: int = Field(default=0, ge=0)
     rounds: int = Field(default=10, ge=0)
-    task: dict[str, Any] = {"name": "sudoku"}
+    task: dict[str, Any] = Field(default={"name": "sudoku"})
     model: Model = Model()
     base: Base = Base()
     rollout: Rollout = Rollout()
@@ -174,7 +57,7 @@ class Run(Section):
             return self
         task, algorithm = load_task(self.task), self.algorithm
         enumerated = task.enumerated
-        if wrong := _wrong_with_texts(self):
+        if wrong := _wrong_decoding(self):
             raise ValueError(wrong)
         if self.base.exact and (self.base.path or enumerated is None):
             raise ValueError(f"base.exact needs an enumerated task, not '{self.task['name']}', and no base.path")
@@ -192,52 +75,13 @@ class Run(Section):
         return self
 
 
-class Hardware(Section):
-    """How the work is spread; changing it reruns nothing.
-
-    `processes` train a model, unless `models` gives its name a number of its own: updates of less than a few
-    milliseconds are slower when they are shared.
-    `sharding: full` gives each process a part of the weights, gradients and moments (FSDP2) instead of a copy (DDP).
-    """
-
-    processes: PositiveInt = 1
-    models: dict[str, PositiveInt] = {}
-    threads: PositiveInt = 2
-    preload: bool = True
-    sharding: Literal["none", "full"] = "none"
-
-    @field_validator("models")
-    @classmethod
-    def _models(cls, models: dict[str, int]) -> dict[str, int]:
-        return {checked("model", name): count for name, count in models.items()}
-
-    def processes_of(self, model: str) -> int:
-        return self.models.get(model, self.processes)
-
-
-class Suite(Section):
-    """Runs that one target makes, each with every seed: `NAME-seed1` is the run NAME with the seed 1.
-
-    A mapping from names to {key: values} sweeps: `NAME-lr0.1-beta1` is the run NAME with the settings train.lr 0.1 and
-    algorithm.beta 1, one run for each combination.
-    """
-
-    runs: list[str] | dict[str, dict[str, list[bool | int | float | str]]]
-    seeds: list[int] | None = None
-
-    @property
-    def varied(self) -> dict[str, dict[str, list[Any]]]:
-        """What is swept in each run, by dotted key; nothing for a plain list of runs."""
-        return self.runs if isinstance(self.runs, dict) else {name: {} for name in self.runs}
-
-
 class Params(Section):
     """params.yaml: `defaults`, what each run changes, suites of runs, and the hardware."""
 
     default_run: str
     defaults: Run = Run()
     runs: dict[str, Run]
-    suites: dict[str, Suite] = {}
+    suites: dict[str, Suite] = Field(default={})
     hardware: Hardware = Hardware()
 
 
@@ -253,11 +97,19 @@ def parse_sections(text: str) -> SimpleNamespace:
     return SimpleNamespace(**{key: getattr(run, key) for key in sections})
 
 
-def _wrong_with_texts(run: Run) -> str:
-    """What does not fit the kind of texts that the task has, "" if all does."""
+def _wrong_decoding(run: Run) -> str:
+    """What does not fit the task's texts or the algorithm, "" if all does."""
     task = load_task(run.task)
     if task.chat and run.base.path is None:
         return f"task '{run.task['name']}' asks in chat messages: base.path must name a checkpoint with a chat template"
+    lengths, name = run.evaluate.lengths, run.task["name"]
+    if lengths and not task.chat:
+        return f"evaluate.lengths: answers of task '{name}' have {task.answer_length} tokens, no other number"
+    if lengths and task.answer_length not in lengths:
+        return f"evaluate.lengths must hold task.answer_length, {task.answer_length}: it gives the headline"
+    for sampler in ("greedy",) if run.algorithm.trains else ("greedy", "ancestral"):
+        if sampler not in run.evaluate.samplers:
+            return f"evaluate.samplers must hold {sampler}, which algorithm '{run.algorithm.name}' is judged by"
     for section in ("rollout", "evaluate"):
         if getattr(run, section).prefill and not task.chat:
             return f"{section}.prefill: task '{run.task['name']}' has no chat answers; see task.template"

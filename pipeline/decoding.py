@@ -6,6 +6,7 @@ A batch holds prompts of one length, so that nothing is padded.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -39,32 +40,39 @@ class Decoder:
         answers = [""] * len(items)
         batches = buckets([len(prompt) for prompt in prompts], self.run.evaluate.batch_size)
         for ids in tqdm(batches, desc=title, unit="batch"):
-            tokens = draw(torch.stack([prompts[index] for index in ids]), items, ids, length)
+            prompt = torch.stack([prompts[index] for index in ids]).to(self.around.device)
+            tokens = draw(prompt, items, ids, length)
             for index, answer in zip(ids, self.language.answers(tokens), strict=True):
                 answers[index] = answer
         return answers
 
+    @property
+    def _steps(self) -> dict[str, Any]:
+        settings = self.run.evaluate
+        return {"tokens_per_step": settings.tokens_per_step, "block_length": settings.block_length}
+
     def _greedy(
         self, prompt: Int[Tensor, "n P"], items: Sequence[Item], ids: list[int], length: int
     ) -> Int[Tensor, "n L"]:
-        steps = self.run.evaluate.tokens_per_step
-        return low_confidence.decode(self.policy, prompt, length, mask_id=self.around.mask_id, tokens_per_step=steps)
+        return low_confidence.decode(self.policy, prompt, length, mask_id=self.around.mask_id, **self._steps)
 
     def _ancestral(
         self, prompt: Int[Tensor, "n P"], items: Sequence[Item], ids: list[int], length: int
     ) -> Int[Tensor, "n L"]:
         keys, mask_id = [(index, 0, 0) for index in ids], self.around.mask_id
-        order, token = uniforms(self.run.seed, Stream.EVALUATION, 0, keys, 2 * length).chunk(2, dim=1)
+        noise = uniforms(self.run.seed, Stream.EVALUATION, 0, keys, 2 * length).to(prompt.device)
         if self.algorithm.decode:
-            reward, noise = self._reward_of([items[index] for index in ids]), torch.cat([order, token], dim=1)
+            reward = self._reward_of([items[index] for index in ids])
             return self.algorithm.decode(self.policy, prompt, noise, reward, self.around)
-        empty = torch.full((len(prompt), length), mask_id)
-        return rollout(self.policy, prompt, empty, mask_id=mask_id, order_noise=order, token_noise=token).tokens
+        order, token = noise.chunk(2, dim=1)
+        empty = torch.full((len(prompt), length), mask_id, device=prompt.device)
+        done = rollout(self.policy, prompt, empty, mask_id=mask_id, order_noise=order, token_noise=token, **self._steps)
+        return done.tokens
 
     def _reward_of(self, items: Sequence[Item]) -> Reward:
         def reward(rows: Tensor, tokens: Tensor) -> Tensor:
             of = [items[row] for row in rows.tolist()]
             metrics = score(self.around.task, of, self.language.answers(tokens), self.run.evaluate.reward_timeout)
-            return torch.tensor([metric["reward"] for metric in metrics], dtype=torch.float64)
+            return torch.tensor([metric["reward"] for metric in metrics], dtype=torch.float64, device=rows.device)
 
         return reward

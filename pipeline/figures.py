@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+LINES = {"greedy": "-", "ancestral": ":"}
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
@@ -26,11 +27,13 @@ def learning_curve(metrics: dict[str, Any]) -> str:
     figure, (axes,) = _panels(len(names))
     for axis, name in zip(axes, names, strict=True):
         for split in evaluations[0]:
-            for sampler, line in (("greedy", "-"), ("ancestral", ":")):
+            for sampler in evaluations[0][split]:
                 rounds = sorted(evaluations)
                 mean = [evaluations[k][split][sampler][name] for k in rounds]
                 error = [evaluations[k][split][sampler][f"{name}_se"] for k in rounds]
-                (drawn,) = axis.plot(rounds, mean, line, marker="o", markersize=3, label=f"{split}, {sampler}")
+                (drawn,) = axis.plot(
+                    rounds, mean, LINES[sampler], marker="o", markersize=3, label=f"{split}, {sampler}"
+                )
                 band = [(m - e, m + e) for m, e in zip(mean, error, strict=True)]
                 axis.fill_between(rounds, *zip(*band, strict=True), color=drawn.get_color(), alpha=0.15, linewidth=0)
         axis.set(title=name.replace("_", " "), xlabel="round", ylim=(0, 1.02))

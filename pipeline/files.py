@@ -88,5 +88,5 @@ def digest(*parts: Path | str) -> str:
     """SHA-256 over strings and the bytes of files."""
     total = hashlib.sha256()
     for part in parts:
-        total.update(part.read_bytes() if isinstance(part, Path) else part.encode())
+        total.update((sha256_of(part) if isinstance(part, Path) else part).encode())
     return total.hexdigest()

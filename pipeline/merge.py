@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from pipeline.config import Model
 from pipeline.errors import PipelineError
 from pipeline.policies import load_policy, merged, save_policy
+from pipeline.sections import Model
 
 
 def merge(policy: Path, out: Path) -> None:

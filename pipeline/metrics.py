@@ -1,6 +1,6 @@
 """A run's numbers, gathered from the files of its stages: what metrics.json holds and the report shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,11 +21,16 @@ SHARED = ("prepare", "base")
 
 
 def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]:
-    """All numbers of a run. `base` and `final` are greedy decoding on the test split.
+    """All numbers of a run. `base` and `final` are greedy decoding on the test split; `final` is the method's own
+    decoding where that is all it does.
+
+    `selected` is the round that the validation split chooses, by `selected`; None without one.
 
     The time of its data and base model is counted in, whether they were made for this run or for its `origin`.
     """
-    evaluations, rounds = {}, []
+    evaluations: dict[int, Any] = {}
+    rounds: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     shared = [origin / "timings" / f"{stage}.json" for stage in SHARED]
     own = [path for path in sorted((run / "timings").glob("*.json")) if path.stem not in SHARED]
     stages = [read_json(path) for path in shared + own]
@@ -40,27 +45,57 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
         if (folder / "evaluation.json").exists():
             evaluation = read_json(folder / "evaluation.json")
             evaluations[number] = evaluation["splits"]
+            results += [{"round": number, **row} for row in evaluation["rows"]]
             entry |= _plain(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
         entry["seconds"], entry["cpu_seconds"] = _spent(run / "timings", number)
         rounds.append(entry)
+    sampler = "greedy" if settings.algorithm.trains else "ancestral"
     return {
         "run": run.name,
         "task": settings.task["name"],
         "git": git_revision(),
-        "base": _headline(rounds[0], evaluations),
-        "final": _headline(rounds[-1], evaluations),
+        "base": _headline(rounds[0], evaluations, "greedy"),
+        "final": _headline(rounds[-1], evaluations, sampler),
+        "sampler": sampler,
+        "selected": selected(evaluations),
         "exact": {entry["round"]: {key: entry[key] for key in EXACT} for entry in rounds if EXACT[0] in entry},
         "rounds": rounds[1:],
         "rollouts": settings.rounds * settings.rollout.prompts * settings.rollout.completions,
         "base_loss": rounds[0]["losses"],
         "evaluations": evaluations,
+        "results": results,
         "time": wall_time(stages),
     }
 
 
-def _headline(entry: dict[str, Any], evaluations: dict[int, Any]) -> dict[str, float]:
+def _headline(entry: dict[str, Any], evaluations: dict[int, Any], sampler: str) -> dict[str, float]:
     exact = {key: entry[key] for key in EXACT if key in entry}
-    return _plain(evaluations[entry["round"]]["test"]["greedy"]) | exact
+    return _plain(evaluations[entry["round"]]["test"][sampler]) | exact
+
+
+def selected(evaluations: Mapping[int, Any]) -> dict[str, float] | None:
+    """The evaluated round whose headline metric is best on the validation split, the earliest of equals.
+
+    The rule is fixed beforehand and never looks at the test split, whose numbers it gives.
+    """
+    held_out = {
+        number: splits["validation"]["greedy"] for number, splits in evaluations.items() if "validation" in splits
+    }
+    if not held_out:
+        return None
+    name = headline(_plain(held_out[0]))
+    best = max(held_out, key=lambda number: (held_out[number][name], -number))
+    return {"round": best, f"validation_{name}": held_out[best][name], **_plain(evaluations[best]["test"]["greedy"])}
+
+
+def numbers(evaluation: Mapping[str, float]) -> dict[str, float]:
+    """An evaluation's metrics, without their errors over items."""
+    return {key: value for key, value in evaluation.items() if key not in ("n", "reward") and not key.endswith("_se")}
+
+
+def headline(evaluation: Mapping[str, float]) -> str:
+    """What a run is judged by: the exact KL where there is one, else the last accuracy."""
+    return "kl" if "kl" in evaluation else list(numbers(evaluation))[-1]
 
 
 def wall_time(stages: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Optimizer
 from pipeline.errors import PipelineError
 from pipeline.files import read_tensors
+from pipeline.sections import Optimizer
 from pipeline.sharding import gathered, placed
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")

@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import Params, Suite
+from pipeline.config import Params
 from pipeline.errors import PipelineError
 from pipeline.registry import nearest
 from pipeline.schemas import describe
+from pipeline.sections import Suite
 
 
 def read_params(path: str | Path) -> Params:

@@ -34,15 +34,17 @@ def located(name: str) -> Path:
         raise PipelineError(f"'{name}' is neither a directory nor a model that the Hub gives: {reason}") from error
 
 
-def load_policy(path: Path, settings: SimpleNamespace) -> tuple[nn.Module, Tokenizer, int]:
-    """(model, tokenizer, id of [MASK]); PipelineError if the directory holds anything else."""
+def load_policy(
+    path: Path, settings: SimpleNamespace, on: str | torch.device = "cpu"
+) -> tuple[nn.Module, Tokenizer, int]:
+    """(model on a device, tokenizer, id of [MASK]); PipelineError if the directory holds anything else."""
     tokenizer = load_tokenizer(path)
     model = _opened(path, tokenizer, settings)
     own, named = mask_id(tokenizer), getattr(getattr(model, "config", None), "mask_token_id", None)
     if named not in (None, own):
         token = tokenizer.id_to_token(own)
         raise PipelineError(f"'{path}': mask_token_id is {named} in config.json, but {token} is token {own}")
-    return model, tokenizer, own
+    return model.to(on), tokenizer, own
 
 
 def _opened(path: Path, tokenizer: Tokenizer, settings: SimpleNamespace) -> nn.Module:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.evaluation import summarize
+from pipeline.metrics import headline, numbers
 
 Metrics = dict[str, Any]
 EFFORT = ("rollouts", "cpu_seconds")
@@ -36,16 +37,6 @@ def row(name: str, runs: Sequence[Metrics]) -> Metrics:
     }
 
 
-def numbers(evaluation: Metrics) -> dict[str, float]:
-    """An evaluation's metrics, without their errors over items."""
-    return {key: value for key, value in evaluation.items() if key not in ("n", "reward") and not key.endswith("_se")}
-
-
-def headline(evaluation: Metrics) -> str:
-    """What a suite is judged by: the exact KL where there is one, else the last accuracy."""
-    return "kl" if "kl" in evaluation else list(numbers(evaluation))[-1]
-
-
 def curves(runs: Sequence[Metrics]) -> list[Metrics]:
     """At the base and every evaluated round: `rollouts` and `cpu_seconds` of learning, metrics with `_se` over seeds.
 
@@ -67,9 +58,30 @@ def _averaged(entries: Sequence[Metrics], names: Metrics) -> dict[str, float]:
     return summarize([{name: entry[name] for name in names} for entry in entries])
 
 
-def markdown(rows: Sequence[Metrics]) -> str:
-    """The table as text: one row a family, mean ± standard error over seeds."""
-    head, *body = table(rows)
+def lengths(families: dict[str, list[Metrics]]) -> list[list[str]]:
+    """The last round's headline metric at each number of answer tokens it was decoded with, head first; [] for one."""
+    found = {name: [_at_lengths(run) for run in runs] for name, runs in families.items()}
+    columns = sorted({length for runs in found.values() for at in runs for length in at})
+    if len(columns) < 2:
+        return []
+    cells = [["run", "seeds", *map(str, columns)]]
+    for name, runs in found.items():
+        metric = headline(families[name][0]["final"])
+        at = [summarize([run[length] for run in runs if length in run] or [{}]) for length in columns]
+        cells.append([name, str(len(runs)), *(shown(summary, metric) for summary in at)])
+    return cells
+
+
+def _at_lengths(run: Metrics) -> dict[int, dict[str, float]]:
+    """Length -> metrics of the last round on the test split."""
+    wanted = (max(row["round"] for row in run["results"]), "test", run["sampler"])
+    rows = [row for row in run["results"] if (row["round"], row["split"], row["sampler"]) == wanted]
+    return {row["length"]: numbers(row["metrics"]) for row in rows}
+
+
+def markdown(cells: Sequence[Sequence[str]]) -> str:
+    """Cells, head first, as a table in text."""
+    head, *body = cells
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pipeline.config import Optimizer
 from pipeline.errors import PipelineError
 from pipeline.files import digest, read_tensors, replacing
 from pipeline.optimizer import AdamW, moments, set_moments
 from pipeline.replay import Batch
+from pipeline.sections import Optimizer
 from pipeline.sharding import agreed, gathered, is_main_process, is_sharded, placed
 
 

@@ -26,8 +26,9 @@ with install_import_hook(
 
 import torch
 
-from pipeline.config import Model, Run
+from pipeline.config import Run
 from pipeline.models.llada import create
+from pipeline.sections import Model
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,12 +13,12 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 
-from pipeline.config import Adapter, Model, Train
 from pipeline.models import llada
 from pipeline.optimizer import AdamW, load_moments, moments
 from pipeline.policies import frozen_policy, make_trainable, save_policy
 from pipeline.replay import Batch, Replay
 from pipeline.samplers.posterior import completion_log_prob
+from pipeline.sections import Adapter, Model, Train
 from pipeline.seeding import Stream
 from pipeline.sharding import device, gather_trained, is_main_process, spread
 from pipeline.text import character_tokenizer

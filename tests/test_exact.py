@@ -9,10 +9,10 @@ import torch
 
 from examples.words import PLUGIN
 from pipeline import records
-from pipeline.config import Model
 from pipeline.matching import matched
 from pipeline.policies import load_policy
 from pipeline.replay import Replay
+from pipeline.sections import Model
 from pipeline.seeding import Stream
 from pipeline.tasks.base import Item
 from pipeline.text import encode

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipeline.config import Model
 from pipeline.errors import PipelineError
 from pipeline.language import language
 from pipeline.policies import load_policy, save_policy
 from pipeline.registry import load_task
+from pipeline.sections import Model
 from pipeline.text import PADDING, buckets
 from tests.models import hub
 

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from pipeline import records
+from pipeline.metrics import selected
 from pipeline.params import parse_params
-from pipeline.suites import by_family, curves, markdown, row
+from pipeline.suites import by_family, curves, lengths, markdown, row, table
 from pipeline.workflow import suite_inputs
 from tests.conftest import Workflow
+
+RESULT = {"round": 2, "split": "test", "sampler": "greedy", "length": 16, "metrics": {"n": 8, "grid_accuracy": 0.0}}
 
 
 def metrics(name: str, accuracy: float) -> dict:
@@ -17,7 +20,16 @@ def metrics(name: str, accuracy: float) -> dict:
     final = {"n": 8, "reward": 0.5, "grid_accuracy": accuracy * 2, "grid_accuracy_se": 0.1}
     base = {"n": 8, "reward": 0.5, "grid_accuracy": 0.0, "grid_accuracy_se": 0.1}
     effort = {"rounds": rounds, "rollouts": 20, "time": {"cpu_seconds": 7.0}}
-    return {"run": name, "task": "sudoku", "base": base, "final": final, **effort}
+    results = [RESULT | {"round": 1}, RESULT | {"metrics": final}, RESULT | {"split": "hard"}]
+    return {
+        "run": name,
+        "task": "sudoku",
+        "sampler": "greedy",
+        "base": base,
+        "final": final,
+        "results": results,
+        **effort,
+    }
 
 
 RUNS = [metrics("one", 0.1), metrics("one-seed1", 0.3), metrics("other", 0.5)]
@@ -31,9 +43,26 @@ def test_table():
     assert rows[0]["final"]["grid_accuracy"] == pytest.approx(0.4)
     assert rows[0]["final"]["grid_accuracy_se"] == pytest.approx(0.2)
     assert (rows[0]["n"], rows[0]["rollouts"], rows[1]["n"]) == (2, 20, 1)
-    table = markdown(rows).splitlines()
-    assert table[0] == "| run | seeds | grid_accuracy: base | grid_accuracy | rollouts | cpu_seconds |"
-    assert table[2:] == ["| one | 2 | 0 ± 0 | 0.4 ± 0.2 | 20 | 7 |", "| other | 1 | 0 | 1 | 20 | 7 |"]
+    lines = markdown(table(rows)).splitlines()
+    assert lines[0] == "| run | seeds | grid_accuracy: base | grid_accuracy | rollouts | cpu_seconds |"
+    assert lines[2:] == ["| one | 2 | 0 ± 0 | 0.4 ± 0.2 | 20 | 7 |", "| other | 1 | 0 | 1 | 20 | 7 |"]
+
+
+def test_lengths():
+    """The last round on the test split, by number of answer tokens; nothing where there is one number only."""
+    assert lengths(by_family(RUNS)) == []
+    two = [run | {"results": [*run["results"], RESULT | {"length": 32, "metrics": {"n": 8, "grid_accuracy": k}}]}
+           for k, run in enumerate(RUNS[:2])]  # fmt: skip
+    assert lengths(by_family(two)) == [["run", "seeds", "16", "32"], ["one", "2", "0.4 ± 0.2", "0.5 ± 0.5"]]
+
+
+def test_the_round_that_the_validation_split_selects():
+    """The best there, the earliest of equals; the numbers are the test split's."""
+    found = {k: {"validation": {"greedy": {"n": 4, "accuracy": best, "groups": {}}},
+                 "test": {"greedy": {"n": 8, "accuracy": k / 10, "groups": {}}}}
+             for k, best in enumerate((0.1, 0.5, 0.5))}  # fmt: skip
+    assert selected(found) == {"round": 1, "validation_accuracy": 0.5, "n": 8, "accuracy": 0.1}
+    assert selected({0: {"test": found[0]["test"]}}) is None
 
 
 def test_curves():

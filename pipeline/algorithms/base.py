@@ -33,6 +33,7 @@ class Round:
         values: the token ids of an enumerated task's values.
         behavior: opens the policy that sampled the round's rollouts, frozen.
         base: opens the base model, frozen.
+        device: where the stage computes.
     """
 
     settings: SimpleNamespace
@@ -41,6 +42,7 @@ class Round:
     values: Int[Tensor, " M"]
     behavior: Callable[[], nn.Module]
     base: Callable[[], nn.Module]
+    device: torch.device
 
     @property
     def problem(self) -> Enumerated:
@@ -100,4 +102,5 @@ def round_of(
         values=encode(tokenizer, [alphabet])[0].long().to(device),
         behavior=lambda: frozen("behavior"),
         base=lambda: frozen("base"),
+        device=device,
     )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.algorithms.base import Algorithm, Reward, Round
 from pipeline.algorithms.settings import Svdd
 from pipeline.samplers.ancestral import rollout
+from pipeline.samplers.blocks import schedule
 from pipeline.samplers.posterior import read
 from pipeline.seeding import Stream, torch_generator
 
@@ -28,15 +29,18 @@ NODES = 2000
 def decode(policy: nn.Module, prompt: Tensor, noise: Tensor, reward: Reward, around: Round) -> Tensor:
     """Answers, [n, L]. The order of the positions comes from `noise`, the candidates from a generator of their own."""
     settings, length, mask_id = around.settings.algorithm, noise.shape[1] // 2, around.mask_id
-    count, rows = settings.candidates, torch.arange(len(prompt))
-    generator = torch_generator(around.settings.seed, Stream.EVALUATION, int(noise[0, 0] * 2**31))
-    order = noise[:, :length].argsort(dim=1).argsort(dim=1)
-    state = torch.full((len(prompt), length), mask_id)
-    for step in range(length):
+    count, rows = settings.candidates, torch.arange(len(prompt), device=prompt.device)
+    generator = torch_generator(around.settings.seed, Stream.EVALUATION, int(noise[0, 0] * 2**31), on=prompt.device)
+    state = torch.full((len(prompt), length), mask_id, device=prompt.device)
+    evaluate = around.settings.evaluate
+    order = schedule(state == mask_id, noise[:, :length], evaluate.tokens_per_step, evaluate.block_length)
+    for step in range(int(order.max()) + 1):
         reveal = order == step
         posterior = read(policy, prompt, state, reveal).exp()
         drawn = torch.multinomial(posterior, count, replacement=True, generator=generator)
-        candidates = torch.where(reveal[:, None], drawn[:, :, None], state[:, None]).flatten(0, 1)
+        candidates = state[:, :, None].repeat(1, 1, count)
+        candidates[reveal] = drawn
+        candidates = candidates.transpose(1, 2).flatten(0, 1)
         of = rows.repeat_interleave(count)
         value = _value(policy, prompt[of], candidates, of, reward, around, generator).view(-1, count)
         keep = torch.multinomial((value / settings.alpha).softmax(dim=1), 1, generator=generator)[:, 0]
@@ -63,7 +67,7 @@ def _value(
         return reward(of, filled)
     count = around.settings.algorithm.lookahead
     prompt, state, of = (value.repeat_interleave(count, 0) for value in (prompt, state, of))
-    noise = torch.rand(2, *state.shape, dtype=torch.float64, generator=generator)
+    noise = torch.rand(2, *state.shape, dtype=torch.float64, generator=generator, device=state.device)
     done = rollout(policy, prompt, state, mask_id=around.mask_id, order_noise=noise[0], token_noise=noise[1])
     return reward(of, done.tokens).view(-1, count).mean(dim=1)
 
@@ -71,7 +75,7 @@ def _value(
 def law(log_posterior: Tensor, around: Round) -> Tensor:
     """log p(x_i = v | x_j = u) of decoding, [2, M + 1, M], from the base's."""
     settings = around.settings.algorithm
-    reward = torch.from_numpy(around.problem.reward)
+    reward = torch.from_numpy(around.problem.reward).to(log_posterior.device)
     final = torch.stack([reward.T, reward])  # [i, u, v]
     if settings.value == "pm":
         filled = final.flip(0).gather(2, log_posterior.flip(0)[:, :-1].argmax(dim=2, keepdim=True))[..., 0]
@@ -85,7 +89,7 @@ def _kept(q: Tensor, log_w: Tensor, count: int) -> Tensor:
     """p(v) by the trapezoidal rule in s = log t, renormalised, over the last axis."""
     w = (log_w - log_w.amax(dim=-1, keepdim=True)).exp()
     total = torch.zeros_like(q)
-    for t in torch.logspace(-12, 9, NODES, dtype=torch.float64):
+    for t in torch.logspace(-12, 9, NODES, dtype=torch.float64).tolist():
         damped = (-t * w).exp()
         total += t * damped * (q * damped).sum(dim=-1, keepdim=True) ** (count - 1)
     p = q * w * total

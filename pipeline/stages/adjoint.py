@@ -13,6 +13,7 @@ from pipeline.policies import load_policy
 from pipeline.provenance import provenance
 from pipeline.registry import load
 from pipeline.samplers.ancestral import Trajectories, path_log_prob
+from pipeline.sharding import device
 from pipeline.stages import main
 from pipeline.text import buckets
 
@@ -28,18 +29,18 @@ def run(args: Namespace) -> None:
     paths = {"base": args.base, "previous": args.policy}
 
     def log_prob(name: str, rows: pa.Table, temperature: float) -> Tensor:
-        model, _, mask_id = load_policy(paths[name], settings)
+        model, _, mask_id = load_policy(paths[name], settings, device())
         result = torch.zeros(records.matrix(rows, "tokens").shape)
         for places in buckets(records.lengths(rows, "prompt_tokens"), len(rows)):
             prompt, tokens, unmask_step = (
-                torch.from_numpy(records.matrix(rows.take(places), column)).long()
+                torch.from_numpy(records.matrix(rows.take(places), column)).long().to(device())
                 for column in ("prompt_tokens", "tokens", "unmask_step")
             )
-            path = Trajectories(tokens, unmask_step, torch.zeros(tokens.shape))
+            path = Trajectories(tokens, unmask_step, torch.zeros(tokens.shape, device=tokens.device))
             states = max(1, min(STATES, TOKENS // (prompt.shape[1] + tokens.shape[1])))
             result[places] = path_log_prob(
                 model, prompt, path, mask_id=mask_id, temperature=temperature, states_per_batch=states
-            )
+            ).cpu()
         return result
 
     labels = load("algorithm", settings.algorithm.name).label(Rollouts(table, previous, log_prob), settings)

@@ -10,19 +10,21 @@ from pipeline import figures, records
 from pipeline.files import read_json, write_json, write_text
 from pipeline.pages import page
 from pipeline.stages import main
-from pipeline.suites import Metrics, by_family, curves, family, markdown, row, table
+from pipeline.suites import Metrics, by_family, curves, family, lengths, markdown, row, table
 
 
 def run(args: Namespace) -> None:
     runs = [read_json(path) for path in args.metrics]
     families = by_family(runs)
     rows = [row(name, members) for name, members in families.items()]
+    tables = [cells for cells in (table(rows), lengths(families)) if cells]
+    shown = "\n".join(map(markdown, tables))
     tasks = {metrics["run"]: metrics["task"] for metrics in runs}
     drawn = figures.comparison({entry["task"]: entry["headline"] for entry in rows}, _curves(families))
     html = page(
         "compare",
         suite=args.out.parent.name,
-        table=table(rows),
+        tables=tables,
         curves=Markup(drawn),
         laws={task: Markup(figures.heat_maps(laws)) for task, laws in _laws(args.joints, tasks).items()},
         estimators={
@@ -30,9 +32,9 @@ def run(args: Namespace) -> None:
         },
     )
     write_json(args.out, rows)
-    for path, text in ((args.markdown, markdown(rows)), (args.figure, drawn), (args.html, html)):
+    for path, text in ((args.markdown, shown), (args.figure, drawn), (args.html, html)):
         write_text(path, text)
-    print(markdown(rows))
+    print(shown)
     print(f"report: {args.html}")
 
 

@@ -5,8 +5,9 @@ answers is exact, and KL(p* ‖ p^u) with it.
 """
 
 from argparse import Namespace
-
-import torch
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from pipeline import records
 from pipeline.algorithms.base import round_of
@@ -15,45 +16,62 @@ from pipeline.evaluation import by_group, exact_kl, posteriors_of, summarize
 from pipeline.files import write_json
 from pipeline.language import language
 from pipeline.policies import load_policy
+from pipeline.provenance import measured
 from pipeline.registry import load, load_task
 from pipeline.scoring import score
+from pipeline.sharding import device
 from pipeline.stages import main
-from pipeline.tasks.base import Item
+from pipeline.tasks.base import Item, Task
 from pipeline.text import encode
 
-SAMPLERS = ("greedy", "ancestral")
 SAMPLES = 6
 
 
 def run(args: Namespace) -> None:
     settings, evaluate = args.settings, args.settings.evaluate
     task = load_task(settings.task)
-    policy, tokenizer, _ = load_policy(args.policy, settings)
+    policy, tokenizer, _ = load_policy(args.policy, settings, device())
     algorithm = load("algorithm", settings.algorithm.name)
-    around = round_of(settings, tokenizer, {}, torch.device("cpu"))
+    around = round_of(settings, tokenizer, {}, device())
     spoken = language(args.policy, policy, tokenizer, task, evaluate.prefill)
     decoder = Decoder(policy, spoken, algorithm, around, settings)
-    result: dict[str, dict[str, object]] = {}
+    origin = measured(settings, args.policy)
+    splits: dict[str, dict[str, Any]] = {}
+    rows = []
     for path in args.items:
-        table = records.read([path], records.ITEMS, may_be_empty=path != args.items[0])
-        items = [Item(**record) for record in table.drop_columns("item_id").to_pylist()]
-        for name in SAMPLERS if items else ():
-            answers = decoder.answers(
-                name, items, task.answer_length, f"round {args.round} evaluate {path.stem} {name}"
-            )
-            metrics = score(task, items, answers, evaluate.reward_timeout)
-            groups = by_group(metrics, [item.group for item in items])
-            pictures = [
-                {"puzzle": task.render(item, item.prompt), "answer": task.render(item, answer), **metric}
-                for item, answer, metric in list(zip(items, answers, metrics, strict=True))[:SAMPLES]
-            ]
-            result.setdefault(path.stem, {})[name] = {**summarize(metrics), "groups": groups, "samples": pictures}
+        items = _items(path, may_be_empty=path != args.items[0])
+        for sampler in evaluate.samplers if items else ():
+            for length in evaluate.lengths or (task.answer_length,):
+                answers = decoder.answers(sampler, items, length, f"round {args.round} {path.stem} {sampler} {length}")
+                metrics = score(task, items, answers, evaluate.reward_timeout)
+                summary = summarize(metrics)
+                rows.append({"split": path.stem, "sampler": sampler, "length": length, **origin, "metrics": summary})
+                if length == task.answer_length:
+                    groups = by_group(metrics, [item.group for item in items])
+                    pictures = _pictures(task, items, answers, metrics)
+                    found = {**summary, "groups": groups, "samples": pictures}
+                    splits.setdefault(path.stem, {})[sampler] = found
     exact = {}
     if task.enumerated:
-        prompt = records.read(args.items[:1], records.ITEMS)["prompt"][0].as_py()
-        posteriors = posteriors_of(policy, encode(tokenizer, [prompt])[0], algorithm, around)
+        prompt = encode(tokenizer, [_items(args.items[0])[0].prompt])[0].to(device())
+        posteriors = posteriors_of(policy, prompt, algorithm, around).cpu()
         exact = exact_kl(posteriors, task.enumerated, 1 / settings.algorithm.alpha)
-    write_json(args.out, {"round": args.round, "splits": result, "exact": exact})
+    write_json(args.out, {"round": args.round, "splits": splits, "exact": exact, "rows": rows})
+
+
+def _items(path: Path, *, may_be_empty: bool = False) -> list[Item]:
+    table = records.read([path], records.ITEMS, may_be_empty=may_be_empty)
+    return [Item(**record) for record in table.drop_columns("item_id").to_pylist()]
+
+
+def _pictures(
+    task: Task, items: Sequence[Item], answers: Sequence[str], metrics: Sequence[Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    """The first items and answers, for the report."""
+    return [
+        {"puzzle": task.render(item, item.prompt), "answer": task.render(item, answer), **metric}
+        for item, answer, metric in list(zip(items, answers, metrics, strict=True))[:SAMPLES]
+    ]
 
 
 if __name__ == "__main__":

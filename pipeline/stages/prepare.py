@@ -7,17 +7,17 @@ from pipeline.errors import PipelineError
 from pipeline.provenance import provenance
 from pipeline.registry import load
 from pipeline.stages import main
-from pipeline.tasks.base import SPLITS
+from pipeline.tasks.base import HELD_OUT, OPTIONAL, SPLITS
 
 
 def run(args: Namespace) -> None:
     settings = dict(args.settings.task)
     task = load("task", settings.pop("name"))
     splits = task.items(task.settings(**settings), args.settings.seed)
-    held_out = {item.prompt for split in ("test", "hard") for item in splits[split]}
+    held_out = {item.prompt for split in HELD_OUT for item in splits.get(split, ())}
     for split in SPLITS:
-        items = splits[split]
-        if not items and split != "hard":
+        items = splits.get(split, ())
+        if not items and split not in OPTIONAL:
             raise PipelineError(f"task '{args.settings.task['name']}' has no items in the split '{split}'")
         if split in ("base", "train"):
             for index, item in enumerate(items):
@@ -31,4 +31,4 @@ def run(args: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(run, __doc__, {"out": "directory for base, train, test and hard.parquet"})
+    main(run, __doc__, {"out": "directory for one Parquet file a split"})

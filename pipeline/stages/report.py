@@ -22,7 +22,10 @@ def run(args: Namespace) -> None:
     settings = args.settings
     metrics = gather(args.run, args.origin, settings)
     accuracies = [name for name in metrics["base"] if f"{name}_se" in metrics["base"] and name != "reward"]
-    first, last = (metrics["evaluations"][k]["test"]["greedy"]["samples"] for k in (0, settings.rounds))
+    first, last = (
+        metrics["evaluations"][k]["test"][sampler]["samples"]
+        for k, sampler in ((0, "greedy"), (settings.rounds, metrics["sampler"]))
+    )
     safe = {name: _markup(getattr(figures, name)) for name in FIGURES}
     html = page(
         "report",

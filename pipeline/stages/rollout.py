@@ -12,6 +12,7 @@ from pipeline.provenance import provenance
 from pipeline.registry import load_task
 from pipeline.samplers.rounds import prompts_of_round, sample_states
 from pipeline.scoring import score
+from pipeline.sharding import device
 from pipeline.stages import main
 from pipeline.tasks.base import Item
 from pipeline.text import buckets
@@ -20,7 +21,7 @@ from pipeline.text import buckets
 def run(args: Namespace) -> None:
     settings, rollout = args.settings, args.settings.rollout
     task = load_task(settings.task)
-    policy, tokenizer, mask_id = load_policy(args.policy, settings)
+    policy, tokenizer, mask_id = load_policy(args.policy, settings, device())
     items = records.read([args.items], records.ITEMS)
     chosen = prompts_of_round(len(items), rollout.prompts, args.round, settings.seed)
     spoken = language(args.policy, policy, tokenizer, task, rollout.prefill)

@@ -7,8 +7,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-SPLITS = ("base", "train", "test", "hard")
-"""What the base model learns from; prompts of the rollouts; held-out prompts of the headline; a harder set."""
+from pipeline.errors import PipelineError
+
+SPLITS = ("base", "train", "validation", "test", "hard")
+"""What the base model learns from; prompts of the rollouts; held-out prompts by which a round is selected; those of the
+headline; a harder set."""
+HELD_OUT, OPTIONAL = ("test", "hard", "validation"), ("validation", "hard")
 
 Profile = Literal["d1", "strict"]
 """How answers are read and judged: as published with d1, bit for bit, or with its mistakes repaired."""
@@ -27,6 +31,13 @@ class Item:
     prompt: str
     reference: str
     group: str = ""
+
+
+def apart(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]:
+    """The items to train on, and the last `count`, which are held out to select a round by."""
+    if count >= len(items):
+        raise PipelineError(f"task.validation_items is {count}, but the training split has {len(items)} items")
+    return list(items[: len(items) - count]), list(items[len(items) - count :])
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ class Task:
         alphabet: every character of prompts and answers, for embedded models (one token each); "" for a task whose
             prompts are messages to a language model.
         answer_length: L, the number of answer tokens.
-        items: (settings, seed) -> the items of each split in `SPLITS`; "hard" may be empty.
+        items: (settings, seed) -> the items of each split in `SPLITS`; "validation" and "hard" may be left out.
         score: (item, answer) -> metrics. Must hold "reward", a finite number; larger is better. It sees the
             decoded answer only and may do anything: nothing differentiates it.
         render: (item, answer) -> a picture in plain text for the report.

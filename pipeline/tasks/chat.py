@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pipeline.tasks.base import Item, Profile, Saved, Settings, Task
+from pipeline.tasks.base import Item, Profile, Saved, Settings, Task, apart
 
 TRAIN, TEST = "chat-train", "chat"
 """Ids of d1's templates: the words of its training, and of its evaluation."""
@@ -19,16 +19,21 @@ class Chat(Settings):
     template: Literal["chat"] = "chat"
     profile: Profile = "strict"
     answer_length: int = Field(default=256, ge=1, description="tokens of an answer")
+    validation_items: int = Field(default=0, ge=0, description="training items held out to select a round by")
 
 
-def in_words(found: Mapping[str, Sequence[Item]], templates: Mapping[str, str]) -> dict[str, list[Item]]:
-    """Training items in the words of d1's training, which also are the base split; test items in its evaluation's."""
-    train = [_put(item, templates[TRAIN]) for item in found["train"]]
-    return {"base": train, "train": train, "test": [_put(item, templates[TEST]) for item in found["test"]], "hard": []}
+def in_words(
+    settings: Chat, found: Mapping[str, Sequence[Item]], templates: Mapping[str, str]
+) -> dict[str, list[Item]]:
+    """Training items, which also are the base split, in the words of d1's training; the rest in its evaluation's."""
+    train, validation = apart(found["train"], settings.validation_items)
+    put = {"train": _put(train, templates[TRAIN])}
+    put |= {"validation": _put(validation, templates[TEST]), "test": _put(found["test"], templates[TEST])}
+    return {"base": put["train"], **put}
 
 
-def _put(item: Item, template: str) -> Item:
-    return replace(item, prompt=template.format(prompt=item.prompt))
+def _put(items: Sequence[Item], template: str) -> list[Item]:
+    return [replace(item, prompt=template.format(prompt=item.prompt)) for item in items]
 
 
 def chat_task(

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from pipeline.tasks.answers import before_stop, boxes, left_side, plain_operators, published_box, tagged, without_stops
 from pipeline.tasks.arithmetic import PYTHON, parse, solvable
-from pipeline.tasks.base import Item, Profile, Saved, Settings, Task
+from pipeline.tasks.base import Item, Profile, Saved, Settings, Task, apart
 from pipeline.tasks.data import Data, Reading, Values, splits
 
 TEMPLATES = {
@@ -62,6 +62,7 @@ class Countdown(Settings):
     base_items: int = Field(default=60_000, ge=1)
     train_items: int = Field(default=15_000, ge=1)
     test_items: int = Field(default=512, ge=1)
+    validation_items: int = Field(default=0, ge=0, description="training items held out to select a round by")
     answer_length: int = Field(default=256, ge=1, description="tokens of a chat answer")
 
 
@@ -95,15 +96,13 @@ def items(settings: Countdown, seed: int) -> dict[str, list[Item]]:
         seen = set[str]()
         found = {"test": puzzles(settings.test_items, seen, rng), "train": puzzles(settings.train_items, seen, rng)}
     train, test = ("chat-train", "chat") if settings.template == "chat" else ("compact", "compact")
-    put = {
-        "train": [_put(item, train) for item in found["train"]],
-        "test": [_put(item, test) for item in found["test"]],
-    }
+    found["train"], found["validation"] = apart(found["train"], settings.validation_items)
+    put = {split: [_put(item, train if split == "train" else test) for item in items] for split, items in found.items()}
     base = put["train"]
     if settings.template == "compact":
         made = puzzles(settings.base_items, seen, rng)
         base = [replace(_put(item, train), reference=formatted(item, rng)) for item in made]
-    return {"base": base, **put, "hard": []}
+    return {"base": base, **put}
 
 
 def score(compact: bool, profile: Profile, item: Item, answer: str) -> dict[str, float]:

@@ -44,7 +44,8 @@ class Gsm8k(Chat):
 
 def items(settings: Gsm8k, seed: int) -> dict[str, list[Item]]:
     """Rows of the data set, in d1's words."""
-    return in_words(splits(settings.data, seed, Reading((("question",), ("answer",)), _read)), TEMPLATES)
+    found = splits(settings.data, seed, Reading((("question",), ("answer",)), _read))
+    return in_words(settings, found, TEMPLATES)
 
 
 def score(profile: Profile, item: Item, answer: str) -> dict[str, float]:

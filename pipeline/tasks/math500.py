@@ -34,7 +34,8 @@ class Math500(Chat):
 
 def items(settings: Math500, seed: int) -> dict[str, list[Item]]:
     """Rows of the data set, in d1's words."""
-    return in_words(splits(settings.data, seed, Reading((("problem",), ("answer", "solution")), _read)), TEMPLATES)
+    found = splits(settings.data, seed, Reading((("problem",), ("answer", "solution")), _read))
+    return in_words(settings, found, TEMPLATES)
 
 
 def score(profile: Profile, item: Item, answer: str) -> dict[str, float]:

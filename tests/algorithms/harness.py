@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline import config, records
+from pipeline import records
 from pipeline.algorithms.base import Algorithm, Round
 from pipeline.algorithms.settings import SETTINGS
 from pipeline.ctmc import exact
@@ -15,6 +15,7 @@ from pipeline.models import tabular
 from pipeline.registry import load
 from pipeline.samplers.ancestral import Trajectories, path_log_prob
 from pipeline.samplers.rounds import sample_states
+from pipeline.sections import Evaluate, Rollout
 from pipeline.tasks.base import Enumerated, Settings, Task
 
 ALPHA = 0.25
@@ -47,7 +48,7 @@ class Bench:
     def run(self, algorithm: str = "dam", rollout: dict | None = None, **settings: object) -> SimpleNamespace:
         section = SETTINGS[algorithm](name=algorithm, alpha=ALPHA, **settings)
         shape = {"completions": 16, "tokens_per_step": 1, **(rollout or {})}
-        return SimpleNamespace(seed=0, algorithm=section, rollout=config.Rollout(**shape))
+        return SimpleNamespace(seed=0, algorithm=section, rollout=Rollout(**shape), evaluate=Evaluate())
 
     def rollouts(self, policy: torch.nn.Module, run: SimpleNamespace, states: int, number: int = 1) -> pa.Table:
         prompts = torch.full((states, 1), self.values)
@@ -84,6 +85,7 @@ class Bench:
             values=torch.arange(self.values),
             behavior=lambda: behavior,
             base=lambda: self.policy(self.log_base),
+            device=torch.device("cpu"),
         )
 
 

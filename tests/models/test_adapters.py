@@ -11,12 +11,12 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from pipeline.config import Adapter, Model, Train
 from pipeline.errors import PipelineError
 from pipeline.merge import merge
 from pipeline.models import adapters, llada
 from pipeline.optimizer import AdamW
 from pipeline.policies import frozen_policy, make_trainable, rounded
+from pipeline.sections import Adapter, Model, Train
 from pipeline.text import character_tokenizer
 from tests.conftest import llada as tiny
 

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from pipeline.config import Model
 from pipeline.ctmc import exact
 from pipeline.errors import PipelineError
 from pipeline.registry import load
 from pipeline.samplers.ancestral import path_log_prob, rollout
 from pipeline.samplers.enumeration import tabulate
 from pipeline.samplers.posterior import read
+from pipeline.sections import Model
 
 VALUES, MASK = torch.tensor([3, 0, 4, 1]), 5
 PROMPT = torch.tensor([2])

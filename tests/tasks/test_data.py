@@ -59,7 +59,7 @@ def test_formats_agree(name, suffix, tmp_path):
         },
     )
     assert splits == reference
-    assert (len(splits["train"]), len(splits["test"]), len(splits["hard"])) == (6, 2, 0) and splits["base"]
+    assert (len(splits["train"]), len(splits["test"]), splits["validation"]) == (6, 2, []) and splits["base"]
 
 
 @pytest.mark.parametrize("name", list(ROWS))

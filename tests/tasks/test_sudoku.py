@@ -94,7 +94,7 @@ def test_plugin_alphabet_covers_everything(splits):
 
 def test_generated_items_never_change(splits):
     """Results of earlier versions stay comparable."""
-    plain = repr({name: [(i.prompt, i.reference, i.group) for i in splits[name]] for name in sorted(splits)})
+    plain = repr({name: [(i.prompt, i.reference, i.group) for i in splits[name]] for name in sorted(splits) if splits[name]})
     assert hashlib.sha256(plain.encode()).hexdigest()[:16] == "e5ea5e9f02b1df5e"
     defaults = load_task({"name": "sudoku"})
     assert (defaults.score, defaults.answer_length, defaults.alphabet) == (score, 16, "01234>")
