@@ -81,7 +81,9 @@ def _lists(values: Any) -> Any:
 
 
 def joined(parts: Sequence[np.ndarray]) -> Any:
-    """A column in one piece from that of several batches, whose lists may differ in length."""
+    """A column in one piece from that of several batches, whose lists may differ in length; [] from none."""
+    if not parts:
+        return []
     if len({part.shape[1:] for part in parts}) == 1:
         return np.concatenate(parts)
     return pa.concat_arrays([_lists(part) for part in parts])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline import records
+from pipeline.errors import PipelineError
 from pipeline.files import write_json
 from pipeline.labels import Rollouts
 from pipeline.policies import load_policy
@@ -24,7 +25,12 @@ STATES, TOKENS = 1024, 2**16
 def run(args: Namespace) -> None:
     settings = args.settings
     order = [(name, "ascending") for name in ("state_id", "sample_id")]
-    table = records.read(args.rollouts, records.ROLLOUTS).sort_by(order)
+    table = records.read(args.rollouts, records.ROLLOUTS, may_be_empty=True).sort_by(order)
+    wanted = settings.rollout.prompts * settings.rollout.completions
+    if len(table) != wanted:
+        raise PipelineError(
+            f"{args.rollouts[0].parent} holds {len(table)} rollouts, not {wanted}: delete it and run again"
+        )
     previous = records.read([args.kept], records.TARGETS) if args.kept else None
     paths = {"base": args.base, "previous": args.policy}
 
