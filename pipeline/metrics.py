@@ -15,6 +15,8 @@ EXACT = ("kl", "kl_jump_1", "kl_jump_2")
 PAUSE = 60.0
 """Seconds without any stage after which the workflow counts as stopped, not as slow."""
 
+MEASURED = ("rollout", "train")
+"""The stages that measure how fast they are."""
 
 SHARED = ("prepare", "base")
 """The stages whose results a run may have from its origin."""
@@ -64,7 +66,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
         "base_loss": rounds[0]["losses"],
         "evaluations": evaluations,
         "results": results,
-        "time": wall_time(stages),
+        "time": wall_time(stages) | {"speed": _speeds(run / "timings")},
     }
 
 
@@ -126,6 +128,36 @@ def _union(intervals: list[tuple[float, float]]) -> list[tuple[float, float]]:
         else:
             merged.append((begin, end))
     return merged
+
+
+def speed(measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of stages together, in one process: tokens/s, TFLOP/s (models with known formulas), share of the GPU's peak."""
+    seconds = sum(stage["seconds"] for stage in measured)
+    flops = sum(stage["flops"] for stage in measured) / seconds
+    found = {"tokens_per_second": sum(stage["tokens"] for stage in measured) / seconds}
+    if flops:
+        found["tflops"] = flops / 1e12
+    if flops and (peak := measured[0]["peak"]):
+        found["share_of_peak"] = flops / peak
+    return found
+
+
+def spoken(speed: Mapping[str, float]) -> str:
+    """`speed` in words."""
+    words = [f"{speed['tokens_per_second']:,.0f} tokens/s"]
+    words += [f"{speed['tflops']:.3g} TFLOP/s"] if "tflops" in speed else []
+    words += [f"{speed['share_of_peak']:.0%} of the peak"] if "share_of_peak" in speed else []
+    return ", ".join(words)
+
+
+def _speeds(timings: Path) -> dict[str, dict[str, float]]:
+    """`speed` of sampling and of training, over all rounds."""
+    measured = {
+        stage: [timing["measured"] for path in sorted(timings.glob(f"{stage}_*.json"))
+                if "measured" in (timing := read_json(path))]
+        for stage in MEASURED
+    }  # fmt: skip
+    return {stage: speed(found) for stage, found in measured.items() if found}
 
 
 def _spent(timings: Path, number: int) -> tuple[dict[str, float], float]:

@@ -139,7 +139,8 @@ def code(stage: str, run: Run | None = None) -> str:
     """A digest of the modules that a stage runs: its file, the run's plug-ins and all that they import from here.
 
     Taken from the syntax trees without docstrings, so that comments and formatting rerun nothing. Schemas are left
-    out, since what they say is in `settings`; so is what is registered beside the run's own plug-ins.
+    out, since what they say is in `settings`; so is what only measures, and what is registered beside the run's own
+    plug-ins.
     """
     names = {} if run is None else {"task": run.task["name"], "model": run.model.name, "algorithm": run.algorithm.name}
     return _digest(stage, tuple((kind, names[kind]) for kind in names if kind in SECTIONS[stage]))
@@ -154,11 +155,12 @@ def _digest(stage: str, plugins: tuple[tuple[str, str], ...]) -> str:
 
 
 def _closure(paths: set[Path], root: Path) -> set[Path]:
+    unread = {root / name for name in ("config.py", "sections.py", "algorithms/settings.py", "throughput.py")}
     found: set[Path] = set()
     queue = list(paths)
     while queue:
         path = queue.pop()
-        if path in found or path in (root / "config.py", root / "algorithms" / "settings.py"):
+        if path in found or path in unread:
             continue
         found.add(path)
         queue += _imports(path, root)

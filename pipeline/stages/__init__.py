@@ -11,18 +11,23 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from pipeline.config import parse_sections
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
+from pipeline.metrics import speed, spoken
 
 
-def main(run: Callable[[argparse.Namespace], None], description: str | None, arguments: Mapping[str, str]) -> None:
+def main(
+    run: Callable[[argparse.Namespace], Mapping[str, Any] | None], description: str | None, arguments: Mapping[str, str]
+) -> None:
     """Parse the command line, run the stage, and turn what the user can mend into one line.
 
     Args:
+        run: may return how fast it was (`throughput.Meter.measured`), which is logged and goes into the timing.
         arguments: name -> help. A name ending in "*" takes any number of paths, "?" an optional path, "#" an
             integer; every other name takes one path.
     """
@@ -42,9 +47,11 @@ def main(run: Callable[[argparse.Namespace], None], description: str | None, arg
         if args.threads and "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
         ready = time.time()
-        run(args)
+        measured = run(args)
         if os.environ.get("RANK", "0") == "0":
-            write_json(args.timing, _timing(ready))
+            write_json(args.timing, _timing(ready) | ({"measured": measured} if measured else {}))
+            if measured:
+                print(spoken(speed([measured])))
     except PipelineError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

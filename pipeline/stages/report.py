@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from pipeline import figures, records
 from pipeline.files import write_json, write_text
-from pipeline.metrics import gather
+from pipeline.metrics import gather, spoken
 from pipeline.pages import page
 from pipeline.provenance import plain_json
 from pipeline.registry import load
@@ -34,6 +34,7 @@ def run(args: Namespace) -> None:
         paper=load("algorithm", settings.algorithm.name).paper,
         accuracies=accuracies,
         percent=percent,
+        spoken=spoken,
         figures=safe,
         laws=Markup(figures.heat_maps(records.read_laws(args.joint))) if args.joint else "",
         samples=list(zip(first, last, strict=True)),

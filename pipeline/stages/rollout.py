@@ -1,6 +1,7 @@
 """Rule `rollout`: one shard of a round's trajectories, sampled from the policy and rewarded."""
 
 from argparse import Namespace
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -16,9 +17,10 @@ from pipeline.sharding import device
 from pipeline.stages import main
 from pipeline.tasks.base import Item
 from pipeline.text import buckets
+from pipeline.throughput import Meter
 
 
-def run(args: Namespace) -> None:
+def run(args: Namespace) -> dict[str, Any]:
     settings, rollout = args.settings, args.settings.rollout
     task = load_task(settings.task)
     policy, tokenizer, mask_id = load_policy(args.policy, settings, device())
@@ -32,8 +34,10 @@ def run(args: Namespace) -> None:
     states_per_batch = max(1, rollout.batch_size // rollout.completions)
     batches = buckets([len(prompt) for prompt in prompts], states_per_batch)[args.shard :: rollout.shards]
     done: list[dict[str, np.ndarray]] = []
+    meter = Meter(policy)
     for states in tqdm(batches, desc=f"round {args.round} rollout", unit="batch", disable=args.shard > 0):
-        rows = sample_states(policy, prompts, chosen, states, task.answer_length, mask_id, settings, args.round)
+        with meter:
+            rows = sample_states(policy, prompts, chosen, states, task.answer_length, mask_id, settings, args.round)
         answers = spoken.answers(rows["tokens"])
         ids = rows["prompt_id"].tolist()
         metrics = score(task, [of_id[index] for index in ids], answers, rollout.reward_timeout, ids)
@@ -41,6 +45,7 @@ def run(args: Namespace) -> None:
         done.append({**{name: values.numpy() for name, values in rows.items()}, "reward": reward})
     columns = {name: records.joined([rows[name] for rows in done]) for name in records.ROLLOUTS.names}
     records.write(args.out, columns, records.ROLLOUTS, provenance(settings))
+    return meter.measured(tokens=sum(rows["tokens"].size for rows in done))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from functools import partial
+from typing import Any
 
 from safetensors.torch import save_file
 
@@ -15,10 +16,11 @@ from pipeline.registry import load
 from pipeline.seeding import Stream
 from pipeline.sharding import device, gather_trained, is_main_process, spread
 from pipeline.stages import main
+from pipeline.throughput import Meter
 from pipeline.training import Progress, fit
 
 
-def run(args: Namespace) -> None:
+def run(args: Namespace) -> dict[str, Any]:
     settings, train = args.settings, args.settings.train
     policy, tokenizer, mask_id = load_policy(args.policy, settings)
     make_trainable(policy, settings, args.base, args.out)
@@ -33,17 +35,18 @@ def run(args: Namespace) -> None:
     around = round_of(settings, tokenizer, {"behavior": args.policy, "base": args.base}, device(), policy)
     lr = train.lr * train.lr_decay ** (args.round - 1)
     inputs = [args.targets, *weights(args.policy), *weights(args.base), *([args.moments] if args.moments else [])]
-    losses = fit(
-        policy,
-        optimizer,
-        replay.batches(train.updates, train.batch_size, settings.seed, Stream.REPLAY, args.round),
-        partial(algorithm.loss, around=around),
-        lambda number: lr * min(1.0, (number + 1) / max(1, warmup)),
-        train,
-        Progress(args.progress, digest(plain_json(settings), *inputs)),
-        updates=train.updates,
-        title=f"round {args.round} train",
-    )
+    with Meter(policy, recompute=train.gradient_checkpointing) as meter:
+        losses = fit(
+            policy,
+            optimizer,
+            replay.batches(train.updates, train.batch_size, settings.seed, Stream.REPLAY, args.round),
+            partial(algorithm.loss, around=around),
+            lambda number: lr * min(1.0, (number + 1) / max(1, warmup)),
+            train,
+            Progress(args.progress, digest(plain_json(settings), *inputs)),
+            updates=train.updates,
+            title=f"round {args.round} train",
+        )
     state = moments(optimizer)
     gather_trained(policy)
     if is_main_process():
@@ -52,6 +55,7 @@ def run(args: Namespace) -> None:
             save_file(state, temporary)
         write_json(args.summary, {"losses": losses})
         discard(args.progress)
+    return meter.measured(tokens=meter.positions)
 
 
 if __name__ == "__main__":
