@@ -3,6 +3,7 @@
 policy_{k-1} --rollout--> trajectories --adjoint--> targets --train--> policy_k; round 0 is the base.
 """
 
+import atexit
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path.cwd()))  # for tasks of one's own
 from pipeline import slurm
 from pipeline import workflow as wf
 from pipeline.errors import PipelineError
+from pipeline.forecast import after_dry_run
 from pipeline.params import members, read_params
 from pipeline.preload import Preloaded
 from pipeline.seal import restore
@@ -25,6 +27,8 @@ try:
         restore(run)
 except PipelineError as error:
     sys.exit(f"error: {error}")
+if workflow.is_main_process:
+    atexit.register(after_dry_run, workflow, PARAMS)
 RUNS, HARDWARE = PARAMS.runs, PARAMS.hardware
 ORIGINS = wf.origins(RUNS, PARAMS.default_run)
 SUITES = {suite: members(PARAMS, named) for suite, named in PARAMS.suites.items()}

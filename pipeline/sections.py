@@ -126,6 +126,7 @@ class Hardware(Section):
     `processes` train a model, unless `models` gives its name a number of its own: updates of less than a few
     milliseconds are slower when they are shared.
     `sharding: full` gives each process a part of the weights, gradients and moments (FSDP2) instead of a copy (DDP).
+    `accelerator` is the GPU that the estimate of a dry run reckons with.
     """
 
     processes: PositiveInt = 1
@@ -133,6 +134,7 @@ class Hardware(Section):
     threads: PositiveInt = 2
     preload: bool = True
     sharding: Literal["none", "full"] = "none"
+    accelerator: Literal["a100", "h100", "h200", "b200"] = "h100"
 
     @field_validator("models")
     @classmethod
