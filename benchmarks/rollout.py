@@ -129,7 +129,7 @@ def report(args: argparse.Namespace) -> bool:
     return agree
 
 
-def _at_least_one(text: str) -> int:
+def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
     return int(text)
@@ -152,10 +152,10 @@ def main(arguments: list[str] | None = None) -> int:
         ("repeats", 9, "timed repeats of each sampler"),
         ("threads", 1, "CPU threads"),
     ):
-        parser.add_argument(f"--{name}", type=_at_least_one, default=default, help=text)
+        parser.add_argument(f"--{name}", type=at_least_one, default=default, help=text)
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, prompts and noise")
     parser.add_argument(
-        "--vocabulary", type=_at_least_one, nargs="+", default=[512, 8192], help="sizes, [MASK] included"
+        "--vocabulary", type=at_least_one, nargs="+", default=[512, 8192], help="sizes, [MASK] included"
     )
     parser.add_argument(
         "--initializer-range", type=float, default=0.25, help="of the fresh weights: wide enough for uneven posteriors"

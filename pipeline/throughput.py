@@ -30,19 +30,21 @@ class Meter:
 
     def __enter__(self) -> "Meter":
         self._hook = self.model.register_forward_hook(self._count, with_kwargs=True)
-        self._started = _now()
+        self._started = now()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.seconds += _now() - self._started
+        self.seconds += now() - self._started
         self._hook.remove()
 
     def measured(self, tokens: int) -> dict[str, Any]:
-        """For the stage's timing.
+        """For the stage's timing; {} if there was nothing to measure.
 
         Args:
             tokens: by which the stage's speed is told, such as the tokens that it generated.
         """
+        if not self.seconds:
+            return {}
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
         return {"tokens": tokens, "seconds": self.seconds, "flops": self.flops, "peak": peak(name)}
 
@@ -58,7 +60,8 @@ class Meter:
             self.flops += self.shape.forward(rows, length, read, self.adapters)
 
 
-def _now() -> float:
+def now() -> float:
+    """Seconds of a clock, once the GPU has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

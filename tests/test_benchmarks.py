@@ -1,8 +1,9 @@
-"""The benchmark runs, prints its table, and notices a sampler of another law. Nothing here depends on timings."""
+"""The benchmarks run, print their tables, and notice a sampler of another law. Nothing here depends on timings."""
 
 import pytest
 import torch
 
+from benchmarks import llada_gpu
 from benchmarks import rollout as benchmark
 from pipeline.samplers.ancestral import rollout
 
@@ -42,3 +43,15 @@ def test_both_samplers_reveal_everything_with_its_log_prob():
     for sampler in benchmark.SAMPLERS.values():
         tokens, log_prob = sampler(model, prompt, 1, 8, 1)
         torch.testing.assert_close(log_prob, exact.gather(1, tokens), rtol=0, atol=1e-4)
+
+
+def test_llada_gpu_on_a_cpu(capsys):
+    """The small shape: every table has its lines."""
+    torch.set_num_threads(1)
+    sizes = "--shape small --device cpu --prompt 3 --answer 4 --updates 1 --product 64 --batch 1 2 --train-batch 2"
+    assert llada_gpu.main(sizes.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Hardware: ") and "211,904 random parameters in bfloat16" in lines[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith(("| 1 ", "| 2 "))]
+    assert [row[0] for row in rows] == ["1", "2", "2"] and all(float(row[1]) > 0 for row in rows)
+    assert sum(line.startswith("| `") for line in lines) == 2 * llada_gpu.TOP
