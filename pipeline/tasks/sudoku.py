@@ -3,9 +3,9 @@
 A puzzle is 16 characters in row-major order, "0" where empty; with the template `compact` the prompt is the puzzle
 and a separator, the answer the 16 digits of the grid; with `chat` it is d1's prompt. All puzzles that are generated
 have exactly one solution; a data set (`task.data`) has the columns Puzzle and Solution. The *base* split teaches the
-format and the row rule: its answers keep the givens and make every row a permutation, and are otherwise random but
-for the share `base_solved`. So the base model fails most puzzles (one that knew nothing but the row rule would solve
-3.6 % of those with 8 blanks), and the rules of columns and boxes have to come from the reward.
+format, the row rule and one box: its answers keep the givens, make every row and the first box a permutation, and are
+otherwise random. So the base model fails most puzzles (one that has learnt just that solves 10.7 % of those with 8
+blanks in expectation, 3.6 % without the box), and the rules of columns and boxes have to come from the reward.
 """
 
 import re
@@ -24,6 +24,7 @@ from pipeline.tasks.data import Data, Reading, Values, splits
 
 SEPARATOR = ">"
 CELLS = 16
+EVERY_DIGIT = 0b11110
 TEMPLATES = {
     "compact": "{puzzle}" + SEPARATOR,
     "chat": (
@@ -48,7 +49,6 @@ class Sudoku(Settings):
     data: Data | None = None
     answer_length: int = Field(default=256, ge=1, description="tokens of a chat answer")
     base_items: int = Field(default=60_000, ge=1)
-    base_solved: float = Field(default=0.05, ge=0, le=1, description="share of the base split's answers that are right")
     train_items: int = Field(default=15_000, ge=1)
     validation_items: int = Field(default=0, ge=0, description="training items held out to select a round by")
     test_items: int = Field(default=512, ge=1)
@@ -75,7 +75,7 @@ def solutions() -> np.ndarray:
     bits = 1 << grids
     columns = np.bitwise_or.reduce(bits, axis=1)
     boxes = np.bitwise_or.reduce(bits.reshape(-1, 2, 2, 2, 2), axis=(2, 4))
-    valid = (columns == 30).all(axis=1) & (boxes == 30).all(axis=(1, 2))
+    valid = (columns == EVERY_DIGIT).all(axis=1) & (boxes == EVERY_DIGIT).all(axis=(1, 2))
     return grids[valid].reshape(-1, CELLS)
 
 
@@ -93,12 +93,10 @@ def unique_puzzles(count: int, blanks: tuple[int, int], seen: set[str], rng: np.
     return items
 
 
-def row_consistent(
-    count: int, blanks: tuple[int, int], solved: float, seen: set[str], rng: np.random.Generator
-) -> list[Item]:
-    """`count` puzzles outside `seen` whose answers keep the givens and permute what each row lacks at random.
+def partly_consistent(count: int, blanks: tuple[int, int], seen: set[str], rng: np.random.Generator) -> list[Item]:
+    """`count` puzzles outside `seen` whose answers keep the givens and are random permutations in every row.
 
-    Of the answers a share `solved` is right.
+    Of these answers those are taken in which the first box, too, holds every digit.
     """
     items: list[Item] = []
     while len(items) < count:
@@ -108,9 +106,8 @@ def row_consistent(
         in_order = np.where(empty, 0.0, np.inf).argsort(axis=2, kind="stable")
         answer = np.empty_like(grid)
         np.put_along_axis(answer, in_order, np.take_along_axis(grid, shuffled, axis=2), axis=2)
-        right = rng.random(len(answer)) < solved
-        answer[right] = grid[right]
-        pairs = zip(map(_text, puzzle), map(_text, answer.reshape(-1, CELLS)), strict=True)
+        box = np.bitwise_or.reduce(1 << answer[:, :2, :2], axis=(1, 2)) == EVERY_DIGIT
+        pairs = zip(map(_text, puzzle[box]), map(_text, answer[box].reshape(-1, CELLS)), strict=True)
         items += [_item(text, answer) for text, answer in pairs if text not in seen]
     return items[:count]
 
@@ -122,12 +119,12 @@ def items(settings: Sudoku, seed: int) -> dict[str, list[Item]]:
     if settings.data:
         found = splits(settings.data, seed, Reading((("puzzle",), ("solution",)), _read))
         seen = {puzzle_of(item.prompt) for item in found["test"]}
-        base = row_consistent(settings.base_items, settings.train_blanks, settings.base_solved, seen, rng)
+        base = partly_consistent(settings.base_items, settings.train_blanks, seen, rng)
         made = {"base": base, **found}
     else:
         test = unique_puzzles(settings.test_items, settings.test_blanks, seen, rng)
         hard = unique_puzzles(settings.hard_items, settings.hard_blanks, seen, rng)
-        base = row_consistent(settings.base_items, settings.train_blanks, settings.base_solved, seen, rng)
+        base = partly_consistent(settings.base_items, settings.train_blanks, seen, rng)
         train = unique_puzzles(settings.train_items, settings.train_blanks, seen, rng)
         made = {"base": base, "train": train, "test": test, "hard": hard}
     made["train"], made["validation"] = apart(made["train"], settings.validation_items)
