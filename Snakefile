@@ -24,7 +24,7 @@ try:
         restore(run)
 except PipelineError as error:
     sys.exit(f"error: {error}")
-RUNS, HARDWARE = PARAMS.runs, PARAMS.hardware
+RUNS, HARDWARE, KEEP = PARAMS.runs, PARAMS.hardware, PARAMS.keep.model_dump_json()
 ORIGINS = wf.origins(RUNS, PARAMS.default_run)
 SUITES = {suite: members(PARAMS, named) for suite, named in PARAMS.suites.items()}
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
@@ -230,6 +230,7 @@ rule train:
             sys.executable, PRELOADED.socket, ranks=processes(wildcards)
         ),
         sharding=HARDWARE.sharding,
+        keep=KEEP,
     params:
         settings=settings("train"),
         code=code("train"),
@@ -241,7 +242,7 @@ rule train:
         " --round {wildcards.round} --out {output.policy}"
         " --moments-out {output.moments} --summary {output.summary}"
         " --progress {params.progress} --timing {output.timing} --threads {threads}"
-        " --sharding {resources.sharding}"
+        " --sharding {resources.sharding} --keep {resources.keep:q}"
         " 2>&1 | tee {log}"
 
 
@@ -303,6 +304,7 @@ rule report:
         "data/runs/{run}/logs/report.log",
     resources:
         launch=FORK,
+        keep=KEEP,
     params:
         settings=settings("report"),
         code=code("report"),
@@ -315,7 +317,7 @@ rule report:
     shell:
         "{resources.launch} pipeline.stages.report --settings {params.settings:q}"
         " --run data/runs/{wildcards.run} --origin {params.origin} {params.joint} --out {output.html} --metrics {output.metrics}"
-        " --figure {output.figure} --timing {output.timing}"
+        " --figure {output.figure} --timing {output.timing} --keep {resources.keep:q}"
         " 2>&1 | tee {log}"
 
 

@@ -213,6 +213,25 @@ class Hardware(Section):
         return self.models.get(model, self.processes)
 
 
+class Keep(Section):
+    """How many rounds' files stay on disk, counted back from the last: `all` or a number. Changing it reruns nothing.
+
+    `buffers` are rollouts and targets, `optimizer` the states that the next round starts from. Policies stay.
+    """
+
+    buffers: PositiveInt | Literal["all"] = "all"
+    optimizer: PositiveInt | Literal["all"] = 1
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _rounds(cls, count: Any) -> Any:
+        if count != "all" and (not isinstance(count, int) or count < 1):
+            raise ValueError(
+                f"must be all, or a number of rounds from 1: the next round reads the last (got {count!r})"
+            )
+        return count
+
+
 class Suite(Section):
     """Runs that one target makes, each with every seed: `NAME-seed1` is the run NAME with the seed 1.
 
@@ -230,12 +249,13 @@ class Suite(Section):
 
 
 class Params(Section):
-    """params.yaml: `defaults`, what each run changes, suites of runs, and the hardware."""
+    """params.yaml: `defaults`, what each run changes, suites of runs, what stays on disk, and the hardware."""
 
     default_run: str
     defaults: Run = Run()
     runs: dict[str, Run]
     suites: dict[str, Suite] = {}
+    keep: Keep = Keep()
     hardware: Hardware = Hardware()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.files import read_json
 from pipeline.provenance import git_revision
+from pipeline.retention import disk_use
 
 EXACT = ("kl", "kl_jump_1", "kl_jump_2")
 """What `evaluation.exact_kl` gives for enumerated tasks."""
@@ -54,6 +55,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
         "rollouts": settings.rounds * settings.rollout.prompts * settings.rollout.completions,
         "base_loss": rounds[0]["losses"],
         "evaluations": evaluations,
+        "disk": disk_use(run),
         "time": wall_time(stages),
     }
 

@@ -44,9 +44,14 @@ SMALL = {
         "evaluate": {"every": 1},
     },
     "runs": {"small": {}},
+    "keep": {"optimizer": "all"},
     "hardware": {"processes": 1, "threads": 1},
 }
 """A whole workflow in seconds; it learns nothing."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=6, help="how often test_kills.py kills at random")
 
 
 class Workflow:
@@ -61,6 +66,16 @@ class Workflow:
         (self.directory / "params.yaml").write_text(yaml.safe_dump(self.params))
         snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
         return [*snakemake, "--rerun-incomplete", "--directory", str(self.directory), *arguments]
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start it as a process group of its own; its output is in `out`, its temporary files in `tmp`."""
+        (self.directory / "tmp").mkdir(exist_ok=True)
+        environment = {**os.environ, "TMPDIR": str(self.directory / "tmp")}
+        command = self.command(*arguments)
+        with (self.directory / "out").open("wb") as out:
+            return subprocess.Popen(
+                command, cwd=self.directory, env=environment, stdout=out, stderr=out, start_new_session=True
+            )
 
     def __call__(self, *arguments: str, ok: bool = True) -> str:
         """Run to the end; returns what was printed."""

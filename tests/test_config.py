@@ -44,6 +44,8 @@ def broken(path: str, value: object) -> dict:
         ("defaults.train.adapter", {"rnak": 8}, "unknown key 'defaults.train.adapter.rnak': did you mean 'rank'"),
         ("defaults.model.dtype", "float16", "input should be 'float32' or 'bfloat16'"),
         ("hardware.sharding", "half", "input should be 'none' or 'full'"),
+        ("keep", {"buffers": 0}, "keep.buffers: must be all, or a number of rounds from 1"),
+        ("keep", {"optimiser": 1}, "unknown key 'keep.optimiser': did you mean 'optimizer'"),
         ("defaults.base.exact", True, "base.exact needs an enumerated task, not 'sudoku'"),
         ("defaults.algorithm", {"name": "dam_analytic"}, "needs exact: task 'sudoku' is not enumerated"),
         ("defaults.algorithm", {"name": "svdd"}, "algorithm 'svdd' only decodes: set rounds to 0, not 2"),

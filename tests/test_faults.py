@@ -23,8 +23,8 @@ ARGUMENTS = {
     "rollout": "--items RUN/items/train.parquet --policy RUN/round_000/policy --round 1 --shard 0 --out OUT/00.parquet",
     "adjoint": "--rollouts RUN/round_001/rollouts/00.parquet RUN/round_001/rollouts/01.parquet"
     " --base RUN/round_000/policy --policy RUN/round_000/policy --out OUT/targets.parquet --summary OUT/adjoint.json",
-    "train": "--targets RUN/round_002/targets/targets.parquet --policy RUN/round_001/policy --round 2"
-    " --base RUN/round_000/policy --moments RUN/round_001/optimizer.safetensors"
+    "train": "--targets RUN/round_002/targets/targets.parquet --policy RUN/round_002/policy --round 3"
+    " --base RUN/round_000/policy --moments RUN/round_002/optimizer.safetensors"
     " --out OUT/policy --moments-out OUT/optimizer.safetensors"
     " --summary OUT/train.json --progress OUT/train.progress",
     "evaluate": "--items RUN/items/test.parquet --policy RUN/round_001/policy --round 1 --out OUT/evaluation.json",
@@ -147,7 +147,7 @@ def not_a_number(path: Path) -> None:
         ("rollout", "round_000/policy/config.json", another_size, "mismatched keys: "),
         ("rollout", "round_000/policy/model.safetensors", halve, "cannot load the weights"),
         ("rollout", "round_000/policy/tokenizer.json", halve, "is not a tokenizer"),
-        ("train", "round_001/optimizer.safetensors", halve, "is not a complete safetensors file"),
+        ("train", "round_002/optimizer.safetensors", halve, "is not a complete safetensors file"),
         ("report", "round_001/adjoint.json", halve, "cannot read "),
         ("report", "round_001/adjoint.json", Path.unlink, "cannot read "),
     ],

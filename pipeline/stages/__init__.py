@@ -14,9 +14,11 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.config import parse_sections
+from pipeline.config import Keep, parse_sections
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
+
+EVERYTHING = Keep(buffers="all", optimizer="all")
 
 
 def main(run: Callable[[argparse.Namespace], None], description: str | None, arguments: Mapping[str, str]) -> None:
@@ -31,6 +33,7 @@ def main(run: Callable[[argparse.Namespace], None], description: str | None, arg
     parser.add_argument("--timing", required=True, type=Path, help="JSON to write: when the stage started and finished")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of all ranks of a node (0: all cores)")
     parser.add_argument("--sharding", default="none", choices=("none", "full"), help="of what several ranks train")
+    parser.add_argument("--keep", type=Keep.model_validate_json, default=EVERYTHING, help="rounds to keep, as JSON")
     for name, text in arguments.items():
         option, kind = "--" + name.rstrip("*?#"), name[-1]
         if kind == "*":

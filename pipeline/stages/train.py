@@ -12,6 +12,7 @@ from pipeline.optimizer import AdamW, load_moments, moments
 from pipeline.policies import load_policy, make_trainable, save_policy, weights
 from pipeline.provenance import plain_json
 from pipeline.registry import load
+from pipeline.retention import prune
 from pipeline.seeding import Stream
 from pipeline.sharding import device, gather_trained, is_main_process, spread
 from pipeline.stages import main
@@ -47,6 +48,7 @@ def run(args: Namespace) -> None:
     state = moments(optimizer)
     gather_trained(policy)
     if is_main_process():
+        prune(args.out.parent.parent, args.round - 1, args.keep)
         save_policy(args.out, policy, tokenizer, settings)
         with replacing(args.moments_out) as temporary:
             save_file(state, temporary)
