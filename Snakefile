@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path.cwd()))  # for tasks of one's own
 
 from pipeline import slurm
 from pipeline import workflow as wf
+from pipeline.directory import check_writable, settle
 from pipeline.errors import PipelineError
 from pipeline.params import members, read_params
 from pipeline.preload import Preloaded
@@ -20,8 +21,11 @@ from pipeline.seal import restore
 
 try:
     PARAMS = read_params(config.get("params", "params.yaml"))
-    for run in PARAMS.runs if workflow.is_main_process else ():
-        restore(run)
+    if workflow.is_main_process:
+        check_writable()
+        for run in PARAMS.runs:
+            restore(run)
+        settle()
 except PipelineError as error:
     sys.exit(f"error: {error}")
 RUNS, HARDWARE, KEEP = PARAMS.runs, PARAMS.hardware, PARAMS.keep.model_dump_json()
