@@ -2,7 +2,7 @@
 
 import json
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,8 @@ from pipeline.algorithms.settings import Dam, Settings
 from pipeline.errors import PipelineError
 from pipeline.registry import load_task
 from pipeline.schemas import checked, describe, schema_of, validated
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -55,7 +57,7 @@ class Optimizer(Section):
     accumulation: PositiveInt = 1
     lr: PositiveFloat = 1e-3
     warmup: int = Field(default=20, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(default=0.01, ge=0)
     clip: PositiveFloat = 1.0
     gradient_checkpointing: bool = False
@@ -106,7 +108,7 @@ class Rollout(Section):
     """
 
     branch: Literal["root", "reciprocal"] = "root"
-    shards: PositiveInt = 2
+    shards: int = Field(default=2, ge=1, le=100)
     prompts: PositiveInt = 256
     completions: int = Field(default=16, ge=2)
     order: Literal["random", "confidence"] = "random"
@@ -129,7 +131,7 @@ class Run(Section):
     """One row of a result table."""
 
     seed: int = Field(default=0, ge=0)
-    rounds: int = Field(default=10, ge=0)
+    rounds: int = Field(default=10, ge=0, le=999)
     task: dict[str, Any] = {"name": "sudoku"}
     model: Model = Model()
     base: Base = Base()

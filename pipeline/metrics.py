@@ -16,6 +16,19 @@ EXACT = ("kl", "kl_jump_1", "kl_jump_2")
 PAUSE = 60.0
 """Seconds without any stage after which the workflow counts as stopped, not as slow."""
 
+TIMING = ("started", "ready", "finished", "cpu_seconds")
+"""What every stage writes about itself."""
+
+DIAGNOSTICS = (
+    "reward_mean",
+    "reward_se",
+    "ess_mean",
+    "ess_min",
+    "ess_below_2",
+    "log_weight_mean",
+    "inverse_alpha_step",
+)
+"""What an algorithm says about a round's targets, of which the report shows at least these."""
 
 SHARED = ("prepare", "base")
 """The stages whose results a run may have from its origin."""
@@ -29,17 +42,17 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
     evaluations, rounds = {}, []
     shared = [origin / "timings" / f"{stage}.json" for stage in SHARED]
     own = [path for path in sorted((run / "timings").glob("*.json")) if path.stem not in SHARED]
-    stages = [read_json(path) for path in shared + own]
+    stages = [read_json(path, *TIMING) for path in shared + own]
     for number in range(settings.rounds + 1):
         folder = run / f"round_{number:03d}"
         entry: dict[str, Any] = {"round": number}
-        losses = read_json((folder if number else origin / folder.name) / "train.json")["losses"]
+        losses = read_json((folder if number else origin / folder.name) / "train.json", "losses")["losses"]
         entry["loss"] = sum(losses) / len(losses) if losses else None
         entry["losses"] = losses
         if number:
-            entry |= read_json(folder / "adjoint.json")
+            entry |= read_json(folder / "adjoint.json", *DIAGNOSTICS)
         if (folder / "evaluation.json").exists():
-            evaluation = read_json(folder / "evaluation.json")
+            evaluation = read_json(folder / "evaluation.json", "splits", "exact")
             evaluations[number] = evaluation["splits"]
             entry |= _plain(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
         entry["seconds"], entry["cpu_seconds"] = _spent(run / "timings", number)

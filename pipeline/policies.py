@@ -32,6 +32,9 @@ def located(name: str) -> Path:
 def load_policy(path: Path, settings: SimpleNamespace) -> tuple[nn.Module, Tokenizer, int]:
     """(model, tokenizer, id of [MASK]); PipelineError if the directory holds anything else."""
     model = load("model", settings.model.name).load(path)
+    for name, value in model.named_parameters():
+        if not value.sum(dtype=torch.float32).isfinite():
+            raise PipelineError(f"'{path}': the weights '{name}' hold a number that is not finite")
     tokenizer = load_tokenizer(path)
     return model, tokenizer, mask_id(tokenizer)
 

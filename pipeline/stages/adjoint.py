@@ -19,7 +19,7 @@ from pipeline.stages import main
 def run(args: Namespace) -> None:
     settings = args.settings
     order = [(name, "ascending") for name in ("state_id", "sample_id")]
-    table = records.read(args.rollouts, records.ROLLOUTS).sort_by(order)
+    table = records.read(args.rollouts, records.ROLLOUTS, completions=settings.rollout.completions).sort_by(order)
     previous = records.read([args.kept], records.TARGETS) if args.kept else None
     paths = {"base": args.base, "previous": args.policy}
 

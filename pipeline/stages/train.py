@@ -30,7 +30,8 @@ def run(args: Namespace) -> None:
         load_moments(args.moments, optimizer)
         warmup = 0
     algorithm = load("algorithm", settings.algorithm.name)
-    replay = algorithm.replay(records.read([args.targets], records.TARGETS), settings, mask_id)
+    targets = records.read([args.targets], records.TARGETS, completions=settings.rollout.completions)
+    replay = algorithm.replay(targets, settings, mask_id)
     around = round_of(settings, tokenizer, {"behavior": args.policy, "base": args.base}, device(), policy)
     lr = train.lr * train.lr_decay ** (args.round - 1)
     inputs = [args.targets, *weights(args.policy), *weights(args.base), *([args.moments] if args.moments else [])]
