@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path.cwd()))  # for tasks of one's own
 
 from pipeline import slurm
 from pipeline import workflow as wf
+from pipeline.directory import check_writable, settle
 from pipeline.errors import PipelineError
 from pipeline.forecast import after_dry_run
 from pipeline.params import members, read_params
@@ -23,13 +24,16 @@ from pipeline.tasks.base import HELD_OUT, SPLITS
 
 try:
     PARAMS = read_params(config.get("params", "params.yaml"))
-    for run in PARAMS.runs if workflow.is_main_process else ():
-        restore(run)
+    if workflow.is_main_process:
+        check_writable()
+        for run in PARAMS.runs:
+            restore(run)
+        settle()
 except PipelineError as error:
     sys.exit(f"error: {error}")
 if workflow.is_main_process:
     atexit.register(after_dry_run, workflow, PARAMS)
-RUNS, HARDWARE = PARAMS.runs, PARAMS.hardware
+RUNS, HARDWARE, KEEP = PARAMS.runs, PARAMS.hardware, PARAMS.keep.model_dump_json()
 ORIGINS = wf.origins(RUNS, PARAMS.default_run)
 SUITES = {suite: members(PARAMS, named) for suite, named in PARAMS.suites.items()}
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
@@ -235,6 +239,7 @@ rule train:
             sys.executable, PRELOADED.socket, ranks=processes(wildcards)
         ),
         sharding=HARDWARE.sharding,
+        keep=KEEP,
     params:
         settings=settings("train"),
         code=code("train"),
@@ -246,7 +251,7 @@ rule train:
         " --round {wildcards.round} --out {output.policy}"
         " --moments-out {output.moments} --summary {output.summary}"
         " --progress {params.progress} --timing {output.timing} --threads {threads}"
-        " --sharding {resources.sharding}"
+        " --sharding {resources.sharding} --keep {resources.keep:q}"
         " 2>&1 | tee {log}"
 
 
@@ -308,6 +313,7 @@ rule report:
         "data/runs/{run}/logs/report.log",
     resources:
         launch=FORK,
+        keep=KEEP,
     params:
         settings=settings("report"),
         code=code("report"),
@@ -320,7 +326,7 @@ rule report:
     shell:
         "{resources.launch} pipeline.stages.report --settings {params.settings:q}"
         " --run data/runs/{wildcards.run} --origin {params.origin} {params.joint} --out {output.html} --metrics {output.metrics}"
-        " --figure {output.figure} --timing {output.timing}"
+        " --figure {output.figure} --timing {output.timing} --keep {resources.keep:q}"
         " 2>&1 | tee {log}"
 
 

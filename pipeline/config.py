@@ -10,14 +10,14 @@ from pipeline.algorithms.settings import Dam, Settings
 from pipeline.errors import PipelineError
 from pipeline.registry import load_task
 from pipeline.schemas import checked, describe, schema_of, validated
-from pipeline.sections import Base, Evaluate, Hardware, Model, Rollout, Section, Suite, Train
+from pipeline.sections import Base, Evaluate, Hardware, Keep, Model, Rollout, Section, Suite, Train
 
 
 class Run(Section):
     """One row of a result table."""
 
     seed: int = Field(default=0, ge=0)
-    rounds: int = Field(default=10, ge=0)
+    rounds: int = Field(default=10, ge=0, le=999)
     task: dict[str, Any] = Field(default={"name": "sudoku"})
     model: Model = Model()
     base: Base = Base()
@@ -76,12 +76,13 @@ class Run(Section):
 
 
 class Params(Section):
-    """params.yaml: `defaults`, what each run changes, suites of runs, and the hardware."""
+    """params.yaml: `defaults`, what each run changes, suites of runs, what stays on disk, and the hardware."""
 
     default_run: str
     defaults: Run = Run()
     runs: dict[str, Run]
     suites: dict[str, Suite] = Field(default={})
+    keep: Keep = Keep()
     hardware: Hardware = Hardware()
 
 

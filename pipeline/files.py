@@ -57,20 +57,30 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Indented JSON; NaN and infinities are errors."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; PipelineError if it is missing or truncated."""
+    """Indented JSON; PipelineError for NaN and infinities."""
     try:
-        return json.loads(path.read_text())
+        text = json.dumps(content, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise PipelineError(f"cannot write {path}: {error}") from error
+    write_text(path, text + "\n")
+
+
+def read_json(path: Path, *keys: str) -> Any:
+    """The content of a JSON file; PipelineError if it is missing, truncated or lacks one of `keys`."""
+    try:
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path} ({error}): delete it and run again") from error
+    for key in keys:
+        if not isinstance(content, dict) or key not in content:
+            raise PipelineError(f"{path} has no '{key}': delete it and run again")
+    return content
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The tensors and the metadata of a safetensors file; PipelineError if it is missing or truncated."""
+    if not path.is_file():
+        raise PipelineError(f"{path} is missing")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.files import read_json
 from pipeline.provenance import git_revision
+from pipeline.retention import disk_use
 
 EXACT = ("kl", "kl_jump_1", "kl_jump_2")
 """What `evaluation.exact_kl` gives for enumerated tasks."""
@@ -17,6 +18,19 @@ PAUSE = 60.0
 
 MEASURED = ("rollout", "train")
 """The stages that measure how fast they are."""
+TIMING = ("started", "ready", "finished", "cpu_seconds")
+"""What every stage writes about itself."""
+
+DIAGNOSTICS = (
+    "reward_mean",
+    "reward_se",
+    "ess_mean",
+    "ess_min",
+    "ess_below_2",
+    "log_weight_mean",
+    "inverse_alpha_step",
+)
+"""What an algorithm says about a round's targets, of which the report shows at least these."""
 
 SHARED = ("prepare", "base")
 """The stages whose results a run may have from its origin."""
@@ -35,17 +49,17 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
     results: list[dict[str, Any]] = []
     shared = [origin / "timings" / f"{stage}.json" for stage in SHARED]
     own = [path for path in sorted((run / "timings").glob("*.json")) if path.stem not in SHARED]
-    stages = [read_json(path) for path in shared + own]
+    stages = [read_json(path, *TIMING) for path in shared + own]
     for number in range(settings.rounds + 1):
         folder = run / f"round_{number:03d}"
         entry: dict[str, Any] = {"round": number}
-        losses = read_json((folder if number else origin / folder.name) / "train.json")["losses"]
+        losses = read_json((folder if number else origin / folder.name) / "train.json", "losses")["losses"]
         entry["loss"] = sum(losses) / len(losses) if losses else None
         entry["losses"] = losses
         if number:
-            entry |= read_json(folder / "adjoint.json")
+            entry |= read_json(folder / "adjoint.json", *DIAGNOSTICS)
         if (folder / "evaluation.json").exists():
-            evaluation = read_json(folder / "evaluation.json")
+            evaluation = read_json(folder / "evaluation.json", "splits", "exact", "rows")
             evaluations[number] = evaluation["splits"]
             results += [{"round": number, **row} for row in evaluation["rows"]]
             entry |= _plain(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
@@ -66,6 +80,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
         "base_loss": rounds[0]["losses"],
         "evaluations": evaluations,
         "results": results,
+        "disk": disk_use(run),
         "time": wall_time(stages) | {"speed": _speeds(run / "timings")},
     }
 

@@ -2,7 +2,8 @@
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,30 @@ from pipeline.errors import PipelineError
 from pipeline.registry import nearest
 from pipeline.schemas import describe
 from pipeline.sections import Suite
+from pipeline.workflow import SECTIONS
+
+RESERVED = {*SECTIONS, "all", "compare"}
+"""The names of rules, which no target may have."""
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice is a mistake, not the second value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for number, (key, _) in enumerate(node.value):
+            if any(key.value == other.value for other, _ in node.value[:number]):
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' twice", key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def read_params(path: str | Path) -> Params:
     """The validated params.yaml; see `parse_params`."""
     try:
-        text = Path(path).read_text()
-        return parse_params(yaml.safe_load(text), str(path))
+        text = Path(path).read_text(encoding="utf-8")
+        return parse_params(yaml.load(text, UniqueKeys), str(path))
     except OSError as error:
         raise PipelineError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
@@ -48,7 +63,18 @@ def parse_params(raw: Any, source: str = "params.yaml") -> Params:
         raise PipelineError(f"{source}: {error}") from error
     if params.default_run not in runs:
         raise PipelineError(f"{source}: default_run names {_unknown(params.default_run, runs)}")
+    for kind, names in (("runs", params.runs), ("suites", params.suites)):
+        for name in names:
+            if problem := _unusable(name, () if kind == "runs" else params.runs):
+                raise PipelineError(f"{source}: {kind}.{name}: {problem}; choose another name")
     return params
+
+
+def _unusable(name: str, taken: Collection[str]) -> str:
+    """Why nothing can have this name, which is that of a directory and of a target."""
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        return "a name is made of letters, digits, '_', '-' and '.'"
+    return "is the name of a rule" if name in RESERVED else "is the name of a run too" if name in taken else ""
 
 
 def members(params: Params, suite: Suite) -> list[str]:

@@ -51,6 +51,9 @@ def _opened(path: Path, tokenizer: Tokenizer, settings: SimpleNamespace) -> nn.M
     """The model, which never predicts a row of its vocabulary that is no token of the tokenizer."""
     plugin = load("model", settings.model.name)
     model: nn.Module = plugin.load(path)
+    for name, value in model.named_parameters():
+        if not value.sum(dtype=torch.float32).isfinite():
+            raise PipelineError(f"'{path}': the weights '{name}' hold a number that is not finite")
     if plugin.restrict:
         plugin.restrict(model, frozenset(tokenizer.get_vocab().values()))
     return model

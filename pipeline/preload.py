@@ -19,11 +19,15 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from pipeline.ranks import free_port, start
 
 LIMIT = 1 << 20
+PREFIX = "dam-preload-"
 
 
 class Preloaded:
@@ -31,12 +35,13 @@ class Preloaded:
 
     def __init__(self, python: str, enabled: bool):
         self.python = python
-        self.socket = str(Path(tempfile.gettempdir()) / f"dam-preload-{os.getpid()}") if enabled else ""
+        self.socket = str(Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}") if enabled else ""
         self.server: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the server; it ends with this process, because then its standard input closes."""
         if self.socket:
+            _sweep()
             command = [self.python, "-m", "pipeline.preload", "serve", self.socket]
             self.server = subprocess.Popen(command, stdin=subprocess.PIPE)
 
@@ -44,6 +49,14 @@ class Preloaded:
         if self.server and self.server.stdin:
             self.server.stdin.close()
             self.server.wait()
+
+
+def _sweep() -> None:
+    """Remove the sockets of killed servers, which are those of no running process."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError, ValueError):  # another user's, or no socket of ours
+            if not psutil.pid_exists(int(path.name.removeprefix(PREFIX))):
+                path.unlink()
 
 
 def serve(path: str) -> None:

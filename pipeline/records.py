@@ -6,7 +6,7 @@ name and version and the provenance of its rows (git revision, settings) in its 
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from pipeline.files import replacing
 VERSION = 1
 ROW_GROUP = 4096
 TOKENS = pa.list_(pa.int32())
+RAGGED = "prompt_tokens"
+"""The column of lists that may differ in length."""
 
 ITEMS = pa.schema(
     [("item_id", pa.int64()), ("prompt", pa.string()), ("reference", pa.string()), ("group", pa.string())],
@@ -89,18 +91,26 @@ def joined(parts: Sequence[np.ndarray]) -> Any:
     return pa.concat_arrays([_lists(part) for part in parts])
 
 
-def read(paths: Sequence[Path], schema: pa.Schema, *, may_be_empty: bool = False) -> pa.Table:
+def read(
+    paths: Sequence[Path], schema: pa.Schema, *, may_be_empty: bool = False, completions: int | None = None
+) -> pa.Table:
     """The rows of all files, in the order given.
 
+    Args:
+        completions: how many rows each state must have, whichever of the files they are in.
+
     Raises:
-        PipelineError: for a file that is missing, truncated, empty, of another schema, or that holds a reward
-            which is not a finite number; it names the file and the row.
+        PipelineError: for a file that is missing, truncated, empty, of another schema, or that holds a number
+            which is not finite, nothing, or a list of another length; it names the file and the row.
     """
     tables = [_read_one(Path(path), schema) for path in paths]
     for path, table in zip(paths, tables, strict=True):
         if len(table) == 0 and not may_be_empty:
             raise PipelineError(f"{path} has no rows")
-    return pa.concat_tables(tables)
+    table = pa.concat_tables(tables)
+    if completions:
+        _check_states(paths, table, completions)
+    return table
 
 
 def lengths(table: pa.Table, name: str) -> list[int]:
@@ -149,10 +159,36 @@ def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
     if not table.schema.equals(schema):
         found = (table.schema.metadata or {}).get(b"schema", b"unknown").decode()
         wanted = schema.metadata[b"schema"].decode()
-        raise PipelineError(f"{path} has the schema '{found}', not '{wanted}': delete it and run again")
-    if "reward" in schema.names:
-        finite = np.isfinite(table.column("reward").to_numpy())
-        if not finite.all():
-            row = int(np.flatnonzero(~finite)[0])
-            raise PipelineError(f"{path}, row {row}: reward {table.column('reward')[row]} is not a finite number")
+        unlike = f"the schema '{found}', not" if found != wanted else "other columns than the schema"
+        raise PipelineError(f"{path} has {unlike} '{wanted}': delete it and run again")
+    for name in schema.names:
+        _check_column(path, name, table.column(name).combine_chunks())
     return table
+
+
+def _check_column(path: Path, name: str, column: pa.Array) -> None:
+    values, length = column, 1
+    _refuse(path, column.is_null(), lambda row: f"{name} is missing")
+    if pa.types.is_list(column.type) and len(column):
+        lengths = pc.list_value_length(column).to_numpy()
+        values, length = column.flatten(), int(lengths[0])
+        if name != RAGGED:
+            _refuse(path, lengths != length, lambda row: f"{name} has {lengths[row]} entries, not {length} like row 0")
+    if pa.types.is_floating(values.type):
+        infinite = ~np.isfinite(values.to_numpy(zero_copy_only=False).reshape(len(column), length))
+        _refuse(path, infinite.any(axis=1), lambda row: f"{name} {column[row]} is not a finite number")
+
+
+def _check_states(paths: Sequence[Path], table: pa.Table, completions: int) -> None:
+    counts = table.group_by(["round", "state_id"]).aggregate([([], "count_all")])
+    for row in counts.filter(pc.field("count_all") != completions).slice(0, 1).to_pylist():
+        raise PipelineError(
+            f"{', '.join(map(str, paths))}: state {row['state_id']} of round {row['round']} has {row['count_all']}"
+            f" completions, not {completions} (rollout.completions): delete it and run again"
+        )
+
+
+def _refuse(path: Path, wrong: Any, reason: Callable[[int], str]) -> None:
+    """PipelineError for the first row that is wrong."""
+    for row in np.flatnonzero(np.asarray(wrong))[:1].tolist():
+        raise PipelineError(f"{path}, row {row}: {reason(row)}")

@@ -34,7 +34,7 @@ def load(kind: str, name: str) -> Any:
     check(kind, name)
     try:
         found = importlib.import_module(_path(kind, name))
-    except Exception as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
         raise PipelineError(f"cannot import {kind} '{name}': {type(error).__name__}: {error}") from error
     if not hasattr(found, "PLUGIN"):
         raise PipelineError(f"module '{found.__name__}' ({found.__file__}) does not define PLUGIN")

@@ -21,8 +21,8 @@ def score(
         ids: numbers by which the items are named in errors.
 
     Raises:
-        PipelineError: for a scorer that raises, takes longer than `timeout`, gives no "reward" or one that is not
-            a finite number; it names the item and the text.
+        PipelineError: for a scorer that raises, takes longer than `timeout`, gives no "reward", a metric that is not
+            a finite number, or other metrics than for the first answer; it names the item and the text.
     """
 
     results: list[Mapping[str, float]] = []
@@ -36,7 +36,7 @@ def score(
                 raise PipelineError(
                     f"the reward took longer than {timeout:g} s {_on(number, item, answer)}; see rollout.reward_timeout"
                 ) from None
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise PipelineError(
                     f"the reward raised {type(error).__name__}: {error} {_on(number, item, answer)}"
                 ) from error
@@ -44,10 +44,13 @@ def score(
                 raise PipelineError(f"the score is {metrics!r}, not a mapping, {_on(number, item, answer)}")
             if "reward" not in metrics:
                 raise PipelineError(f"the score has no 'reward' but {sorted(metrics)} {_on(number, item, answer)}")
-            if not _finite(metrics["reward"]):
-                raise PipelineError(
-                    f"the reward is {metrics['reward']!r}, not a finite number, {_on(number, item, answer)}"
-                )
+            for name, value in metrics.items():
+                if not _finite(value):
+                    what = "the reward" if name == "reward" else f"the metric {name!r}"
+                    raise PipelineError(f"{what} is {value!r}, not a finite number, {_on(number, item, answer)}")
+            if results and metrics.keys() != results[0].keys():
+                names = f"{sorted(metrics)}, not {sorted(results[0])} as the first one"
+                raise PipelineError(f"the score has {names}, {_on(number, item, answer)}")
             results.append(metrics)
     return results
 
@@ -59,7 +62,7 @@ def _on(number: int, item: Item, answer: str) -> str:
 def _finite(value: Any) -> bool:
     try:
         return math.isfinite(value)
-    except TypeError:
+    except (TypeError, OverflowError):
         return False
 
 

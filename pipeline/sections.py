@@ -1,10 +1,12 @@
 """The sections of params.yaml, one class each: types, defaults, and what they mean."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from pipeline.schemas import checked
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -39,7 +41,7 @@ class Optimizer(Section):
     accumulation: PositiveInt = 1
     lr: PositiveFloat = 1e-3
     warmup: int = Field(default=20, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(default=0.01, ge=0)
     clip: PositiveFloat = 1.0
     gradient_checkpointing: bool = False
@@ -91,7 +93,7 @@ class Rollout(Section):
     """
 
     branch: Literal["root", "reciprocal"] = "root"
-    shards: PositiveInt = 2
+    shards: int = Field(default=2, ge=1, le=100)
     prompts: PositiveInt = 256
     completions: int = Field(default=16, ge=2)
     order: Literal["random", "confidence"] = "random"
@@ -143,6 +145,25 @@ class Hardware(Section):
 
     def processes_of(self, model: str) -> int:
         return self.models.get(model, self.processes)
+
+
+class Keep(Section):
+    """How many rounds' files stay on disk, counted back from the last: `all` or a number. Changing it reruns nothing.
+
+    `buffers` are rollouts and targets, `optimizer` the states that the next round starts from. Policies stay.
+    """
+
+    buffers: PositiveInt | Literal["all"] = "all"
+    optimizer: PositiveInt | Literal["all"] = 1
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _rounds(cls, count: Any) -> Any:
+        if count != "all" and (not isinstance(count, int) or count < 1):
+            raise ValueError(
+                f"must be all, or a number of rounds from 1: the next round reads the last (got {count!r})"
+            )
+        return count
 
 
 class Suite(Section):

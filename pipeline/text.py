@@ -32,10 +32,7 @@ def character_tokenizer(alphabet: str) -> Tokenizer:
 
 def mask_id(tokenizer: Tokenizer) -> int:
     """The id of [MASK]."""
-    found = [index for token in MASK_TOKENS if (index := tokenizer.token_to_id(token)) is not None]
-    if not found:
-        raise PipelineError(f"the tokenizer has no {' or '.join(MASK_TOKENS)}")
-    return int(found[0])
+    return next(index for token in MASK_TOKENS if (index := tokenizer.token_to_id(token)) is not None)
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
@@ -45,11 +42,10 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
         PipelineError: for texts of different lengths, or a character that the vocabulary lacks.
     """
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-    lengths = {len(row) for row in rows}
-    if len(lengths) > 1:
-        raise PipelineError(f"texts of one batch must have the same number of tokens, found {sorted(lengths)}")
     mask = mask_id(tokenizer)
     for text, row in zip(texts, rows, strict=True):
+        if len(row) != len(rows[0]):
+            raise PipelineError(f"text '{text}' has {len(row)} tokens, not {len(rows[0])} like '{texts[0]}'")
         if mask in row:
             raise PipelineError(f"text '{text}' has a character outside the model's vocabulary")
     return torch.tensor(rows)
@@ -75,6 +71,9 @@ def load_tokenizer(policy: Path) -> Tokenizer:
     if not path.is_file():
         raise PipelineError(f"{path} is missing: '{policy}' is not a model directory of this project")
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more specific
         raise PipelineError(f"{path} is not a tokenizer: {error}") from error
+    if all(tokenizer.token_to_id(token) is None for token in MASK_TOKENS):
+        raise PipelineError(f"{path} has no {' or '.join(MASK_TOKENS)}")
+    return tokenizer

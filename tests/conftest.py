@@ -5,8 +5,13 @@ import os
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import json
+import resource
+import runpy
+import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,8 +31,10 @@ with install_import_hook(
 
 import torch
 
+from pipeline import workflow as wf
 from pipeline.config import Run
 from pipeline.models.llada import create
+from pipeline.params import merge, parse_params
 from pipeline.sections import Model
 
 ROOT = Path(__file__).parent.parent
@@ -45,9 +52,14 @@ SMALL = {
         "evaluate": {"every": 1},
     },
     "runs": {"small": {}},
+    "keep": {"optimizer": "all"},
     "hardware": {"processes": 1, "threads": 1},
 }
 """A whole workflow in seconds; it learns nothing."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=6, help="how often test_kills.py kills at random")
 
 
 class Workflow:
@@ -62,6 +74,16 @@ class Workflow:
         (self.directory / "params.yaml").write_text(yaml.safe_dump(self.params))
         snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
         return [*snakemake, "--rerun-incomplete", "--directory", str(self.directory), *arguments]
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start it as a process group of its own; its output is in `out`, its temporary files in `tmp`."""
+        (self.directory / "tmp").mkdir(exist_ok=True)
+        environment = {**os.environ, "TMPDIR": str(self.directory / "tmp")}
+        command = self.command(*arguments)
+        with (self.directory / "out").open("wb") as out:
+            return subprocess.Popen(
+                command, cwd=self.directory, env=environment, stdout=out, stderr=out, start_new_session=True
+            )
 
     def __call__(self, *arguments: str, ok: bool = True) -> str:
         """Run to the end; returns what was printed."""
@@ -91,6 +113,73 @@ class Workflow:
         return metrics
 
 
+ARGUMENTS = {
+    "prepare": "--out OUT/items",
+    "base": "--items RUN/items/base.parquet --out OUT/policy --summary OUT/train.json --progress OUT/train.progress",
+    "rollout": "--items RUN/items/train.parquet --policy RUN/round_000/policy --round 1 --shard 0 --out OUT/00.parquet",
+    "adjoint": "--rollouts RUN/round_001/rollouts/00.parquet RUN/round_001/rollouts/01.parquet"
+    " --base RUN/round_000/policy --policy RUN/round_000/policy --out OUT/targets.parquet --summary OUT/adjoint.json",
+    "train": "--targets RUN/round_002/targets/targets.parquet --policy RUN/round_002/policy --round 3"
+    " --base RUN/round_000/policy --moments RUN/round_002/optimizer.safetensors"
+    " --out OUT/policy --moments-out OUT/optimizer.safetensors"
+    " --summary OUT/train.json --progress OUT/train.progress",
+    "evaluate": "--items RUN/items/test.parquet --policy RUN/round_001/policy --round 1 --out OUT/evaluation.json",
+    "report": "--run RUN --origin RUN --out OUT/report.html --figure OUT/learning_curve.svg --metrics OUT/metrics.json",
+}
+
+
+class Stage:
+    """Stages on a copy of a finished run, which a test may damage: `run` is the copy, `out` takes the outputs."""
+
+    def __init__(self, directory: Path, finished: Path):
+        self.run, self.out = directory / "run", directory / "out"
+        shutil.copytree(finished, self.run)
+
+    def command(self, name: str, **changes: object) -> list[str]:
+        settings = merge(json.loads(wf.settings(parse_params(SMALL).runs["small"], name)), changes)
+        places = {"RUN": str(self.run), "OUT": str(self.out)}
+        arguments = [
+            places.get(word.split("/")[0], word.split("/")[0]) + word[len(word.split("/")[0]) :]
+            for word in ARGUMENTS[name].split()
+        ]
+        return [f"pipeline.stages.{name}", "--settings", json.dumps(settings), *arguments,
+                "--timing", str(self.out / "timing.json"), "--threads", "1"]  # fmt: skip
+
+    def __call__(self, command: list[str], file_size: int | None = None) -> subprocess.CompletedProcess:
+        """Run it; with `file_size`, writing more than so many bytes to a file fails as it does on a full disk."""
+
+        def limit() -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+
+        return subprocess.run(
+            [sys.executable, *(["-m"] if command[0].startswith("pipeline") else []), *command],
+            cwd=self.run.parent,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
+            preexec_fn=None if file_size is None else limit,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def fails(self, command: list[str], *parts: str, file_size: int | None = None) -> None:
+        done = self(command, file_size)
+        lines = [line for line in done.stderr.splitlines() if line and "%|" not in line]  # no progress bars
+        assert done.returncode == 1 and len(lines) == 1, done.stderr
+        assert lines[0].startswith("error: ")
+        assert all(part.replace("OUT", str(self.out)) in lines[0] for part in parts), lines[0]
+        assert not list(self.run.parent.rglob(".*.tmp"))
+
+
+def said(command: Callable[[], object]) -> str:
+    """The line with which a command stops: what `sys.exit` prints before it gives the exit status 1."""
+    with pytest.raises(SystemExit) as stop:
+        command()
+    line = stop.value.code
+    assert isinstance(line, str) and line.startswith("error: ") and "\n" not in line
+    return line.removeprefix("error: ")
+
+
 @pytest.fixture
 def workflow(tmp_path: Path) -> Workflow:
     return Workflow(tmp_path)
@@ -102,6 +191,30 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     workflow = Workflow(tmp_path_factory.mktemp("finished"))
     workflow()
     return workflow
+
+
+@pytest.fixture
+def stage(finished, tmp_path) -> Stage:
+    return Stage(tmp_path, finished.run_directory)
+
+
+@pytest.fixture
+def line(stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """The line with which the command of a stage stops, without the directory that it works in."""
+
+    def run(name: str, **changes: object) -> str:
+        module, *arguments = stage.command(name, **changes)
+        monkeypatch.chdir(stage.run.parent)
+        monkeypatch.syspath_prepend(stage.run.parent)
+        monkeypatch.setattr(sys, "argv", [module, *arguments])
+        message = said(lambda: runpy.run_module(module, run_name="__main__"))
+        assert not [
+            text for text in capsys.readouterr().err.splitlines() if text and "%|" not in text
+        ]  # no progress bar
+        assert not stage.out.exists() or not [path for path in stage.out.rglob("*") if path.suffix != ".progress"]
+        return message.replace(f"{stage.run.parent}/", "")
+
+    return run
 
 
 @pytest.fixture(scope="session")

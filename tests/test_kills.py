@@ -1,6 +1,11 @@
-"""SIGKILL in every stage: no process and no temporary file is left, and the next run ends with the same numbers."""
+"""Kills: no process and no temporary file is left, and the next run ends with the same numbers.
+
+`pytest tests/test_kills.py --kills 100` kills a hundred times at random.
+"""
 
 import os
+import random
+import shutil
 import signal
 import subprocess
 import time
@@ -10,6 +15,8 @@ import psutil
 from tests.conftest import Workflow
 
 STAGES = ("prepare", "base", "rollout", "adjoint", "train", "evaluate", "report")
+LONGEST = 20.0
+"""Seconds until a kill, at most; an undisturbed run takes about as long."""
 
 
 def computing(tree: list[psutil.Process], stage: str) -> bool:
@@ -28,10 +35,7 @@ def computing(tree: list[psutil.Process], stage: str) -> bool:
 
 def kill_in(workflow: Workflow, stage: str) -> None:
     """Start the workflow and kill its whole process group once the stage is computing."""
-    with (workflow.directory / "out").open("wb") as out:
-        running = subprocess.Popen(
-            workflow.command("--cores", "1"), cwd=workflow.directory, stdout=out, stderr=out, start_new_session=True
-        )
+    running = workflow.start("--cores", "1")
     deadline = time.monotonic() + 300
     found = False
     while not found:
@@ -47,15 +51,61 @@ def kill_in(workflow: Workflow, stage: str) -> None:
     assert psutil.wait_procs(tree, timeout=10)[1] == []
 
 
-def test_a_kill_in_every_stage_changes_nothing(finished, workflow):
-    """One directory, killed in stage after stage on its way through, has bit-identical metrics and no remains."""
-    for stage in STAGES:
-        kill_in(workflow, stage)
-        workflow("--unlock")
-    workflow()
+def strike(running: subprocess.Popen[bytes], rng: random.Random) -> str:
+    """SIGKILL or SIGTERM to the whole process group or to one of its processes; wait until all of them have ended."""
+    signum = rng.choice([signal.SIGKILL, signal.SIGTERM])
+    snakemake = psutil.Process(running.pid)
+    tree = [snakemake, *snakemake.children(recursive=True)]
+    victim = rng.choice(tree) if rng.random() < 0.5 else None
+    try:
+        name = " ".join(victim.cmdline()[:6]) if victim else "all"
+        os.killpg(running.pid, signum) if victim is None else victim.send_signal(signum)
+    except psutil.NoSuchProcess:
+        name = "none: it has just ended"
+    running.wait(timeout=300)
+    assert psutil.wait_procs(tree, timeout=120)[1] == []  # one that is importing PyTorch looks up only then
+    return f"{signum.name} to {name}"
+
+
+def is_as_undisturbed(workflow: Workflow, finished: Workflow) -> None:
+    """The same metrics bit by bit, the same files, and no temporary one but empty directories of Snakemake's own."""
     assert workflow.metrics() == finished.metrics()
     data = workflow.directory / "data"
     assert [path for pattern in (".*tmp*", "*.progress") for path in data.rglob(pattern)] == []
+    assert [path for path in (workflow.directory / "tmp").rglob("*") if not path.is_dir()] == []
     assert {path.relative_to(data) for path in data.rglob("*")} == {
         path.relative_to(finished.directory / "data") for path in (finished.directory / "data").rglob("*")
     }
+
+
+def test_a_kill_in_every_stage_changes_nothing(finished, workflow):
+    """One directory, killed in stage after stage on its way through."""
+    for stage in STAGES:
+        kill_in(workflow, stage)
+        workflow("--unlock")
+    workflow.start().wait(timeout=300)
+    is_as_undisturbed(workflow, finished)
+
+
+def test_random_kills_change_nothing(finished, tmp_path, pytestconfig):
+    """As many kills as `--kills` says, spread over the whole of a run; after each one, `--unlock` and again."""
+    rng, left, attempt = random.Random(0), pytestconfig.getoption("kills"), 0
+    while left:
+        workflow = Workflow(tmp_path / str(attempt))
+        workflow.directory.mkdir()
+        done = False
+        while not done:
+            running = workflow.start()
+            begun = time.monotonic()
+            try:
+                running.wait(timeout=rng.uniform(0, LONGEST) if left else 300)
+            except subprocess.TimeoutExpired:
+                print(f"{left} after {time.monotonic() - begun:.1f} s: {strike(running, rng)}", flush=True)
+                left -= 1
+            done = running.returncode == 0
+            if not done:
+                workflow("--unlock")
+        is_as_undisturbed(workflow, finished)
+        print(f"{left} left, the metrics are the same", flush=True)
+        shutil.rmtree(workflow.directory)
+        attempt += 1

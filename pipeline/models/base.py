@@ -83,6 +83,8 @@ def read_config(path: Path, kind: str) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((path / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise PipelineError(f"'{path}' is not a model directory: cannot read its config.json ({error})") from error
+    if not isinstance(config, dict):
+        raise PipelineError(f"'{path}' is not a model directory: its config.json is not a JSON object")
     if config.get("model_type") != kind:
         raise PipelineError(f"'{path}' holds the architecture '{config.get('model_type')}', not '{kind}'")
     return config

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -144,7 +145,7 @@ def load(path: Path) -> LladaForMaskedLM:
         loaded: Any = LladaForMaskedLM.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
         )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError, StrictDataclassError) as error:
         raise PipelineError(f"cannot load the weights in '{path}': {' '.join(str(error).split())[:300]}") from error
     model, info = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):

@@ -19,6 +19,9 @@ from pipeline.config import parse_sections
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
 from pipeline.metrics import speed, spoken
+from pipeline.sections import Keep
+
+EVERYTHING = Keep(buffers="all", optimizer="all")
 
 
 def main(
@@ -36,6 +39,7 @@ def main(
     parser.add_argument("--timing", required=True, type=Path, help="JSON to write: when the stage started and finished")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of all ranks of a node (0: all cores)")
     parser.add_argument("--sharding", default="none", choices=("none", "full"), help="of what several ranks train")
+    parser.add_argument("--keep", type=Keep.model_validate_json, default=EVERYTHING, help="rounds to keep, as JSON")
     for name, text in arguments.items():
         option, kind = "--" + name.rstrip("*?#"), name[-1]
         if kind == "*":
@@ -46,10 +50,11 @@ def main(
         args = parser.parse_args()
         if args.threads and "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-        ready = time.time()
+        ready, begun = time.time(), time.monotonic()
         measured = run(args)
         if os.environ.get("RANK", "0") == "0":
-            write_json(args.timing, _timing(ready) | ({"measured": measured} if measured else {}))
+            timing = _timing(ready, time.monotonic() - begun)
+            write_json(args.timing, timing | ({"measured": measured} if measured else {}))
             if measured:
                 print(spoken(speed([measured])))
     except PipelineError as error:
@@ -58,11 +63,11 @@ def main(
         sys.exit(f"error: {error.filename or 'writing the output'}: {error.strerror or error}")
 
 
-def _timing(ready: float) -> dict[str, float]:
+def _timing(ready: float, seconds: float) -> dict[str, float]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "started": psutil.Process().create_time(),
         "ready": ready,
-        "finished": time.time(),
+        "finished": ready + seconds,  # whatever has happened to the clock
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
     }

@@ -25,12 +25,12 @@ STATES, TOKENS = 1024, 2**16
 def run(args: Namespace) -> None:
     settings = args.settings
     order = [(name, "ascending") for name in ("state_id", "sample_id")]
-    table = records.read(args.rollouts, records.ROLLOUTS, may_be_empty=True).sort_by(order)
-    wanted = settings.rollout.prompts * settings.rollout.completions
-    if len(table) != wanted:
-        raise PipelineError(
-            f"{args.rollouts[0].parent} holds {len(table)} rollouts, not {wanted}: delete it and run again"
-        )
+    completions = settings.rollout.completions
+    shards = records.read(args.rollouts, records.ROLLOUTS, may_be_empty=True, completions=completions)
+    if len(shards) != (wanted := settings.rollout.prompts * completions):
+        folder = args.rollouts[0].parent
+        raise PipelineError(f"{folder} holds {len(shards)} rollouts, not {wanted}: delete it and run again")
+    table = shards.sort_by(order)
     previous = records.read([args.kept], records.TARGETS) if args.kept else None
     paths = {"base": args.base, "previous": args.policy}
 

@@ -13,6 +13,7 @@ from pipeline.metrics import gather, spoken
 from pipeline.pages import page
 from pipeline.provenance import plain_json
 from pipeline.registry import load
+from pipeline.retention import prune
 from pipeline.stages import main
 
 FIGURES = ("learning_curve", "diagnostics", "losses", "timings", "exact")
@@ -20,6 +21,7 @@ FIGURES = ("learning_curve", "diagnostics", "losses", "timings", "exact")
 
 def run(args: Namespace) -> None:
     settings = args.settings
+    prune(args.run, settings.rounds, args.keep)
     metrics = gather(args.run, args.origin, settings)
     accuracies = [name for name in metrics["base"] if f"{name}_se" in metrics["base"] and name != "reward"]
     first, last = (

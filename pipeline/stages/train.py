@@ -13,6 +13,7 @@ from pipeline.optimizer import AdamW, load_moments, moments
 from pipeline.policies import load_policy, make_trainable, save_policy, weights
 from pipeline.provenance import plain_json
 from pipeline.registry import load
+from pipeline.retention import prune
 from pipeline.seeding import Stream
 from pipeline.sharding import device, gather_trained, is_main_process, spread
 from pipeline.stages import main
@@ -31,7 +32,8 @@ def run(args: Namespace) -> dict[str, Any]:
         load_moments(args.moments, optimizer)
         warmup = 0
     algorithm = load("algorithm", settings.algorithm.name)
-    replay = algorithm.replay(records.read([args.targets], records.TARGETS), settings, mask_id)
+    targets = records.read([args.targets], records.TARGETS, completions=settings.rollout.completions)
+    replay = algorithm.replay(targets, settings, mask_id)
     around = round_of(settings, tokenizer, {"behavior": args.policy, "base": args.base}, device(), policy)
     lr = train.lr * train.lr_decay ** (args.round - 1)
     inputs = [args.targets, *weights(args.policy), *weights(args.base), *([args.moments] if args.moments else [])]
@@ -50,6 +52,7 @@ def run(args: Namespace) -> dict[str, Any]:
     state = moments(optimizer)
     gather_trained(policy)
     if is_main_process():
+        prune(args.out.parent.parent, args.round - 1, args.keep)
         save_policy(args.out, policy, tokenizer, settings, args.policy)
         with replacing(args.moments_out) as temporary:
             save_file(state, temporary)

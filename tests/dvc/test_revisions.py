@@ -13,7 +13,9 @@ from urllib.request import Request, urlopen
 import pytest
 from snakemake.persistence.file import FilePersistence
 
-from pipeline import seal
+from pipeline import retention, seal
+from pipeline.sections import Keep
+from tests.dvc.conftest import Repository
 
 EVALUATIONS = {"evaluate": 3, "report": 1}
 
@@ -43,11 +45,28 @@ def test_older_revisions_there_and_back(repository):
     assert set(difference) <= {"git", "time.computing", "time.waiting", "time.waiting_share", "time.cpu_seconds"}
 
 
+def test_a_clone_does_not_miss_what_was_pruned(repository, tmp_path):
+    """DVC only records that files are gone; what it brings elsewhere is complete."""
+    retention.prune(repository.run_directory, 2, Keep(buffers=1))
+    report = (repository.run_directory / "timings" / "report.json").read_text()
+    repository.dvc("repro")
+    assert (repository.run_directory / "timings" / "report.json").read_text() == report
+    assert not repository.stale()
+    repository.commit("pruned")
+    repository.dvc("push")
+    repository.run("git", "clone", "-q", str(repository.directory), str(tmp_path / "clone"))
+    clone = Repository(tmp_path / "clone")
+    clone.dvc("pull")
+    assert not (clone.run_directory / "round_001" / "rollouts").exists()
+    assert clone.pending() == {}
+    assert not clone.stale()
+
+
 def test_metrics_and_plots_of_a_revision(reproduced):
     """`dvc metrics` shows the headline numbers; the rest of metrics.json lies in lists."""
     (entry,) = json.loads(reproduced.dvc("metrics", "show", "--json"))[""]["data"].values()
     scalars = [key for key, value in entry["data"].items() if not isinstance(value, list)]
-    assert scalars == ["run", "task", "git", "base", "final", "rollouts", "time"]
+    assert scalars == ["run", "task", "git", "base", "final", "sampler", "selected", "rollouts", "disk", "time"]
     assert "data/runs/small/learning_curve.svg" in json.loads(reproduced.dvc("plots", "show", "--json"))["data"]
 
 
@@ -114,7 +133,7 @@ def test_the_seal_holds_a_record_of_every_output(reproduced):
     """All that is used of Snakemake's format: one file per output, named by its path."""
     records = json.loads((reproduced.run_directory / seal.SEAL).read_text())["records"]
     jobs = {"prepare": 1, "base": 1, "rollout": 4, "adjoint": 2, "train": 2, "evaluate": 3, "report": 1}
-    outputs = {"prepare": 5, "base": 3, "rollout": 2, "adjoint": 3, "train": 4, "evaluate": 2, "report": 4}
+    outputs = {"prepare": 6, "base": 3, "rollout": 2, "adjoint": 3, "train": 4, "evaluate": 2, "report": 4}
     assert len(records) == sum(jobs[rule] * outputs[rule] for rule in jobs)
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from pipeline import workflow
+from pipeline import retention, workflow
 from pipeline.config import Params, Run
+from pipeline.sections import Keep
 from tests.conftest import ROOT
 from tests.dvc.conftest import Repository
 
@@ -18,7 +19,7 @@ def test_the_stage_names_all_that_the_keys_of_the_snakefile_see():
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["run"]
     assert set(stage["deps"]) == {"Snakefile", "pipeline"}
     assert set(stage["params"]) == {"defaults", "runs.${default_run}"}
-    assert set(Params.model_fields) == {"default_run", "defaults", "runs", "suites", "hardware"}
+    assert set(Params.model_fields) == {"default_run", "defaults", "runs", "suites", "keep", "hardware"}
     assert all(set(sections) <= set(Run.model_fields) for sections in workflow.SECTIONS.values())
     assert {path["persist"] for out in stage["outs"] for path in out.values()} == {True}
 
@@ -63,6 +64,15 @@ def hardware(repository: Repository) -> None:
     repository.configure()
 
 
+def keep(repository: Repository) -> None:
+    repository.params["keep"] = {"buffers": 1, "optimizer": "all"}
+    repository.configure()
+
+
+def prune(repository: Repository) -> None:
+    retention.prune(repository.run_directory, 2, Keep(buffers=1))
+
+
 FROM_TRAIN = {"rollout": 2, "adjoint": 1, "train": 2, "evaluate": 2, "report": 1}
 CONTRACT: dict[str, tuple[Callable[[Repository], object], dict[str, int], bool]] = {
     "nothing": (lambda repository: None, {}, False),
@@ -70,9 +80,11 @@ CONTRACT: dict[str, tuple[Callable[[Repository], object], dict[str, int], bool]]
     "touched code": (lambda r: (r.directory / "pipeline" / "training.py").touch(), {}, False),
     "comment in params.yaml": (lambda r: r.replace("params.yaml", "hardware:", "# few\nhardware:"), {}, False),
     "hardware": (hardware, {}, False),
+    "what to keep": (keep, {}, False),
     "another run": (another_run, {}, False),
-    # DVC compares the bytes of code: it starts Snakemake, which finds nothing to do.
+    # DVC compares bytes, and the files that are there: it starts Snakemake, which finds nothing to do.
     "comment in code": (lambda r: r.replace("pipeline/training.py", "\ndef ", "\n# why\ndef "), {}, True),
+    "old buffers removed": (prune, {}, True),
     "code of train": (train_code, FROM_TRAIN, True),
     "code of train, undone": (undone, {}, False),
     "evaluation setting": (lambda r: r.section("evaluate", batch_size=8), {"evaluate": 3, "report": 1}, True),

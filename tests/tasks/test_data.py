@@ -75,68 +75,6 @@ def test_test_split(name, tmp_path):
     assert drawn[0] == drawn[1] and drawn[0]["test"] != drawn[2]["test"]
 
 
-def changed(row: int, **values):
-    return lambda rows: [{**r, **values} if i == row else r for i, r in enumerate(rows)]
-
-
-def test_mistakes_of_files(tmp_path):
-    def message(rows=None, file: str = "x.jsonl", text: str | None = None, **data) -> str:
-        path = tmp_path / file
-        if text is not None:
-            path.write_text(text)
-        elif rows is not None:
-            write(path, rows)
-        with pytest.raises(PipelineError) as error:
-            items("gsm8k", data={"path": str(path), **data})
-        assert "\n" not in str(error.value)
-        return str(error.value).replace(str(tmp_path) + "/", "")
-
-    rows = ROWS["gsm8k"]
-    assert message(file="none.jsonl") == "task.data: none.jsonl is missing"
-    assert message(file="x.txt", text="") == "task.data: x.txt must be one of .jsonl, .csv, .parquet"
-    assert message(text="") == "task.data: x.jsonl has no rows"
-    assert message(file="x.csv", text="question,answer\n") == "task.data: x.csv has no rows"
-    assert "x.parquet is not a complete Parquet file" in message(file="x.parquet", text="PAR1")
-    assert "x.jsonl, line 2: is not JSON" in message(text='{"question": "a", "answer": "#### 1"}\n{"question"\n')
-    assert "x.jsonl, line 1: is not a JSON object" in message(text="[]\n")
-    assert "x.csv, line 2: has more fields than the header" in message(file="x.csv", text="question,answer\na,1,2\n")
-    renamed = [{"Question": row["question"], "solution": row["answer"]} for row in rows]
-    assert message(renamed) == "x.jsonl, line 1: has no answer, but the columns ['question', 'solution']"
-    assert message(changed(3, question=rows[1]["question"])(rows)) == (
-        "x.jsonl, line 4: duplicate item '1 and 2?', first in x.jsonl, line 2"
-    )
-    numbered = [{**row, "id": i % 7} for i, row in enumerate(rows)]
-    assert message(numbered) == "x.jsonl, line 8: duplicate id '0', first in x.jsonl, line 1"
-    assert "line 3: the answer must be a number or end in '#### number', not 'seven'" in message(
-        changed(2, answer="seven")(rows)
-    )
-    assert "line 1: the question is empty" in message(changed(0, question=" ")(rows))
-    assert "line 1: split must be 'train' or 'test', not 'dev'" in message(changed(0, split="dev")(rows))
-    assert "x.jsonl has 8 rows and no test split: give test_path" in message(rows)
-    test = write(tmp_path / "test.jsonl", rows[5:6])
-    assert message(rows, test_path=str(test)) == (
-        "test.jsonl, line 1 occurs in the training split too, x.jsonl, line 6: '5 and 2?'; "
-        "remove one of them, or set task.data.overlap: drop"
-    )
-
-
-def test_mistakes_of_rows(tmp_path):
-    """What each task wants of a row."""
-
-    def message(name: str, row: dict) -> str:
-        with pytest.raises(PipelineError) as error:
-            items(name, data={"path": str(write(tmp_path / "x.jsonl", [row])), "test_items": 1})
-        return str(error.value)
-
-    assert "line 1: 'b' is not a whole number" in message("countdown", {"nums": ["b", 2, 3], "target": 5})
-    assert "line 1: 2.5 is not a whole number" in message("countdown", {"nums": [1, 2, 3], "target": 2.5})
-    assert "has no rows that this task can use" in message("countdown", {"nums": [1, 2, 3, 4], "target": 5})
-    assert "no answer, and no box" in message("math500", {"problem": "a", "solution": "so 5"})
-    assert "Puzzle must be 16 digits 0-4" in message("sudoku", {"Puzzle": 234, "Solution": "1234341221434321"})
-    wrong = {"Puzzle": "2034341221434321", "Solution": "1234341221434321"}
-    assert "Solution '1234341221434321' does not solve '2034341221434321'" in message("sudoku", wrong)
-
-
 def test_countdown_puzzles_are_held_out_in_any_order(tmp_path):
     train = write(tmp_path / "train.jsonl", [{"nums": [3, 4, 5], "target": 23}])
     test = write(tmp_path / "test.jsonl", [{"input": "5,4,3", "output": "23"}])

@@ -1,0 +1,246 @@
+"""Bad data, stored rows, checkpoints and rewards: one line of the stage's command that names file, row or item.
+
+Bad configurations are in test_config.py, full and read-only disks in test_faults.py and test_directory.py.
+"""
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import Stage
+
+Damage = Callable[[Path], object]
+ONE, TWO = ({"question": f"{number} and 2?", "answer": f"#### {number + 2}"} for number in (1, 2))
+NUMBERS = itertools.count()
+
+
+def lines(*rows: object) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("x.jsonl", None, "task.data: x.jsonl is missing"),
+        ("x.txt", "", "task.data: x.txt must be one of .jsonl, .csv, .parquet"),
+        ("x.jsonl", "", "task.data: x.jsonl has no rows"),
+        ("x.csv", "question,answer\n", "task.data: x.csv has no rows"),
+        ("x.parquet", "PAR1", "x.parquet is not a complete Parquet file"),
+        ("x.csv", "question,answer\na,\ud800\n", "x.csv is not a CSV file: 'utf-8' codec can't decode"),
+        ("x.csv", "question,answer\na,1,2\n", "x.csv, line 2: has more fields than the header"),
+        ("x.jsonl", lines(ONE) + '{"question"\n', "x.jsonl, line 2: is not JSON"),
+        ("x.jsonl", lines([]), "x.jsonl, line 1: is not a JSON object"),
+        ("x.jsonl", lines({"Question": "a"}), "x.jsonl, line 1: has no answer, but the columns ['question']"),
+        ("x.jsonl", lines(ONE, TWO, ONE), "x.jsonl, line 3: duplicate item '1 and 2?', first in x.jsonl, line 1"),
+        ("x.jsonl", lines(ONE | {"id": 7}, TWO | {"id": 7}), "x.jsonl, line 2: duplicate id '7', first in x.jsonl"),
+        ("x.jsonl", lines(ONE | {"answer": "six"}), "the answer must be a number or end in '#### number', not 'six'"),
+        ("x.jsonl", lines(ONE | {"question": " "}), "x.jsonl, line 1: the question is empty"),
+        ("x.jsonl", lines(ONE | {"split": "dev"}), "x.jsonl, line 1: split must be 'train' or 'test', not 'dev'"),
+        ("x.jsonl", lines(ONE, TWO), "x.jsonl has 2 rows and no test split: give test_path, or a test_items"),
+        ("x.jsonl", lines(ONE, ONE | {"split": "test"}), "line 2 occurs in the training split too, x.jsonl, line 1: "),
+    ],
+)
+def test_data(line, stage, file, text, message):
+    if text is not None:
+        (stage.run.parent / file).write_bytes(text.encode(errors="surrogatepass"))
+    assert message in line("prepare", task={"name": "gsm8k", "data": {"path": file}})
+
+
+UNSOLVED = {"Puzzle": "2034341221434321", "Solution": "1234341221434321"}
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "message"),
+    [
+        ("countdown", {"nums": ["b", 2, 3], "target": 5}, "x.jsonl, line 1: 'b' is not a whole number"),
+        ("countdown", {"nums": [1, 2, 3], "target": 2.5}, "x.jsonl, line 1: 2.5 is not a whole number"),
+        ("countdown", {"nums": [1, 2], "target": 5}, "task.data: x.jsonl has no rows that this task can use"),
+        ("math500", {"problem": "a", "solution": "so 5"}, "no answer, and no box"),
+        ("sudoku", {"Puzzle": 234, "Solution": "1" * 16}, "x.jsonl, line 1: Puzzle must be 16 digits 0-4"),
+        ("sudoku", UNSOLVED, "line 1: Solution '1234341221434321' does not solve '2034341221434321'"),
+    ],
+)
+def test_rows_of_data(line, stage, task, row, message):
+    """What each task wants of a row."""
+    (stage.run.parent / "x.jsonl").write_text(lines(row))
+    assert message in line("prepare", task={"name": task, "data": {"path": "x.jsonl"}})
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def changed(**values: object) -> Damage:
+    """JSON with other values."""
+    return lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def renamed(old: str, new: str) -> Damage:
+    return lambda path: path.write_text(path.read_text().replace(old, new))
+
+
+def first(name: str, value: Callable[[list], object]) -> Damage:
+    """Parquet with another value in a column's first row."""
+
+    def damage(path: Path) -> None:
+        table = pq.read_table(path)
+        place, (head, *rest) = table.schema.get_field_index(name), table.column(name).to_pylist()
+        field = table.schema.field(place)
+        pq.write_table(table.set_column(place, field, pa.array([value(head), *rest], field.type)), path)
+
+    return damage
+
+
+def rows(choose: Callable[[pa.Table], pa.Table]) -> Damage:
+    return lambda path: pq.write_table(choose(pq.read_table(path)), path)
+
+
+def not_a_number(path: Path) -> None:
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    save_file({name: torch.full_like(value, float("nan")) for name, value in tensors.items()}, path, metadata)
+
+
+TRAIN, SHARD = "items/train.parquet", "round_001/rollouts/01.parquet"
+TARGETS, STATE = "round_002/targets/targets.parquet", "round_002/optimizer.safetensors"
+POLICY = "round_000/policy"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "damage", "message"),
+    [
+        ("rollout", TRAIN, Path.unlink, f"run/{TRAIN} is missing"),
+        ("rollout", TRAIN, halve, f"run/{TRAIN} is not a complete Parquet file"),
+        ("rollout", TRAIN, rows(lambda table: table.slice(0, 0)), f"run/{TRAIN} has no rows"),
+        (
+            "rollout",
+            TRAIN,
+            rows(lambda table: table.drop_columns("group")),
+            "has other columns than the schema 'items/1'",
+        ),
+        ("rollout", TRAIN, rows(lambda table: pa.table({"a": [1]})), f"{TRAIN} has the schema 'unknown', not 'it"),
+        ("rollout", TRAIN, first("prompt", lambda prompt: None), f"run/{TRAIN}, row 0: prompt is missing"),
+        ("adjoint", SHARD, first("reward", lambda reward: float("nan")), f"{SHARD}, row 0: reward nan is not a finite"),
+        (
+            "adjoint",
+            SHARD,
+            first("log_prob", lambda values: [float("nan")] * 16),
+            f"{SHARD}, row 0: log_prob [nan, nan",
+        ),
+        ("adjoint", SHARD, first("tokens", lambda tokens: tokens[:-1]), "row 1: tokens has 16 entries, not 15"),
+        ("adjoint", SHARD, rows(lambda table: table.slice(1)), "state 4 of round 1 has 3 completions, not 4"),
+        ("adjoint", SHARD, lambda path: shutil.copy(path.with_name("00.parquet"), path), "has 8 completions, not 4"),
+        ("train", TARGETS, halve, f"run/{TARGETS} is not a complete Parquet file"),
+        ("train", TARGETS, first("weight", lambda weight: float("inf")), f"{TARGETS}, row 0: weight inf is not a"),
+        ("train", TARGETS, rows(lambda table: table.slice(1)), f"{TARGETS}: state 0 of round 1 has 3 comp"),
+        ("train", STATE, Path.unlink, f"run/{STATE} is missing"),
+        ("train", STATE, halve, f"run/{STATE} is not a complete safetensors file"),
+        ("train", STATE, lambda path: save_file({}, path), f"run/{STATE} does not belong to this policy: see 'step."),
+        ("train", "../out/train.progress", lambda path: path.write_bytes(b"abc"), "train.progress is not a complete"),
+        ("report", "round_001/adjoint.json", halve, "cannot read run/round_001/adjoint.json"),
+        ("report", "round_001/adjoint.json", Path.unlink, "cannot read run/round_001/adjoint.json"),
+        ("report", "round_001/adjoint.json", lambda path: path.write_text("{}"), "adjoint.json has no 'reward_mean'"),
+        ("report", "round_001/train.json", lambda path: path.write_text("[]"), "round_001/train.json has no 'losses'"),
+        ("report", "timings/base.json", lambda path: path.write_text("{}"), "timings/base.json has no 'started'"),
+        ("rollout", POLICY, shutil.rmtree, f"'run/{POLICY}' is not a model directory: cannot read its config.json"),
+        ("rollout", f"{POLICY}/config.json", halve, f"'run/{POLICY}' is not a model directory: cannot read its config"),
+        ("rollout", f"{POLICY}/config.json", lambda path: path.write_text("[]"), "config.json is not a JSON object"),
+        ("rollout", f"{POLICY}/config.json", changed(model_type="gpt2"), "holds the architecture 'gpt2', not 'llada'"),
+        ("rollout", f"{POLICY}/config.json", changed(intermediate_size=32), f"'run/{POLICY}': mismatched keys: "),
+        ("rollout", f"{POLICY}/config.json", changed(num_hidden_layers=2), f"'run/{POLICY}': missing keys: "),
+        ("rollout", f"{POLICY}/config.json", changed(num_hidden_layers="two"), "expected int, got str (value: 'two')"),
+        ("rollout", f"{POLICY}/model.safetensors", halve, f"cannot load the weights in 'run/{POLICY}'"),
+        ("rollout", f"{POLICY}/model.safetensors", Path.unlink, f"cannot load the weights in 'run/{POLICY}'"),
+        ("rollout", f"{POLICY}/model.safetensors", not_a_number, f"'run/{POLICY}': the weights 'model."),
+        ("rollout", f"{POLICY}/tokenizer.json", halve, f"run/{POLICY}/tokenizer.json is not a tokenizer"),
+        ("rollout", f"{POLICY}/tokenizer.json", Path.unlink, f"run/{POLICY}/tokenizer.json is missing"),
+        ("rollout", f"{POLICY}/tokenizer.json", renamed("[MASK]", "[M]"), f"run/{POLICY}/tokenizer.json has no [MASK]"),
+    ],
+)
+def test_files(line, stage, name, file, damage, message):
+    path = stage.run / file
+    path.parent.mkdir(exist_ok=True)
+    damage(path)
+    assert message in line(name)
+
+
+def test_base_that_is_not_there(line):
+    """Nor a name that the Hub can have."""
+    found = line("base", base={"path": "no/such/place"})
+    assert "'no/such/place' is neither a directory nor a model that the Hub gives" in found
+
+
+def plug_in(stage: Stage, text: str) -> str:
+    """A task of one's own, by its import path; no two have the same."""
+    package = stage.run.parent / f"mine{next(NUMBERS)}"
+    package.mkdir()
+    (package / "task.py").write_text(text)
+    return f"{package.name}.task"
+
+
+SUDOKU = """
+from dataclasses import replace
+from pipeline.tasks.sudoku import PLUGIN
+
+def score(item, answer):
+    BODY
+
+PLUGIN = replace(PLUGIN, score=score)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "message"),
+    [
+        ("rollout", "return {'reward': float('nan')}", "the reward is nan, not a finite number, on item "),
+        ("rollout", "return {'reward': -float('inf')}", "the reward is -inf, not a finite number, on item "),
+        ("rollout", "return {'reward': 10**400}", "the reward is 1000"),
+        ("rollout", "return {'reward': 'high'}", "the reward is 'high', not a finite number, on item "),
+        ("rollout", "return {'accuracy': 1.0}", "the score has no 'reward' but ['accuracy'] on item "),
+        ("rollout", "return", "the score is None, not a mapping, on item "),
+        ("rollout", "raise ValueError('first line\\nsecond line')", "the reward raised ValueError: first line second "),
+        ("rollout", "raise SystemExit(0)", "the reward raised SystemExit: 0 on item "),
+        ("rollout", "return score(item, answer)", "the reward raised RecursionError: "),
+        ("rollout", "while True: pass", "the reward took longer than 0.2 s on item "),
+        ("evaluate", "return {'reward': 1.0, 'extra': float('nan')}", "the metric 'extra' is nan, not a finite"),
+        ("evaluate", "return {'reward': 1.0, item.prompt: 1.0}", "the score has ["),
+    ],
+)
+def test_rewards(line, stage, name, body, message):
+    """The item and the text are named."""
+    task = plug_in(stage, SUDOKU.replace("BODY", body))
+    found = line(name, task={"name": task}, **{name: {"reward_timeout": 0.2}})
+    assert message in found and "(prompt '" in found and "answer '" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nothing_there", "cannot import task 'NAME': ModuleNotFoundError: No module named 'nothing_there'"),
+        ("x = {", "cannot import task 'NAME': SyntaxError: '{' was never closed (task.py, line 1)"),
+        ("raise SystemExit", "cannot import task 'NAME': SystemExit: "),
+        ("x = 1", "module 'NAME' ("),
+    ],
+)
+def test_tasks(line, stage, text, message):
+    name = plug_in(stage, text)
+    assert message.replace("NAME", name) in line("prepare", task={"name": name})
+
+
+def test_settings(line, stage, monkeypatch):
+    """The whole of params.yaml is checked by Snakemake, but stages can be called without it."""
+    assert "--settings: unknown key 'seeds': did you mean 'seed'?" in line("prepare", seeds=1)
+    command = stage.command("prepare")
+    command[2] = command[2][:-1]
+    monkeypatch.setattr(stage, "command", lambda name: command)
+    assert "--settings is not JSON" in line("prepare")
