@@ -59,7 +59,7 @@ SMALL = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=6, help="how often test_kills.py kills at random")
+    parser.addoption("--kills", type=int, default=4, help="how often test_kills.py kills at random")
 
 
 class Workflow:
