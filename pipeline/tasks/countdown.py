@@ -2,8 +2,10 @@
 
 Items are generated (numbers and target in 1..100, solvable) or come from a data set (`task.data`). The reference of an
 item to be solved is `[[a, b, c], target]`. The *base* split teaches the format only: its answers use the numbers
-exactly once, and are otherwise random. With the template `compact` prompt and answer are single characters of fixed
-number, for small models; with `chat` they are d1's prompts, the first for training, the second for evaluation.
+exactly once, in any order or as they are given (generated items can be solved in that order), and are otherwise random,
++ twice as often as the others: a base's most probable answer is a sum, not a matter of chance. With the template
+`compact` prompt and answer are single characters of fixed number, for small models; with `chat` they are d1's prompts,
+the first for training, the second for evaluation.
 """
 
 import json
@@ -40,9 +42,11 @@ TEMPLATES = {
     ),
 }
 ALPHABET = "0123456789 +-*/()=>"
-ANSWER_LENGTH = 13
-"""(100+100)*100 is the longest; shorter answers are padded with spaces."""
-SHAPES = ("{0}{3}{1}{4}{2}", "({0}{3}{1}){4}{2}", "{0}{3}({1}{4}{2})")
+ANSWER_LENGTH = 15
+SHAPES = (" {0:3d}{3} {1:3d} {4}{2:3d} ", "({0:3d}{3} {1:3d}){4}{2:3d} ", " {0:3d}{3}({1:3d} {4}{2:3d})")
+"""Each digit, operator and parenthesis has its own place, or a space where there is none."""
+OPERATORS = "++-*/"
+Order = Literal["any", "given"]
 TOLERANCE = 1e-5
 FORMAT_REWARD = 0.1
 
@@ -59,6 +63,7 @@ class Countdown(Settings):
     template: Literal["compact", "chat"] = "compact"
     profile: Profile = "strict"
     data: Data | None = None
+    base_order: Order = Field(default="any", description="of the numbers in the answers of the base split")
     base_items: int = Field(default=60_000, ge=1)
     train_items: int = Field(default=15_000, ge=1)
     test_items: int = Field(default=512, ge=1)
@@ -79,11 +84,12 @@ def puzzles(count: int, seen: set[str], rng: np.random.Generator) -> list[Item]:
     return items
 
 
-def formatted(puzzle: Item, rng: np.random.Generator) -> str:
-    """An answer that uses every number once, otherwise random, padded to the answer's length."""
-    numbers = rng.permutation(numbers_and_target(puzzle.reference)[0])
-    first, second = ("+-*/"[index] for index in rng.integers(4, size=2))
-    return SHAPES[rng.integers(len(SHAPES))].format(*numbers, first, second).ljust(ANSWER_LENGTH)
+def formatted(puzzle: Item, order: Order, rng: np.random.Generator) -> str:
+    """An answer that uses every number once, otherwise random."""
+    numbers, _ = json.loads(puzzle.reference)
+    numbers = numbers if order == "given" else rng.permutation(numbers).tolist()
+    first, second = (OPERATORS[index] for index in rng.integers(len(OPERATORS), size=2))
+    return SHAPES[rng.integers(len(SHAPES))].format(*numbers, first, second)
 
 
 def items(settings: Countdown, seed: int) -> dict[str, list[Item]]:
@@ -101,7 +107,7 @@ def items(settings: Countdown, seed: int) -> dict[str, list[Item]]:
     base = put["train"]
     if settings.template == "compact":
         made = puzzles(settings.base_items, seen, rng)
-        base = [replace(_put(item, train), reference=formatted(item, rng)) for item in made]
+        base = [replace(_put(item, train), reference=formatted(item, settings.base_order, rng)) for item in made]
     return {"base": base, **put}
 
 

@@ -1,5 +1,6 @@
 """Generated items: solvable, distinct, held out, reproducible; answers that are right in form only."""
 
+import re
 from itertools import permutations, product
 
 import pytest
@@ -61,6 +62,15 @@ def test_base_answers_are_right_in_form_only(splits):
         assert used == tuple(sorted(map(int, numbers.split())))
         rewards.append(PLUGIN.score(Item(item.prompt, reference), item.reference)["reward"])
     assert set(rewards) == {0.1, 1.0} and 0 < rewards.count(1.0) < 60
+
+
+def test_base_answers_may_keep_the_numbers_as_given(splits):
+    def kept(base: list[Item]) -> list[bool]:
+        return [re.findall(r"\d+", item.reference) == re.findall(r"\d+", item.prompt)[:3] for item in base]
+
+    given = items(SETTINGS.model_copy(update={"base_order": "given"}), seed=3)
+    assert all(kept(given["base"])) and not all(kept(splits["base"]))
+    assert (given["train"], given["test"]) == (splits["train"], splits["test"])
 
 
 def test_compact_texts_have_fixed_lengths_and_survive_the_tokenizer(splits):
