@@ -8,8 +8,7 @@ from safetensors.torch import save_file
 
 from pipeline.errors import PipelineError
 from pipeline.optimizer import MOMENTS, AdamW, load_moments
-from tests.conftest import llada
-from tests.test_faults import Stage
+from tests.conftest import Stage, llada
 
 KILLED = """
 import os, runpy, sys
