@@ -49,6 +49,7 @@ class Preloaded:
         if self.server and self.server.stdin:
             self.server.stdin.close()
             self.server.wait()
+            Path(self.socket).unlink(missing_ok=True)  # of a server that was killed
 
 
 def _sweep() -> None:

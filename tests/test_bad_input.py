@@ -152,7 +152,7 @@ POLICY = "round_000/policy"
         ("report", "round_001/adjoint.json", lambda path: path.write_text("{}"), "adjoint.json has no 'reward_mean'"),
         ("report", "round_001/train.json", lambda path: path.write_text("[]"), "round_001/train.json has no 'losses'"),
         ("report", "timings/base.json", lambda path: path.write_text("{}"), "timings/base.json has no 'started'"),
-        ("rollout", POLICY, shutil.rmtree, f"'run/{POLICY}' is not a model directory: cannot read its config.json"),
+        ("rollout", POLICY, shutil.rmtree, f"'run/{POLICY}' is not a model directory of this project"),
         ("rollout", f"{POLICY}/config.json", halve, f"'run/{POLICY}' is not a model directory: cannot read its config"),
         ("rollout", f"{POLICY}/config.json", lambda path: path.write_text("[]"), "config.json is not a JSON object"),
         ("rollout", f"{POLICY}/config.json", changed(model_type="gpt2"), "holds the architecture 'gpt2', not 'llada'"),

@@ -66,7 +66,7 @@ def test_metrics_and_plots_of_a_revision(reproduced):
     """`dvc metrics` shows the headline numbers; the rest of metrics.json lies in lists."""
     (entry,) = json.loads(reproduced.dvc("metrics", "show", "--json"))[""]["data"].values()
     scalars = [key for key, value in entry["data"].items() if not isinstance(value, list)]
-    assert scalars == ["run", "task", "git", "base", "final", "sampler", "selected", "rollouts", "disk", "time"]
+    assert scalars == ["run", "task", "git", "base", "final", "sampler", "rollouts", "disk", "time"]
     assert "data/runs/small/learning_curve.svg" in json.loads(reproduced.dvc("plots", "show", "--json"))["data"]
 
 
