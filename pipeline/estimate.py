@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.algorithms.settings import Svdd
 from pipeline.config import Run
 from pipeline.flops import ACCELERATORS, LLADA_8B, Shape
+from pipeline.limits import CHUNK, STATES, TOKENS
 from pipeline.registry import load_task
 from pipeline.sections import Evaluate, Hardware, Optimizer, Rollout
 
@@ -32,12 +33,6 @@ CORE, CORE_PER_WIDTH = 60e9, 0.3e9
 
 READ, DRAWN = 12, 24
 """Bytes for each logit of a posterior, at most: in fp32 as it comes, tempered and normalised; in fp64 to draw from."""
-
-CHUNK = 2**26
-"""Logits that a loss of given tokens holds at once, `models.llada.CHUNK`."""
-
-STATES, TOKENS = 1024, 2**16
-"""What a pass of teacher forcing holds at most, as in `stages.adjoint`."""
 
 PROCESS = 0.45e9
 """Bytes of Python and PyTorch themselves."""

@@ -10,6 +10,7 @@ from pipeline import records
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
 from pipeline.labels import Rollouts
+from pipeline.limits import STATES, TOKENS
 from pipeline.policies import load_policy
 from pipeline.provenance import provenance
 from pipeline.registry import load
@@ -17,9 +18,6 @@ from pipeline.samplers.ancestral import Trajectories, path_log_prob
 from pipeline.sharding import device
 from pipeline.stages import main
 from pipeline.text import buckets
-
-STATES, TOKENS = 1024, 2**16
-"""What one forward pass of teacher forcing holds at most."""
 
 
 def run(args: Namespace) -> None:
