@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.rollout import at_least_one, cpu_model
+from benchmarks.rollout import at_least_one
 from pipeline.flops import Shape, peak
 from pipeline.matching import matched
 from pipeline.models import adapters
 from pipeline.models.llada import create, recompute
 from pipeline.optimizer import AdamW
+from pipeline.provenance import processor
 from pipeline.replay import Replay
 from pipeline.samplers.ancestral import rollout
 from pipeline.sections import Adapter, Model, Train
@@ -189,7 +190,7 @@ def top(work: Callable[[], object], device: torch.device) -> list[str]:
 def report(args: argparse.Namespace) -> None:
     bench = Bench(args)
     device = bench.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     product = product_speed(device, args.product)
     known = peak(name)
     best = known or product

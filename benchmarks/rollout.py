@@ -9,17 +9,16 @@ which k positions it will reveal, so it reads and draws there only. Both record 
 
 import argparse
 import math
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.models.llada import create
+from pipeline.provenance import processor
 from pipeline.samplers.ancestral import rollout
 from pipeline.sections import Model
 
@@ -91,14 +90,6 @@ def same_law(log_probs: dict[str, Tensor]) -> tuple[float, float, float]:
     return log_probs["published"].mean().item(), log_probs["ours"].mean().item(), (difference.mean() / error).item()
 
 
-def cpu_model() -> str:
-    """The processor as Linux names it; what Python knows elsewhere."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):.3f} ({min(values):.3f}–{max(values):.3f})"
 
@@ -106,7 +97,7 @@ def _spread(values: list[float]) -> str:
 def report(args: argparse.Namespace) -> bool:
     """Print everything; returns whether the two laws agree at every vocabulary."""
     steps = math.ceil(args.answer / args.tokens_per_step)
-    print(f"Hardware: {cpu_model()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s).")
+    print(f"Hardware: {processor()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s).")
     print(
         f"Shape: hidden {args.hidden}, intermediate {args.intermediate}, {args.layers} layers, {args.heads} heads, "
         f"fp32; prompt {args.prompt}, answer {args.answer}, {args.tokens_per_step} tokens per step ({steps} steps), "

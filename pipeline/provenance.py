@@ -57,8 +57,11 @@ def measured(settings: SimpleNamespace, checkpoint: Path) -> dict[str, Any]:
 def hardware() -> str:
     """The name of the GPU, else of the processor."""
     torch = sys.modules.get("torch")
-    if torch and torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
+    return str(torch.cuda.get_device_name()) if torch and torch.cuda.is_available() else processor()
+
+
+def processor() -> str:
+    """The processor as Linux names it; what Python knows elsewhere."""
     lines = CPUINFO.read_text().splitlines() if CPUINFO.is_file() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
