@@ -47,11 +47,10 @@ Row = tuple[str, int, Cost]
 
 
 def _rows(name: str, estimate: Estimate, pending: Mapping[tuple[str, str], int]) -> list[Row]:
-    counts = {stage: pending.get((name, stage), 0) for stage in estimate.stages()}
     return [
         (stage, count, Cost(count * cost.flops, cost.memory, count * cost.disk))
         for stage, cost in estimate.stages().items()
-        if (count := counts[stage])
+        if (count := pending.get((name, stage), 0))
     ]
 
 

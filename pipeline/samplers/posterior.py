@@ -20,7 +20,7 @@ def read(
 
     The head runs on these positions alone; a [*, V] tensor for the others never exists.
     """
-    return (model(**inputs(prompt, answer, select)).logits / temperature).log_softmax(dim=-1)
+    return (model(**_inputs(prompt, answer, select)).logits / temperature).log_softmax(dim=-1)
 
 
 def token_log_prob(
@@ -34,10 +34,10 @@ def token_log_prob(
     """`read` at K given tokens of each selected position; at temperature 1 no more than some logits exist at once."""
     if temperature != 1:
         return read(model, prompt, answer, select, temperature).gather(1, tokens)
-    return model(**inputs(prompt, answer, select), tokens=tokens).log_prob
+    return model(**_inputs(prompt, answer, select), tokens=tokens).log_prob
 
 
-def inputs(
+def _inputs(
     prompt: Int[Tensor, "n P"], answer: Int[Tensor, "n L"], select: Bool[Tensor, "n L"]
 ) -> dict[str, Int[Tensor, "n T"] | Bool[Tensor, "n T"]]:
     """What a model is called with; an attention mask only where a prompt is padded (`text.PADDING`)."""
