@@ -10,8 +10,7 @@ blanks in expectation, 3.6 % without the box), and the rules of columns and boxe
 
 import re
 from dataclasses import replace
-from functools import cache, partial
-from itertools import permutations
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,10 +20,16 @@ from pipeline.tasks.answers import before_stop, published_grid, tagged, unfenced
 from pipeline.tasks.base import Item, Profile, Saved, Settings, Task, apart
 from pipeline.tasks.chat import as_it_is
 from pipeline.tasks.data import Data, Reading, Values, splits
+from pipeline.tasks.grids import (
+    CELLS,
+    SEPARATOR,
+    compact_item,
+    partly_consistent,
+    solution_texts,
+    solutions,
+    unique_puzzles,
+)
 
-SEPARATOR = ">"
-CELLS = 16
-EVERY_DIGIT = 0b11110
 TEMPLATES = {
     "compact": "{puzzle}" + SEPARATOR,
     "chat": (
@@ -64,52 +69,6 @@ class Sudoku(Settings):
             if not 1 <= low <= high <= 12:
                 raise ValueError(f"{name} must be [low, high] with 1 <= low <= high <= 12 (12 blanks leave 4 givens)")
         return self
-
-
-@cache
-def solutions() -> np.ndarray:
-    """All 288 solution grids, [288, 16], values 1..4."""
-    rows = np.array(list(permutations((1, 2, 3, 4))))
-    four = np.stack(np.meshgrid(*[np.arange(24)] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
-    grids = rows[four]
-    bits = 1 << grids
-    columns = np.bitwise_or.reduce(bits, axis=1)
-    boxes = np.bitwise_or.reduce(bits.reshape(-1, 2, 2, 2, 2), axis=(2, 4))
-    valid = (columns == EVERY_DIGIT).all(axis=1) & (boxes == EVERY_DIGIT).all(axis=(1, 2))
-    return grids[valid].reshape(-1, CELLS)
-
-
-def unique_puzzles(count: int, blanks: tuple[int, int], seen: set[str], rng: np.random.Generator) -> list[Item]:
-    """`count` distinct puzzles with one solution, none of them in `seen`, which grows by them."""
-    items: list[Item] = []
-    while len(items) < count:
-        grid, puzzle = _random_puzzles(1024, blanks, rng)
-        compatible = (puzzle[:, None] == solutions()[None]) | (puzzle[:, None] == 0)
-        for index in np.flatnonzero(compatible.all(axis=2).sum(axis=1) == 1):
-            text = _text(puzzle[index])
-            if text not in seen and len(items) < count:
-                seen.add(text)
-                items.append(_item(text, _text(grid[index])))
-    return items
-
-
-def partly_consistent(count: int, blanks: tuple[int, int], seen: set[str], rng: np.random.Generator) -> list[Item]:
-    """`count` puzzles outside `seen` whose answers keep the givens and are random permutations in every row.
-
-    Of these answers those are taken in which the first box, too, holds every digit.
-    """
-    items: list[Item] = []
-    while len(items) < count:
-        grid, puzzle = _random_puzzles(4096, blanks, rng)
-        grid, empty = grid.reshape(-1, 4, 4), puzzle.reshape(-1, 4, 4) == 0
-        shuffled = np.where(empty, rng.random(empty.shape), np.inf).argsort(axis=2, kind="stable")
-        in_order = np.where(empty, 0.0, np.inf).argsort(axis=2, kind="stable")
-        answer = np.empty_like(grid)
-        np.put_along_axis(answer, in_order, np.take_along_axis(grid, shuffled, axis=2), axis=2)
-        box = np.bitwise_or.reduce(1 << answer[:, :2, :2], axis=(1, 2)) == EVERY_DIGIT
-        pairs = zip(map(_text, puzzle[box]), map(_text, answer[box].reshape(-1, CELLS)), strict=True)
-        items += [_item(text, answer) for text, answer in pairs if text not in seen]
-    return items[:count]
 
 
 def items(settings: Sudoku, seed: int) -> dict[str, list[Item]]:
@@ -169,7 +128,7 @@ def score_published(compact: bool, item: Item, answer: str) -> dict[str, float]:
     return {
         "reward": right("".join(filter(str.isdigit, given))),
         "cell_accuracy": right(grid),
-        "grid_accuracy": float(kept and whole in _texts()),
+        "grid_accuracy": float(kept and whole in solution_texts()),
     }
 
 
@@ -195,28 +154,6 @@ def render(item: Item, answer: str) -> str:
     return "\n".join(" ".join(cells[row : row + 4]) for row in range(0, CELLS, 4))
 
 
-def _random_puzzles(count: int, blanks: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(solution grids, puzzles), both [count, 16]."""
-    grid = solutions()[rng.integers(len(solutions()), size=count)]
-    rank = rng.random((count, CELLS)).argsort(axis=1).argsort(axis=1)
-    number = rng.integers(blanks[0], blanks[1] + 1, size=(count, 1))
-    return grid, np.where(rank < number, 0, grid)
-
-
-def _text(cells: np.ndarray) -> str:
-    return "".join(map(str, cells))
-
-
-def _item(puzzle: str, answer: str) -> Item:
-    return Item(puzzle + SEPARATOR, answer, f"{puzzle.count('0')} blanks")
-
-
-@cache
-def _texts() -> frozenset[str]:
-    """All solution grids as texts."""
-    return frozenset(map(_text, solutions()))
-
-
 def _put(item: Item, template: str) -> Item:
     return replace(item, prompt=TEMPLATES[template].format(puzzle=puzzle_of(item.prompt)))
 
@@ -225,16 +162,19 @@ def _read(row: Values) -> Item:
     puzzle, solution = str(row["puzzle"]).strip(), str(row["solution"]).strip()
     if not re.fullmatch("[0-4]{16}", puzzle) or "0" not in puzzle:
         raise ValueError(f"Puzzle must be 16 digits 0-4, at least one of them 0, not {puzzle!r}")
-    if solution not in _texts() or any(given not in ("0", cell) for given, cell in zip(puzzle, solution, strict=True)):
+    solves = solution in solution_texts() and all(
+        given in ("0", cell) for given, cell in zip(puzzle, solution, strict=True)
+    )
+    if not solves:
         raise ValueError(f"Solution {solution!r} does not solve {puzzle!r}")
-    return _item(puzzle, solution)
+    return compact_item(puzzle, solution)
 
 
 def saved_item(question: str, reference: Any) -> Item:
     """An item from a puzzle, or a text that names it, and its solution."""
     if not isinstance(reference, str) or len(reference.strip()) < CELLS:
         raise ValueError(f"reference must be the 16 digits of the solution, not {reference!r}")
-    return replace(_item(puzzle_of(question), reference.strip()), prompt=question)
+    return replace(compact_item(puzzle_of(question), reference.strip()), prompt=question)
 
 
 def configured(settings: Sudoku) -> Task:

@@ -5,7 +5,8 @@ import hashlib
 import pytest
 
 from pipeline.registry import load_task
-from pipeline.tasks.sudoku import PLUGIN, Sudoku, items, puzzle_of, render, score, solutions
+from pipeline.tasks.grids import solutions
+from pipeline.tasks.sudoku import PLUGIN, Sudoku, items, puzzle_of, render, score
 
 SETTINGS = Sudoku(base_items=300, train_items=300, test_items=50, hard_items=20)
 

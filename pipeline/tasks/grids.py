@@ -1,0 +1,82 @@
+"""Grids of 4×4 Sudoku: all solutions, puzzles with one solution, and answers that know some of the rules only."""
+
+from functools import cache
+from itertools import permutations
+
+import numpy as np
+
+from pipeline.tasks.base import Item
+
+SEPARATOR = ">"
+CELLS = 16
+EVERY_DIGIT = 0b11110
+"""Bits 1 to 4."""
+
+
+@cache
+def solutions() -> np.ndarray:
+    """All 288 solution grids, [288, 16], values 1..4."""
+    rows = np.array(list(permutations((1, 2, 3, 4))))
+    four = np.stack(np.meshgrid(*[np.arange(24)] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
+    grids = rows[four]
+    bits = 1 << grids
+    columns = np.bitwise_or.reduce(bits, axis=1)
+    boxes = np.bitwise_or.reduce(bits.reshape(-1, 2, 2, 2, 2), axis=(2, 4))
+    valid = (columns == EVERY_DIGIT).all(axis=1) & (boxes == EVERY_DIGIT).all(axis=(1, 2))
+    return grids[valid].reshape(-1, CELLS)
+
+
+@cache
+def solution_texts() -> frozenset[str]:
+    """All solution grids as texts."""
+    return frozenset(map(_text, solutions()))
+
+
+def compact_item(puzzle: str, answer: str) -> Item:
+    """A puzzle as small models are asked it."""
+    return Item(puzzle + SEPARATOR, answer, f"{puzzle.count('0')} blanks")
+
+
+def unique_puzzles(count: int, blanks: tuple[int, int], seen: set[str], rng: np.random.Generator) -> list[Item]:
+    """`count` distinct puzzles with one solution, none of them in `seen`, which grows by them."""
+    items: list[Item] = []
+    while len(items) < count:
+        grid, puzzle = _random_puzzles(1024, blanks, rng)
+        compatible = (puzzle[:, None] == solutions()[None]) | (puzzle[:, None] == 0)
+        for index in np.flatnonzero(compatible.all(axis=2).sum(axis=1) == 1):
+            text = _text(puzzle[index])
+            if text not in seen and len(items) < count:
+                seen.add(text)
+                items.append(compact_item(text, _text(grid[index])))
+    return items
+
+
+def partly_consistent(count: int, blanks: tuple[int, int], seen: set[str], rng: np.random.Generator) -> list[Item]:
+    """`count` puzzles outside `seen` whose answers keep the givens and are random permutations in every row.
+
+    Of these answers those are taken in which the first box, too, holds every digit.
+    """
+    items: list[Item] = []
+    while len(items) < count:
+        grid, puzzle = _random_puzzles(4096, blanks, rng)
+        grid, empty = grid.reshape(-1, 4, 4), puzzle.reshape(-1, 4, 4) == 0
+        shuffled = np.where(empty, rng.random(empty.shape), np.inf).argsort(axis=2, kind="stable")
+        in_order = np.where(empty, 0.0, np.inf).argsort(axis=2, kind="stable")
+        answer = np.empty_like(grid)
+        np.put_along_axis(answer, in_order, np.take_along_axis(grid, shuffled, axis=2), axis=2)
+        box = np.bitwise_or.reduce(1 << answer[:, :2, :2], axis=(1, 2)) == EVERY_DIGIT
+        pairs = zip(map(_text, puzzle[box]), map(_text, answer[box].reshape(-1, CELLS)), strict=True)
+        items += [compact_item(text, answer) for text, answer in pairs if text not in seen]
+    return items[:count]
+
+
+def _random_puzzles(count: int, blanks: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(solution grids, puzzles), both [count, 16]."""
+    grid = solutions()[rng.integers(len(solutions()), size=count)]
+    rank = rng.random((count, CELLS)).argsort(axis=1).argsort(axis=1)
+    number = rng.integers(blanks[0], blanks[1] + 1, size=(count, 1))
+    return grid, np.where(rank < number, 0, grid)
+
+
+def _text(cells: np.ndarray) -> str:
+    return "".join(map(str, cells))
