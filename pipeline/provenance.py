@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -39,14 +40,14 @@ def provenance(settings: SimpleNamespace) -> dict[str, str]:
     return {"version": __version__, "git": git_revision(), "settings": plain_json(settings)}
 
 
-def measured(settings: SimpleNamespace, checkpoint: Path) -> dict[str, Any]:
-    """What a row of results stands on: what was asked and how, of which weights, on what."""
+def measured(settings: SimpleNamespace, checkpoint: Path, weights: Sequence[Path]) -> dict[str, Any]:
+    """What a row of results stands on: what was asked and how, of which weights (files of the checkpoint), on what."""
     decoding = settings.evaluate.model_dump(include={"tokens_per_step", "block_length", "prefill"})
     return {
         **{key: settings.task.get(key, "") for key in ("name", "template", "profile")},
         **decoding,
         "checkpoint": str(checkpoint),
-        "weights": digest(*sorted(checkpoint.glob("*.safetensors")))[:16],
+        "weights": digest(*weights)[:16],
         "seed": settings.seed,
         "hardware": hardware(),
         "versions": {package: version(package) for package in PACKAGES} | {"pipeline": __version__},

@@ -15,7 +15,7 @@ from pipeline.decoding import Decoder
 from pipeline.evaluation import by_group, exact_kl, posteriors_of, summarize
 from pipeline.files import write_json
 from pipeline.language import language
-from pipeline.policies import load_policy
+from pipeline.policies import load_policy, weights
 from pipeline.provenance import measured
 from pipeline.registry import load, load_task
 from pipeline.scoring import score
@@ -35,7 +35,7 @@ def run(args: Namespace) -> None:
     around = round_of(settings, tokenizer, {}, device())
     spoken = language(args.policy, policy, tokenizer, task, evaluate.prefill)
     decoder = Decoder(policy, spoken, algorithm, around, settings)
-    origin = measured(settings, args.policy)
+    origin = measured(settings, args.policy, weights(args.policy))
     splits: dict[str, dict[str, Any]] = {}
     rows = []
     for path in args.items:
