@@ -15,8 +15,8 @@ import psutil
 from tests.conftest import Workflow
 
 STAGES = ("prepare", "base", "rollout", "adjoint", "train", "evaluate", "report")
-LONGEST = 20.0
-"""Seconds until a kill, at most; an undisturbed run takes about as long."""
+LONGEST = 10.0
+"""Seconds until a kill, at most: what an undisturbed run takes on two quiet cores. Later ones would meet no run."""
 
 
 def computing(tree: list[psutil.Process], stage: str) -> bool:
