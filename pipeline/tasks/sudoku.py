@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from pipeline.tasks.answers import before_stop, published_grid, tagged, unfenced, without_stops
-from pipeline.tasks.base import Item, Profile, Saved, Settings, Task, apart
+from pipeline.tasks.base import HELD_OUT, Item, Profile, Saved, Settings, Task, apart
 from pipeline.tasks.chat import as_it_is
 from pipeline.tasks.data import Data, Reading, Values, splits
 from pipeline.tasks.grids import (
@@ -55,7 +55,7 @@ class Sudoku(Settings):
     answer_length: int = Field(default=256, ge=1, description="tokens of a chat answer")
     base_items: int = Field(default=60_000, ge=1)
     train_items: int = Field(default=15_000, ge=1)
-    validation_items: int = Field(default=0, ge=0, description="training items held out to select a round by")
+    validation_items: int = Field(default=0, ge=0, description="held out to select by; of a data set, training items")
     test_items: int = Field(default=512, ge=1)
     hard_items: int = Field(default=256, ge=0)
     train_blanks: tuple[int, int] = (6, 10)
@@ -72,21 +72,23 @@ class Sudoku(Settings):
 
 
 def items(settings: Sudoku, seed: int) -> dict[str, list[Item]]:
-    """The splits; no test or hard puzzle occurs in the base or train split."""
+    """The splits; no held-out puzzle occurs in the base or train split."""
     rng = np.random.default_rng([seed, 0x50D0])
     seen: set[str] = set()
     if settings.data:
         found = splits(settings.data, seed, Reading((("puzzle",), ("solution",)), _read))
-        seen = {puzzle_of(item.prompt) for item in found["test"]}
-        base = partly_consistent(settings.base_items, settings.train_blanks, seen, rng)
-        made = {"base": base, **found}
+        found["train"], found["validation"] = apart(found["train"], settings.validation_items)
+        seen |= {puzzle_of(item.prompt) for split in HELD_OUT for item in found.get(split, ())}
+        made = {"base": partly_consistent(settings.base_items, settings.train_blanks, seen, rng), **found}
     else:
-        test = unique_puzzles(settings.test_items, settings.test_blanks, seen, rng)
-        hard = unique_puzzles(settings.hard_items, settings.hard_blanks, seen, rng)
+        held_out = {
+            "test": unique_puzzles(settings.test_items, settings.test_blanks, seen, rng),
+            "hard": unique_puzzles(settings.hard_items, settings.hard_blanks, seen, rng),
+            "validation": unique_puzzles(settings.validation_items, settings.test_blanks, seen, rng),
+        }
         base = partly_consistent(settings.base_items, settings.train_blanks, seen, rng)
         train = unique_puzzles(settings.train_items, settings.train_blanks, seen, rng)
-        made = {"base": base, "train": train, "test": test, "hard": hard}
-    made["train"], made["validation"] = apart(made["train"], settings.validation_items)
+        made = {"base": base, "train": train, **held_out}
     if settings.template == "compact":
         return made
     return {split: [_put(item, settings.template) for item in items] for split, items in made.items()}

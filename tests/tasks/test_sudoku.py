@@ -9,6 +9,7 @@ from pipeline.tasks.grids import solutions
 from pipeline.tasks.sudoku import PLUGIN, Sudoku, items, puzzle_of, render, score
 
 SETTINGS = Sudoku(base_items=300, train_items=300, test_items=50, hard_items=20)
+HELD_OUT = ("test", "hard", "validation")
 
 
 def completions(puzzle: str) -> list[str]:
@@ -36,7 +37,7 @@ def test_there_are_288_solutions():
 
 
 def test_puzzles_are_distinct_unique_and_held_out(splits):
-    held_out = [item.prompt for item in (*splits["test"], *splits["hard"])]
+    held_out = [item.prompt for split in HELD_OUT for item in splits[split]]
     train = [item.prompt for item in splits["train"]]
     assert len(set(held_out)) == 70 and len(set(train)) == 300
     assert not set(held_out) & (set(train) | {item.prompt for item in splits["base"]})
@@ -44,6 +45,16 @@ def test_puzzles_are_distinct_unique_and_held_out(splits):
         assert completions(item.prompt[:16]) == [item.reference]
     assert {item.prompt.count("0") for item in splits["test"]} == {8}
     assert {item.prompt.count("0") for item in splits["hard"]} == {10, 11}
+
+
+def test_a_validation_split_changes_neither_test_nor_hard_puzzles(splits):
+    """Nor does any puzzle of it occur where the models learn."""
+    more = SETTINGS.model_copy(update={"validation_items": 200, "base_items": 3000})
+    found = items(more, seed=3)
+    assert (found["test"], found["hard"], len(found["validation"])) == (splits["test"], splits["hard"], 200)
+    assert {item.prompt.count("0") for item in found["validation"]} == {8}
+    held_out = {item.prompt for split in HELD_OUT for item in found[split]}
+    assert len(held_out) == 270 and not held_out & {item.prompt for item in (*found["base"], *found["train"])}
 
 
 def test_base_answers_keep_givens_rows_and_one_box_only(splits):
