@@ -4,6 +4,7 @@ policy_{k-1} --rollout--> trajectories --adjoint--> targets --train--> policy_k;
 """
 
 import atexit
+import json
 import os
 import re
 import sys
@@ -102,7 +103,7 @@ rule all:
 
 TARGETS = {run: f"data/runs/{run}/report.html" for run in RUNS} | {
     suite: [
-        f"data/suites/{suite}/table.json",
+        f"data/results/{suite}.json",
         *expand("data/runs/{run}/report.html", run=runs),
     ]
     for suite, runs in SUITES.items()
@@ -356,20 +357,21 @@ rule compare:
     input:
         unpack(lambda wildcards: wf.suite_inputs(SUITES[wildcards.suite], RUNS)),
     output:
-        table="data/suites/{suite}/table.json",
-        markdown="data/suites/{suite}/table.md",
-        figure="data/suites/{suite}/curves.svg",
-        html=report("data/suites/{suite}/report.html", category="Suites"),
-        timing="data/suites/{suite}/timing.json",
+        table="data/results/{suite}.json",
+        markdown="data/results/{suite}.md",
+        figure="data/results/{suite}.svg",
+        html=report("data/results/{suite}.html", category="Suites"),
+        timing="data/results/timings/{suite}.json",
     log:
-        "data/suites/{suite}/compare.log",
+        "data/results/logs/{suite}.log",
     resources:
         launch=FORK,
     params:
         code=wf.code("compare"),
+        published=lambda wildcards: json.dumps(PARAMS.suites[wildcards.suite].published),
     shell:
         "{resources.launch} pipeline.stages.compare --settings '{{}}' --metrics {input.metrics}"
-        " --joints {input.joints} --estimators {input.estimators}"
+        " --joints {input.joints} --estimators {input.estimators} --published {params.published:q}"
         " --out {output.table} --markdown {output.markdown} --figure {output.figure}"
         " --html {output.html} --timing {output.timing} 2>&1 | tee {log}"
 

@@ -1,6 +1,7 @@
 """The report's figures as SVG text."""
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -100,36 +101,39 @@ def heat_maps(laws: dict[str, Any]) -> str:
     return _svg(figure)
 
 
-def comparison(metrics: dict[str, str], curves: dict[str, dict[str, Any]]) -> str:
+def comparison(rows: Sequence[dict[str, Any]]) -> str:
     """A row of panels for each task: every family's headline metric against rollouts, CPU seconds; jumps over rounds.
 
     The legend names the ten families that end best.
 
     Args:
-        metrics: task -> headline metric.
-        curves: task -> family -> points of `suites.curves`.
+        rows: those of `suites.result`.
     """
-    enumerated = "kl" in metrics.values()
-    figure, grid = _panels(4 if enumerated else 2, len(curves), height=3.2)
-    for row, (task, families) in zip(grid, curves.items(), strict=True):
-        name = metrics[task]
+    tasks: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        tasks.setdefault(row["task"], []).append(row)
+    enumerated = any(row["headline"] == "kl" for row in rows)
+    figure, grid = _panels(4 if enumerated else 2, len(tasks), height=3.2)
+    for line, (task, families) in zip(grid, tasks.items(), strict=True):
+        name = families[0]["headline"]
         panels = [("rollouts", name), ("cpu_seconds", name), ("round", "kl_jump_1"), ("round", "kl_jump_2")]
         sign = 1 if name == "kl" else -1
-        best = sorted(families, key=lambda label: sign * families[label][-1][name])[:10]
-        for axis, (across, key) in zip(row, panels, strict=False):
-            for color, (label, points) in zip(_colors(len(families)), families.items(), strict=True):
-                if key in points[0]:
-                    _curve(axis, points, across, key, label if label in best else None, color)
+        best = [row["run"] for row in sorted(families, key=lambda row: sign * row["final"][name])[:10]]
+        for axis, (across, key) in zip(line, panels, strict=False):
+            for color, row in zip(_colors(len(families)), families, strict=True):
+                if key in row["final"]:
+                    _curve(axis, row, across, key, row["run"] if row["run"] in best else None, color)
             axis.set(title=f"{task}: {key}", xlabel=across.replace("_", " "), yscale="log" if "kl" in key else "linear")
-        row[0].legend(frameon=False, fontsize=6)
+        line[0].legend(frameon=False, fontsize=6)
     return _svg(figure)
 
 
-def _curve(axis: Any, points: Any, across: str, key: str, label: str | None, color: Any) -> None:
-    mean, error = [point[key] for point in points], [point[f"{key}_se"] for point in points]
+def _curve(axis: Any, row: dict[str, Any], across: str, key: str, label: str | None, color: Any) -> None:
+    points = row["curve"]
     if len(points) == 1:
-        axis.axhline(mean[0], linestyle="--", linewidth=1, color=color, label=label)
+        axis.axhline(row["final"][key], linestyle="--", linewidth=1, color=color, label=label)
         return
+    mean, error = [point[key] for point in points], [point[f"{key}_se"] for point in points]
     place = [point[across] for point in points]
     axis.plot(place, mean, marker="o", markersize=2, linewidth=1, color=color, label=label)
     band = [(max(m - e, m / 2), m + e) for m, e in zip(mean, error, strict=True)]

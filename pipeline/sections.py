@@ -170,11 +170,13 @@ class Suite(Section):
     """Runs that one target makes, each with every seed: `NAME-seed1` is the run NAME with the seed 1.
 
     A mapping from names to {key: values} sweeps: `NAME-lr0.1-beta1` is the run NAME with the settings train.lr 0.1 and
-    algorithm.beta 1, one run for each combination.
+    algorithm.beta 1, one run for each combination. `published` are figures of others, by run and metric: those of the
+    base and of the run.
     """
 
     runs: list[str] | dict[str, dict[str, list[bool | int | float | str]]]
     seeds: list[int] | None = None
+    published: dict[str, dict[str, tuple[float, float]]] = {}
 
     @property
     def varied(self) -> dict[str, dict[str, list[Any]]]:

@@ -2,14 +2,30 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation import summarize
 from pipeline.metrics import headline, numbers
 
 Metrics = dict[str, Any]
-EFFORT = ("rollouts", "cpu_seconds")
+
+
+def result(suite: str, runs: Sequence[Metrics], published: Mapping[str, Any]) -> Metrics:
+    """The content of data/results/SUITE.json: a row for each family, and what the numbers stand on.
+
+    Args:
+        published: family -> metric -> (base, final), figures of others to stand beside ours.
+    """
+    rows = [row(name, members, published.get(name, {})) for name, members in by_family(runs).items()]
+    measured = [entry for run in runs for entry in run["results"]]
+    return {
+        "suite": suite,
+        "git": sorted({run["git"] for run in runs}),
+        "hardware": sorted({entry["hardware"] for entry in measured}),
+        "versions": measured[0]["versions"],
+        "rows": rows,
+    }
 
 
 def by_family(runs: Sequence[Metrics]) -> dict[str, list[Metrics]]:
@@ -24,26 +40,36 @@ def family(run: str) -> str:
     return re.sub(r"-seed\d+$", "", run)
 
 
-def row(name: str, runs: Sequence[Metrics]) -> Metrics:
-    """Mean and `_se` over seeds of what the last round reached, of the base, and of the effort."""
+def row(name: str, runs: Sequence[Metrics], published: Mapping[str, Any]) -> Metrics:
+    """Mean and `_se` over seeds of what the last round reached, of the base, and of the effort.
+
+    `seeds` is the headline metric of each, `splits` the last round on the other held-out splits, `lengths` with
+    other numbers of answer tokens (nothing where there is one only), `curve` as in `curve`.
+    """
     effort = [{"rollouts": run["rollouts"], "cpu_seconds": run["time"]["cpu_seconds"]} for run in runs]
+    metric = headline(runs[0]["final"])
     return {
         "run": name,
         "task": runs[0]["task"],
-        "headline": headline(runs[0]["final"]),
+        "headline": metric,
         "final": summarize([numbers(run["final"]) for run in runs]),
         "base": summarize([numbers(run["base"]) for run in runs]),
         **summarize(effort),
+        "seeds": [run["final"][metric] for run in runs],
+        "splits": _splits(runs),
+        "lengths": _lengths(runs),
+        "published": published,
+        "curve": curve(runs),
     }
 
 
-def curves(runs: Sequence[Metrics]) -> list[Metrics]:
+def curve(runs: Sequence[Metrics]) -> list[Metrics]:
     """At the base and every evaluated round: `rollouts` and `cpu_seconds` of learning, metrics with `_se` over seeds.
 
     A method that only decodes has one point, without effort.
     """
     rollouts = runs[0]["rollouts"] / max(1, len(runs[0]["rounds"]))
-    names = numbers(runs[0]["final"])
+    names = {"reward", *numbers(runs[0]["final"])}
     points = [{"round": 0, "rollouts": 0.0, "cpu_seconds": 0.0, **_averaged([run["base"] for run in runs], names)}]
     for number, entry in enumerate(runs[0]["rounds"], start=1):
         if headline(runs[0]["final"]) in entry:
@@ -54,54 +80,33 @@ def curves(runs: Sequence[Metrics]) -> list[Metrics]:
     return points
 
 
-def _averaged(entries: Sequence[Metrics], names: Metrics) -> dict[str, float]:
-    return summarize([{name: entry[name] for name in names} for entry in entries])
+def _averaged(entries: Sequence[Metrics], names: Collection[str]) -> dict[str, float]:
+    return summarize([{name: entry[name] for name in sorted(names)} for entry in entries])
 
 
-def lengths(families: dict[str, list[Metrics]]) -> list[list[str]]:
-    """The last round's headline metric at each number of answer tokens it was decoded with, head first; [] for one."""
-    found = {name: [_at_lengths(run) for run in runs] for name, runs in families.items()}
-    columns = sorted({length for runs in found.values() for at in runs for length in at})
-    if len(columns) < 2:
-        return []
-    cells = [["run", "seeds", *map(str, columns)]]
-    for name, runs in found.items():
-        metric = headline(families[name][0]["final"])
-        at = [summarize([run[length] for run in runs if length in run] or [{}]) for length in columns]
-        cells.append([name, str(len(runs)), *(shown(summary, metric) for summary in at)])
-    return cells
+def _splits(runs: Sequence[Metrics]) -> dict[str, dict[str, float]]:
+    """Split -> metrics of the last round, for the held-out splits beside the test split."""
+    last = [run["evaluations"][-1]["splits"] for run in runs]
+    found = {
+        split: [numbers(_plain(splits[split][run["sampler"]])) for run, splits in zip(runs, last, strict=True)]
+        for split in last[0]
+        if split != "test"
+    }
+    return {split: summarize(metrics) for split, metrics in found.items()}
 
 
-def _at_lengths(run: Metrics) -> dict[int, dict[str, float]]:
-    """Length -> metrics of the last round on the test split."""
-    wanted = (max(row["round"] for row in run["results"]), "test", run["sampler"])
-    rows = [row for row in run["results"] if (row["round"], row["split"], row["sampler"]) == wanted]
-    return {row["length"]: numbers(row["metrics"]) for row in rows}
+def _lengths(runs: Sequence[Metrics]) -> dict[str, dict[str, float]]:
+    """Number of answer tokens -> metrics of the last round on the test split, where there are several."""
+    at = [
+        {
+            str(row["length"]): numbers(row["metrics"])
+            for row in run["results"]
+            if (row["round"], row["split"], row["sampler"]) == (len(run["rounds"]), "test", run["sampler"])
+        }
+        for run in runs
+    ]
+    return {length: summarize([found[length] for found in at]) for length in at[0]} if len(at[0]) > 1 else {}
 
 
-def markdown(cells: Sequence[Sequence[str]]) -> str:
-    """Cells, head first, as a table in text."""
-    head, *body = cells
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def table(rows: Sequence[Metrics]) -> list[list[str]]:
-    """The cells, head first. The base stands beside the headline metric only."""
-    first = list(dict.fromkeys(entry["headline"] for entry in rows))
-    names = first + [key for key in dict.fromkeys(k for entry in rows for k in numbers(entry["final"]))
-                     if key not in first]  # fmt: skip
-    columns = [(f"{name}: base", "base", name) for name in first] + [(name, "final", name) for name in names]
-    cells = [["run", "seeds", *(title for title, _, _ in columns), *EFFORT]]
-    for entry in rows:
-        shown_ = [shown(entry[part], name) for _, part, name in columns]
-        cells.append([entry["run"], str(entry["n"]), *shown_, *(f"{entry[name]:.0f}" for name in EFFORT)])
-    return cells
-
-
-def shown(summary: Metrics, name: str) -> str:
-    """mean ± standard error; one seed has none"""
-    if name not in summary:
-        return ""
-    error = round(summary[f"{name}_se"], 12)  # equal seeds differ by rounding
-    return f"{summary[name]:.3g} ± {error:.2g}" if summary["n"] > 1 else f"{summary[name]:.3g}"
+def _plain(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in evaluation.items() if not isinstance(value, dict | list)}

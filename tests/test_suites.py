@@ -8,52 +8,91 @@ import pytest
 from pipeline import records
 from pipeline.metrics import selected
 from pipeline.params import parse_params
-from pipeline.suites import by_family, curves, lengths, markdown, row, table
+from pipeline.suites import by_family, curve, result, row
+from pipeline.tables import markdown, tables
 from pipeline.workflow import suite_inputs
 from tests.conftest import Workflow
 
-RESULT = {"round": 2, "split": "test", "sampler": "greedy", "length": 16, "metrics": {"n": 8, "grid_accuracy": 0.0}}
+RESULT = {
+    "round": 2,
+    "split": "test",
+    "sampler": "greedy",
+    "length": 16,
+    "hardware": "abacus",
+    "versions": {"torch": "2"},
+    "metrics": {"n": 8, "grid_accuracy": 0.0},
+}
 
 
 def metrics(name: str, accuracy: float) -> dict:
-    rounds = [{"round": k, "grid_accuracy": accuracy * k, "cpu_seconds": 3.0} for k in (1, 2)]
-    final = {"n": 8, "reward": 0.5, "grid_accuracy": accuracy * 2, "grid_accuracy_se": 0.1}
-    base = {"n": 8, "reward": 0.5, "grid_accuracy": 0.0, "grid_accuracy_se": 0.1}
-    effort = {"rounds": rounds, "rollouts": 20, "time": {"cpu_seconds": 7.0}}
-    results = [RESULT | {"round": 1}, RESULT | {"metrics": final}, RESULT | {"split": "hard"}]
+    """What `metrics.gather` says of a run of two rounds, whose accuracy is 0, `accuracy`, 2 `accuracy`."""
+    at = [
+        {"n": 8, "reward": 0.5 + accuracy * k, "grid_accuracy": accuracy * k, "grid_accuracy_se": 0.1} for k in range(3)
+    ]
     return {
         "run": name,
         "task": "sudoku",
+        "git": "abc",
         "sampler": "greedy",
-        "base": base,
-        "final": final,
-        "results": results,
-        **effort,
+        "base": at[0],
+        "final": at[2],
+        "rounds": [{"round": k, "cpu_seconds": 30 * accuracy, **at[k]} for k in (1, 2)],
+        "results": [RESULT | {"round": 1}, RESULT | {"metrics": at[2]}, RESULT | {"split": "hard"}],
+        "evaluations": [{"round": 2, "splits": {"test": {}, "hard": {"greedy": {**at[1], "groups": {}}}}}],
+        "rollouts": 2000,
+        "time": {"cpu_seconds": 7.0},
     }
 
 
-RUNS = [metrics("one", 0.1), metrics("one-seed1", 0.3), metrics("other", 0.5)]
+RUNS = [metrics("one", 0.1), metrics("one-seed1", 0.3), metrics("other", 0.25)]
 
 
-def test_table():
+def test_rows():
     """Mean over seeds, s/√n as error; the errors over items do not enter."""
-    families = by_family(RUNS)
-    assert list(families) == ["one", "other"]
-    rows = [row(name, runs) for name, runs in families.items()]
-    assert rows[0]["final"]["grid_accuracy"] == pytest.approx(0.4)
-    assert rows[0]["final"]["grid_accuracy_se"] == pytest.approx(0.2)
-    assert (rows[0]["n"], rows[0]["rollouts"], rows[1]["n"]) == (2, 20, 1)
-    lines = markdown(table(rows)).splitlines()
-    assert lines[0] == "| run | seeds | grid_accuracy: base | grid_accuracy | rollouts | cpu_seconds |"
-    assert lines[2:] == ["| one | 2 | 0 ± 0 | 0.4 ± 0.2 | 20 | 7 |", "| other | 1 | 0 | 1 | 20 | 7 |"]
+    found = result("both", RUNS, {"other": {"grid_accuracy": (0.1, 0.9)}})
+    one, other = found["rows"]
+    assert (found["git"], found["hardware"], found["versions"]) == (["abc"], ["abacus"], {"torch": "2"})
+    assert one["final"]["grid_accuracy"] == pytest.approx(0.4)
+    assert one["final"]["grid_accuracy_se"] == pytest.approx(0.2)
+    assert one["splits"]["hard"]["grid_accuracy"] == pytest.approx(0.2)
+    assert (one["run"], one["n"], one["seeds"], one["lengths"]) == ("one", 2, [0.2, 0.6], {})
+    assert (other["run"], other["n"], other["rollouts"], one["published"]) == ("other", 1, 2000, {})
+
+
+def test_tables():
+    """Accuracies in percent; columns that no row fills are left out."""
+    shown = tables(result("both", RUNS, {"other": {"grid_accuracy": (0.1, 0.9)}})["rows"])
+    ends, compute = shown.values()
+    assert markdown(ends).splitlines() == [
+        "| run | seeds | grid_accuracy: base | grid_accuracy | grid_accuracy: published, base → final "
+        "| grid_accuracy: each seed | grid_accuracy: hard | rollouts | cpu_seconds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| one | 2 | 0.0 ± 0.0 % | 40.0 ± 20.0 % |  | 20.0, 60.0 | 20.0 ± 10.0 % | 2,000 | 7 |",
+        "| other | 1 | 0.0 % | 50.0 % | 10.0 % → 90.0 % |  | 25.0 % | 2,000 | 7 |",
+    ]
+    assert list(shown)[1] == "sudoku: at the same compute, 12 CPU seconds of rollouts, targets and training"
+    assert [line[:4] for line in compute[1:]] == [
+        ["one", "40.0 ± 20.0 %", "2,000", "12"],
+        ["other", "25.0 %", "1,000", "8"],
+    ]
+
+
+def test_how_soon_the_first_row_has_the_reward_of_another():
+    """After 1,000 of the 2,000 rollouts the reward is at least as high; a row that ends higher is never reached."""
+    rows = [row(name, [metrics(name, value)], {}) for name, value in (("best", 0.4), ("half", 0.2), ("more", 0.5))]
+    (*_, compute) = tables(rows).values()
+    assert [line[-1] for line in compute] == ["as soon by best", "", "1,000 (0.5)", "never"]
 
 
 def test_lengths():
     """The last round on the test split, by number of answer tokens; nothing where there is one number only."""
-    assert lengths(by_family(RUNS)) == []
+    assert "By number of answer tokens" not in tables([row("one", RUNS[:2], {})])
     two = [run | {"results": [*run["results"], RESULT | {"length": 32, "metrics": {"n": 8, "grid_accuracy": k}}]}
            for k, run in enumerate(RUNS[:2])]  # fmt: skip
-    assert lengths(by_family(two)) == [["run", "seeds", "16", "32"], ["one", "2", "0.4 ± 0.2", "0.5 ± 0.5"]]
+    assert tables([row("one", two, {})])["By number of answer tokens"] == [
+        ["run", "seeds", "16", "32"],
+        ["one", "2", "40.0 ± 20.0 %", "50.0 ± 50.0 %"],
+    ]
 
 
 def test_the_round_that_the_validation_split_selects():
@@ -67,9 +106,10 @@ def test_the_round_that_the_validation_split_selects():
 
 def test_curves():
     """From the base on: rollouts and CPU seconds spent so far, mean and error over seeds."""
-    base, first, last = curves(RUNS[:2])
+    assert list(by_family(RUNS)) == ["one", "other"]
+    base, first, last = curve(RUNS[:2])
     assert (base["round"], base["rollouts"], base["cpu_seconds"], base["grid_accuracy"]) == (0, 0, 0, 0)
-    assert (first["rollouts"], first["cpu_seconds"], last["rollouts"], last["cpu_seconds"]) == (10, 3, 20, 6)
+    assert (first["rollouts"], first["cpu_seconds"], last["rollouts"], last["cpu_seconds"]) == (1000, 6, 2000, 12)
     assert first["grid_accuracy"] == pytest.approx(0.2)
     assert first["grid_accuracy_se"] == pytest.approx(0.1)
 
@@ -108,13 +148,13 @@ def test_a_suite_of_the_grid(workflow: Workflow):
     pending = workflow.pending("both")
     assert (pending["base"], pending["joint"], pending["estimators"], pending["compare"]) == (2, 4, 1, 1)
     workflow("both")
-    suite = workflow.directory / "data" / "suites" / "both"
-    small, decoded = json.loads((suite / "table.json").read_text())
+    results = workflow.directory / "data" / "results"
+    small, decoded = json.loads((results / "both.json").read_text())["rows"]
     laws = [records.read_laws(path) for path in sorted((workflow.directory / "data/runs").glob("small*/joint.parquet"))]
     kl = [(law["target"] * np.log(law["target"] / law["model"])).sum() for law in laws]
     assert small["final"]["kl"] == pytest.approx(np.mean(kl), rel=1e-6)
     assert small["n"] == decoded["n"] == 2
     assert decoded["final"]["kl"] < small["base"]["kl"]
-    html = (suite / "report.html").read_text()
+    html = (results / "both.html").read_text()
     assert html.count("<svg") == 3
-    assert "decoded" in (suite / "curves.svg").read_text()
+    assert "decoded" in (results / "both.svg").read_text()

@@ -5,6 +5,7 @@ outputs under temporary names, renames them, and last writes when it started, co
 """
 
 import argparse
+import json
 import os
 import resource
 import sys
@@ -32,7 +33,7 @@ def main(
     Args:
         run: may return how fast it was (`throughput.Meter.measured`), which is logged and goes into the timing.
         arguments: name -> help. A name ending in "*" takes any number of paths, "?" an optional path, "#" an
-            integer; every other name takes one path.
+            integer, "=" JSON; every other name takes one path.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--settings", required=True, type=parse_sections, help="sections of the run, as JSON")
@@ -41,11 +42,12 @@ def main(
     parser.add_argument("--sharding", default="none", choices=("none", "full"), help="of what several ranks train")
     parser.add_argument("--keep", type=Keep.model_validate_json, default=EVERYTHING, help="rounds to keep, as JSON")
     for name, text in arguments.items():
-        option, kind = "--" + name.rstrip("*?#"), name[-1]
+        option, kind = "--" + name.rstrip("*?#="), name[-1]
         if kind == "*":
             parser.add_argument(option, type=Path, nargs="*", default=[], help=text)
         else:
-            parser.add_argument(option, type=int if kind == "#" else Path, required=kind != "?", help=text)
+            read: dict[str, Callable[[str], Any]] = {"#": int, "=": json.loads}
+            parser.add_argument(option, type=read.get(kind, Path), required=kind != "?", help=text)
     try:
         args = parser.parse_args()
         if args.threads and "torch" in sys.modules:

@@ -10,40 +10,34 @@ from pipeline import figures, records
 from pipeline.files import read_json, write_json, write_text
 from pipeline.pages import page
 from pipeline.stages import main
-from pipeline.suites import Metrics, by_family, curves, family, lengths, markdown, row, table
+from pipeline.suites import family, result
+from pipeline.tables import markdown, tables
 
 
 def run(args: Namespace) -> None:
     runs = [read_json(path) for path in args.metrics]
-    families = by_family(runs)
-    rows = [row(name, members) for name, members in families.items()]
-    tables = [cells for cells in (table(rows), lengths(families)) if cells]
-    shown = "\n".join(map(markdown, tables))
-    tasks = {metrics["run"]: metrics["task"] for metrics in runs}
-    drawn = figures.comparison({entry["task"]: entry["headline"] for entry in rows}, _curves(families))
+    found = result(args.out.stem, runs, args.published)
+    cells = tables(found["rows"])
+    shown = "\n".join(f"**{title}**\n\n{markdown(table)}" for title, table in cells.items())
+    drawn = figures.comparison(found["rows"])
     html = page(
         "compare",
-        suite=args.out.parent.name,
-        tables=tables,
+        result=found,
+        tables=cells,
         curves=Markup(drawn),
-        laws={task: Markup(figures.heat_maps(laws)) for task, laws in _laws(args.joints, tasks).items()},
+        laws={
+            task: Markup(figures.heat_maps(laws))
+            for task, laws in _laws(args.joints, {metrics["run"]: metrics["task"] for metrics in runs}).items()
+        },
         estimators={
             found["task"]: Markup(figures.estimators(found["rows"])) for found in map(read_json, args.estimators)
         },
     )
-    write_json(args.out, rows)
+    write_json(args.out, found)
     for path, text in ((args.markdown, shown), (args.figure, drawn), (args.html, html)):
         write_text(path, text)
     print(shown)
     print(f"report: {args.html}")
-
-
-def _curves(families: dict[str, list[Metrics]]) -> dict[str, dict[str, list[Metrics]]]:
-    """Task -> family -> its points."""
-    found: dict[str, dict[str, list[Metrics]]] = {}
-    for name, runs in families.items():
-        found.setdefault(runs[0]["task"], {})[name] = curves(runs)
-    return found
 
 
 def _laws(joints: list[Path], tasks: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -64,8 +58,9 @@ if __name__ == "__main__":
             "metrics*": "metrics.json of every run",
             "joints*": "joint.parquet of runs on enumerated tasks, whose laws are shown",
             "estimators*": "estimators.json of a run of each enumerated task",
-            "out": "JSON to write: a row a family",
-            "markdown": "the same as a table",
+            "published=": "figures of others, by run and metric, as JSON",
+            "out": "JSON to write: a row for each family, with its learning curve",
+            "markdown": "the same as tables",
             "figure": "SVG to write: the headline metric against rollouts and CPU seconds, and each jump's KL",
             "html": "HTML to write: table and figures in one file",
         },
