@@ -8,7 +8,6 @@ likelihood is that of one step. The same q̃ serves the new, old and reference p
 is drawn for every optimiser step. G is `rollout.completions`, the inner iterations are `train.updates`.
 """
 
-from functools import partial
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -36,15 +35,20 @@ def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
 
 def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
     """L of each group, [n]."""
-    settings, mask_id = around.settings.algorithm, around.mask_id
-    hidden = (batch.noise[:, : batch.prompt.shape[1]] < settings.prompt_mask) & (batch.prompt != PADDING)
-    prompt, state = torch.where(hidden, mask_id, batch.prompt), torch.full_like(batch.state, mask_id)
-    log_prob = partial(completion_log_prob, prompt=prompt, state=state, tokens=batch.tokens, mask_id=mask_id)
-    new = log_prob(policy)
+    settings = around.settings.algorithm
+    new = one_step_log_prob(policy, batch, around)
     with torch.no_grad():
-        old, reference = log_prob(around.behavior()), log_prob(around.base())
+        old, reference = (one_step_log_prob(model, batch, around) for model in (around.behavior(), around.base()))
     surrogate = clipped_surrogate(new - old, batch.weight[:, :, None], settings.clip)
     return -(surrogate - settings.beta * k3_kl(new, reference)).mean(dim=(1, 2))
+
+
+def one_step_log_prob(model: nn.Module, batch: Batch, around: Round) -> Tensor:
+    """l_i of every completion, [n, K, L]; q̃ is that of the batch's rows, the same for every model."""
+    mask_id, answer = around.mask_id, batch.prompt.shape[1]
+    hidden = (batch.noise[:, :answer] < around.settings.algorithm.prompt_mask) & (batch.prompt != PADDING)
+    prompt, empty = torch.where(hidden, mask_id, batch.prompt), torch.full_like(batch.state, mask_id)
+    return completion_log_prob(model, prompt, empty, batch.tokens, mask_id)
 
 
 PLUGIN = Algorithm(paper="diffu-GRPO: d1, arXiv 2504.12216", settings=DiffuGrpo, label=label, replay=replay, loss=loss)

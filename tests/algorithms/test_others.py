@@ -1,5 +1,7 @@
 """Every method's loss is finite, moves the policy only, and does what its formula says where that can be enumerated."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -97,18 +99,33 @@ def test_svdd_with_one_candidate_is_the_base(bench):
 
 
 @pytest.mark.parametrize("value", ["mc", "pm"])
+def test_svdd_at_an_infinite_temperature_is_the_base(bench, value):
+    """α → ∞ keeps any of the candidates: law and frequencies of the answers are the base's (5 standard errors)."""
+    run, base, count = bench.run("svdd", candidates=4, value=value), bench.policy(bench.log_base), 4000
+    run.algorithm = run.algorithm.model_copy(update={"alpha": 1e12})
+    around, table = bench.around(base, run), exact.posteriors(bench.log_base)
+    torch.testing.assert_close(plugin(run).law(table, around), table, atol=1e-4, rtol=0)
+    assert_frequencies(bench, run, exact.path_law(table).exp().flatten(), count, slack=0.0)
+
+
+@pytest.mark.parametrize("value", ["mc", "pm"])
 def test_svdd_decodes_by_its_law(bench, value):
     """Frequencies of 4,000 answers against the enumerated law (5 standard errors); `pm` is exact, `mc` in the limit."""
     run = bench.run("svdd", candidates=4, value=value, lookahead=40)
-    base, count = bench.policy(bench.log_base), 4000
-    around = bench.around(base, run)
+    around = bench.around(bench.policy(bench.log_base), run)
+    law = plugin(run).law(exact.posteriors(bench.log_base), around)
+    assert_frequencies(bench, run, exact.path_law(law).exp().flatten(), 4000, slack=0.01 if value == "mc" else 0.0)
+
+
+def assert_frequencies(bench: Bench, run: SimpleNamespace, wanted: torch.Tensor, count: int, slack: float) -> None:
+    """Whether `count` answers are distributed as `wanted`, within 5 standard errors and `slack`."""
+    base = bench.policy(bench.log_base)
 
     def reward(rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         return bench.reward[tokens[:, 0].clamp(max=3), tokens[:, 1].clamp(max=3)]
 
     noise = torch.rand(count, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     prompt = torch.full((count, 1), bench.values)
-    answers = plugin(run).decode(base, prompt, noise, reward, around)
+    answers = plugin(run).decode(base, prompt, noise, reward, bench.around(base, run))
     frequency = torch.bincount(answers[:, 0] * 4 + answers[:, 1], minlength=16)[:16] / count
-    wanted = exact.path_law(plugin(run).law(exact.posteriors(bench.log_base), around)).exp().flatten()
-    assert ((frequency - wanted).abs() < 5 * (wanted / count).sqrt() + (0.01 if value == "mc" else 0)).all()
+    assert ((frequency - wanted).abs() < 5 * (wanted / count).sqrt() + slack).all()
