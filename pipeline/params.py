@@ -121,7 +121,7 @@ def _of_suites(suites: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, 
             suite = Suite.model_validate(raw)
         except ValidationError:
             continue
-        if unknown := [run for run in suite.varied if run not in runs]:
+        if unknown := [run for run in (*suite.varied, *suite.published) if run not in runs]:
             raise PipelineError(f"suites.{name} names {_unknown(unknown[0], runs)}")
         for label, run, settings in _labels(suite, {run: _seed(runs[run]) for run in suite.varied}):
             nested = itertools.starmap(_nested, settings.items())

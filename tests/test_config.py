@@ -88,6 +88,7 @@ def broken(path: str, value: object) -> dict:
         ("runs.other", {"like": "smal"}, "runs.other.like names unknown run 'smal': did you mean 'small'"),
         ("runs.small", {"like": "small"}, "runs.small.like goes round in a circle: small -> small"),
         ("suites", {"all": {"runs": ["smal"]}}, "suites.all names unknown run 'smal'"),
+        ("suites", {"all": {"runs": ["small"], "published": {"smal": {}}}}, "suites.all names unknown run 'smal'"),
         ("suites", {"all": {"runs": {"small": {"train.lrr": [1]}}}}, "unknown key 'runs.small-lrr1.train.lrr'"),
         ("suites", {"all": {"runs": ["small"], "seed": [1]}}, "unknown key 'suites.all.seed': did you mean 'seeds'"),
     ],
