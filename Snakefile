@@ -57,7 +57,7 @@ def settings(stage):
 
 
 def processes(wildcards):
-    return HARDWARE.processes_of(RUNS[wildcards.run].model.name)
+    return HARDWARE.of(wildcards.run, RUNS[wildcards.run].model.name).processes
 
 
 def code(stage):

@@ -212,7 +212,7 @@ class Estimate:
 
     def _training_memory(self, section: Optimizer, adapters: int, copies: float = 0.0, passes: int = 1) -> float:
         """Weights, what trains (16 bytes a parameter, the weight's included), activations, logits, head."""
-        processes = self.hardware.processes_of(self.run.model.name)
+        processes = self.hardware.processes
         parts = processes if self.hardware.sharding == "full" else 1
         rows = passes * section.batch_size / (section.accumulation * processes)
         tokens = rows * self.length

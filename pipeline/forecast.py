@@ -33,8 +33,9 @@ def forecast(pending: Mapping[tuple[str, str], int], params: Params) -> str:
     """
     estimates = {}
     for name in dict.fromkeys(name for name, _ in sorted(pending) if name in params.runs):
-        if shape := shape_of(params.runs[name]):
-            estimates[name] = Estimate(params.runs[name], params.hardware, shape)
+        run = params.runs[name]
+        if shape := shape_of(run):
+            estimates[name] = Estimate(run, params.hardware.of(name, run.model.name), shape)
     rows = {name: _rows(name, estimate, pending) for name, estimate in estimates.items()}
     rows = {name: found for name, found in rows.items() if found}
     if len(rows) <= TABLES:

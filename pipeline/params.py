@@ -1,5 +1,6 @@
 """Reading params.yaml: every run with its defaults filled in, validated; suites spelt out. Torch-free."""
 
+import fnmatch
 import functools
 import itertools
 import re
@@ -63,6 +64,8 @@ def parse_params(raw: Any, source: str = "params.yaml") -> Params:
         raise PipelineError(f"{source}: {error}") from error
     if params.default_run not in runs:
         raise PipelineError(f"{source}: default_run names {_unknown(params.default_run, runs)}")
+    if unused := [pattern for pattern in params.hardware.runs if not fnmatch.filter(runs, pattern)]:
+        raise PipelineError(f"{source}: hardware.runs: '{unused[0]}' is the name of no run")
     for kind, names in (("runs", params.runs), ("suites", params.suites)):
         for name in names:
             if problem := _unusable(name, () if kind == "runs" else params.runs):

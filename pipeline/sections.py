@@ -1,5 +1,6 @@
 """The sections of params.yaml, one class each: types, defaults, and what they mean."""
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -125,14 +126,16 @@ class Evaluate(Section):
 class Hardware(Section):
     """How the work is spread; changing it reruns nothing.
 
-    `processes` train a model, unless `models` gives its name a number of its own: updates of less than a few
-    milliseconds are slower when they are shared.
+    `processes` train a model, unless `runs` (patterns such as `table-*`) or `models` gives its run or its model a
+    number of its own: updates of less than a few milliseconds are slower when they are shared, and two runs of a suite
+    can go side by side.
     `sharding: full` gives each process a part of the weights, gradients and moments (FSDP2) instead of a copy (DDP).
     `accelerator` is the GPU that the estimate of a dry run reckons with.
     """
 
     processes: PositiveInt = 1
     models: dict[str, PositiveInt] = {}
+    runs: dict[str, PositiveInt] = {}
     threads: PositiveInt = 2
     preload: bool = True
     sharding: Literal["none", "full"] = "none"
@@ -143,8 +146,10 @@ class Hardware(Section):
     def _models(cls, models: dict[str, int]) -> dict[str, int]:
         return {checked("model", name): count for name, count in models.items()}
 
-    def processes_of(self, model: str) -> int:
-        return self.models.get(model, self.processes)
+    def of(self, run: str, model: str) -> "Hardware":
+        """With the `processes` of this run."""
+        named = [count for pattern, count in self.runs.items() if fnmatchcase(run, pattern)]
+        return self.model_copy(update={"processes": [*named, self.models.get(model, self.processes)][0]})
 
 
 class Keep(Section):

@@ -8,6 +8,7 @@ import pytest
 from snakemake.cli import main
 
 from pipeline.params import members, parse_params, read_params
+from pipeline.sections import Hardware
 from tests.conftest import ROOT, SMALL, Workflow, said
 
 
@@ -83,6 +84,7 @@ def broken(path: str, value: object) -> dict:
         ("defaults.algorithm", {"name": "dtm"}, "needs rollout.branch: reciprocal"),
         ("defaults.algorithm", {"name": "dtm", "jumps": "all"}, "unknown key 'jumps'"),
         ("default_run", "smal", "names unknown run 'smal': did you mean 'small'"),
+        ("hardware.runs", {"smal*": 1, "big": 2}, "hardware.runs: 'big' is the name of no run"),
         ("hardware.models", {"tabula": 1}, "hardware.models: unknown model 'tabula': did you mean 'tabular'"),
         ("runs", None, "needs the key 'runs'"),
         ("runs.other", {"like": "smal"}, "runs.other.like names unknown run 'smal': did you mean 'small'"),
@@ -138,3 +140,10 @@ def test_sweeps():
     assert members(params, params.suites["sweep"]) == names
     run = params.runs[names[1]]
     assert (run.train.lr, run.rollout.branch, run.seed, run.train.updates) == (0.5, "reciprocal", 3, 8)
+
+
+def test_the_processes_of_a_run():
+    """The first pattern that fits its name, else what its model has, else the number for all."""
+    hardware = Hardware(processes=4, models={"mlp": 2}, runs={"table-*": 1})
+    found = [hardware.of(*names).processes for names in (("table-dam", "mlp"), ("dam", "mlp"), ("dam", "llada"))]
+    assert found == [1, 2, 4]

@@ -32,7 +32,13 @@ def test_running_again_does_nothing(finished):
 
 
 def test_hardware_reruns_nothing(copied):
-    copied.params["hardware"] = {"processes": 2, "threads": 2, "models": {"llada": 1}, "preload": False}
+    copied.params["hardware"] = {
+        "processes": 2,
+        "threads": 2,
+        "models": {"llada": 1},
+        "runs": {"small": 1},
+        "preload": False,
+    }
     assert copied.pending() == {}
 
 
