@@ -20,7 +20,7 @@ def tables(rows: Sequence[Row]) -> dict[str, Cells]:
         trained = [row for row in here if len(row["curve"]) > 1]
         if len(trained) > 1:
             budget = min(row["curve"][-1]["cpu_seconds"] for row in trained)
-            title = f"{task}: at the same compute, {budget:.0f} CPU seconds of rollouts, targets and training"
+            title = f"At the same compute: {task}, {budget:,.0f} CPU seconds of rollouts, targets and training"
             found[title] = at_the_same_compute(trained, budget)
     return {title: cells for title, cells in found.items() if len(cells) > 1}
 

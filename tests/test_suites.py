@@ -70,7 +70,7 @@ def test_tables():
         "| one | 2 | 0.0 ± 0.0 % | 40.0 ± 20.0 % |  | 20.0, 60.0 | 20.0 ± 10.0 % | 2,000 | 7 |",
         "| other | 1 | 0.0 % | 50.0 % | 10.0 % → 90.0 % |  | 25.0 % | 2,000 | 7 |",
     ]
-    assert list(shown)[1] == "sudoku: at the same compute, 12 CPU seconds of rollouts, targets and training"
+    assert list(shown)[1] == "At the same compute: sudoku, 12 CPU seconds of rollouts, targets and training"
     assert [line[:4] for line in compute[1:]] == [
         ["one", "40.0 ± 20.0 %", "2,000", "12"],
         ["other", "25.0 %", "1,000", "8"],
