@@ -11,6 +11,10 @@ from pipeline.errors import PipelineError
 from pipeline.registry import load_task
 from pipeline.schemas import checked, describe, schema_of, validated
 from pipeline.sections import Base, Evaluate, Hardware, Keep, Model, Rollout, Section, Suite, Train
+from pipeline.tasks.base import Task
+
+FIXED = ("mlp", "tabular")
+"""Models whose answers have one length."""
 
 
 class Run(Section):
@@ -103,15 +107,41 @@ def _wrong_decoding(run: Run) -> str:
     task = load_task(run.task)
     if task.chat and run.base.path is None:
         return f"task '{run.task['name']}' asks in chat messages: base.path must name a checkpoint with a chat template"
-    lengths, name = run.evaluate.lengths, run.task["name"]
-    if lengths and not task.chat:
-        return f"evaluate.lengths: answers of task '{name}' have {task.answer_length} tokens, no other number"
-    if lengths and task.answer_length not in lengths:
-        return f"evaluate.lengths must hold task.answer_length, {task.answer_length}: it gives the headline"
+    if wrong := _wrong_lengths(run, task):
+        return wrong
     for sampler in ("greedy",) if run.algorithm.trains else ("greedy", "ancestral"):
         if sampler not in run.evaluate.samplers:
             return f"evaluate.samplers must hold {sampler}, which algorithm '{run.algorithm.name}' is judged by"
     for section in ("rollout", "evaluate"):
         if getattr(run, section).prefill and not task.chat:
             return f"{section}.prefill: task '{run.task['name']}' has no chat answers; see task.template"
+    return ""
+
+
+def _wrong_lengths(run: Run, task: Task) -> str:
+    """What is wrong with the numbers of answer tokens that the base learns, rollouts draw and evaluation decodes."""
+    base, evaluate, own = run.base, run.evaluate.lengths, task.answer_length
+    rollout = (run.rollout.length,) if run.rollout.length else ()
+    asked = {"base.lengths": base.lengths, "rollout.length": rollout, "evaluate.lengths": evaluate}
+    for key, lengths in asked.items():
+        if lengths and not task.chat and (wrong := _unheard_of(lengths, run, task)):
+            return f"{key}: {wrong}"
+    if base.lengths and base.path:
+        return "base.lengths: a saved base (base.path) is not trained, so it learns no lengths"
+    if evaluate and own not in evaluate:
+        return f"evaluate.lengths must hold task.answer_length, {own}: it gives the headline"
+    return ""
+
+
+def _unheard_of(lengths: tuple[int, ...], run: Run, task: Task) -> str:
+    """Why an embedded model cannot write answers of these numbers of tokens."""
+    own, answers = task.answer_length, f"answers of task '{run.task['name']}' have {task.answer_length} tokens"
+    if not task.end:
+        return f"{answers}, no other number"
+    if min(lengths) < own:
+        return f"{answers} at least, not {min(lengths)}"
+    if max(lengths) > own and run.model.name in FIXED:
+        return f"model '{run.model.name}' is made for answers of one length; take llada"
+    if max(lengths) > own and not run.base.path and max(run.base.lengths or (own,)) == own:
+        return f"{answers} unless base.lengths holds more, from which the base learns how answers end"
     return ""

@@ -58,7 +58,8 @@ def shape_of(run: Run) -> Shape | None:
     if run.model.name != "llada":
         return None
     if run.base.path is None:
-        return Shape.of({**run.model.model_dump(), "vocab_size": len(load_task(run.task).alphabet) + 1})
+        vocabulary = load_task(run.task).characters(run.base.lengths or ())
+        return Shape.of({**run.model.model_dump(), "vocab_size": len(vocabulary) + 1})
     config = Path(run.base.path) / "config.json"
     return Shape.of(json.loads(config.read_text())) if config.is_file() else LLADA_8B
 
@@ -88,12 +89,18 @@ class Estimate:
         return min(CORE, CORE_PER_WIDTH * self.shape.hidden)
 
     @property
-    def answer(self) -> int:
+    def headline(self) -> int:
+        """The task's own number of answer tokens."""
         return int(load_task(self.run.task).answer_length)
 
     @property
+    def answer(self) -> int:
+        """Of rollouts."""
+        return self.run.rollout.length or self.headline
+
+    @property
     def prompt(self) -> int:
-        return self.answer if load_task(self.run.task).alphabet else CHAT_PROMPT
+        return self.headline if load_task(self.run.task).alphabet else CHAT_PROMPT
 
     @property
     def length(self) -> int:
@@ -113,9 +120,12 @@ class Estimate:
         base = self.run.base
         if base.path or base.exact:
             return Cost(0.0, self.weights, self.weights)
-        rows = base.updates * base.batch_size
-        flops = self.shape.training(rows, self.length, rows * self.answer / 2, recompute=base.gradient_checkpointing)
-        return Cost(flops, self._training_memory(base, adapters=0), self.weights)
+        lengths, flops = base.lengths or (self.headline,), 0.0
+        rows = base.updates * base.batch_size / len(lengths)
+        for length in lengths:
+            tokens = self.prompt + length
+            flops += self.shape.training(rows, tokens, rows * length / 2, recompute=base.gradient_checkpointing)
+        return Cost(flops, self._training_memory(base, adapters=0, answer=max(lengths)), self.weights)
 
     def rollout(self) -> Cost:
         """One shard: L/k passes for each trajectory; a reciprocal one starts from a state of which half is masked."""
@@ -158,7 +168,7 @@ class Estimate:
         items = TEST_ITEMS.get(task["name"]) or task.get("test_items", 512)
         items += task.get("hard_items", 0) + task.get("validation_items", 0)
         guided = algorithm if isinstance(algorithm, Svdd) else None
-        lengths, flops = evaluate.lengths or (self.answer,), 0.0
+        lengths, flops = evaluate.lengths or (self.headline,), 0.0
         for length in lengths:
             flops += self._decoding(evaluate, length, everywhere=True) * ("greedy" in evaluate.samplers)
             flops += self._decoding(evaluate, length) * ("ancestral" in evaluate.samplers)
@@ -210,18 +220,21 @@ class Estimate:
         tokens = rows * (self.prompt + (answer or self.answer))
         return PROCESS + self.weights + 4 * self.adapters + self._block(tokens) + logits + self._head
 
-    def _training_memory(self, section: Optimizer, adapters: int, copies: float = 0.0, passes: int = 1) -> float:
+    def _training_memory(
+        self, section: Optimizer, adapters: int, copies: float = 0.0, passes: int = 1, answer: int = 0
+    ) -> float:
         """Weights, what trains (16 bytes a parameter, the weight's included), activations, logits, head."""
         processes = self.hardware.processes
         parts = processes if self.hardware.sharding == "full" else 1
         rows = passes * section.batch_size / (section.accumulation * processes)
-        tokens = rows * self.length
+        answer = answer or self.answer
+        tokens = rows * (self.prompt + answer)
         state = 16.0 * adapters or (16.0 - self._bytes) * self.shape.parameters
         blocks = self.shape.layers * self._block(tokens, adapters)
         if section.gradient_checkpointing:
             inputs = self._bytes * tokens * self.shape.hidden * self.shape.layers
             blocks = inputs + self._block(tokens, adapters)
-        logits = 12.0 * min(CHUNK, rows * self.answer * self.shape.vocabulary)
+        logits = 12.0 * min(CHUNK, rows * answer * self.shape.vocabulary)
         return PROCESS + (self.weights + state + copies) / parts + blocks + logits + self._head
 
     @property

@@ -85,9 +85,12 @@ class Language:
         return [torch.tensor(row) for row in rows]
 
     def answers(self, tokens: Int[Tensor, "n L"]) -> list[str]:
-        """Texts with the prefill, up to the first stop token; `Task.whole_text` keeps that and what follows it."""
+        """Texts with the prefill, up to the first stop token; `Task.whole_text` keeps that and what follows it.
+
+        Those of an embedded model up to the first `Task.end`.
+        """
         if self.chat is None:
-            return decode(self.tokenizer, tokens)
+            return [self.task.shown(text) for text in decode(self.tokenizer, tokens)]
         rows = tokens.tolist()
         if not self.task.whole_text:
             rows = [row[: first_of(row, self.chat.stops)] for row in rows]

@@ -58,11 +58,14 @@ class Base(Optimizer):
     """Masked-diffusion pre-training; the learning rate falls linearly to 0. Or `path`: a saved model to start from.
 
     Or `exact: true`: the posteriors of the task's own joint, for an enumerated task and a model that can hold them.
+    `lengths` are the numbers of answer tokens that the updates learn in turn, filled up with the task's end token; null
+    is the task's own.
     """
 
     path: str | None = None
     exact: bool = False
     updates: PositiveInt = 1500
+    lengths: tuple[PositiveInt, ...] | None = None
 
 
 class Adapter(Section):
@@ -90,13 +93,15 @@ class Rollout(Section):
 
     `branch: root` starts from the empty answer, `branch: reciprocal` from a re-masked rollout. `shards` is the
     number of files, and of jobs that may run at once; it changes no row. `block_length` reveals one block of the
-    answer after the other, from left to right. `prefill` begins every answer of a chat task.
+    answer after the other, from left to right. `prefill` begins every answer of a chat task. `length` is the number of
+    answer tokens, and so the one that training sees; null is the task's own.
     """
 
     branch: Literal["root", "reciprocal"] = "root"
     shards: int = Field(default=2, ge=1, le=100)
     prompts: PositiveInt = 256
     completions: int = Field(default=16, ge=2)
+    length: PositiveInt | None = None
     order: Literal["random", "confidence"] = "random"
     tokens_per_step: PositiveInt = 2
     block_length: PositiveInt | None = None

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.language import language
+from pipeline.language import Language, language
 from pipeline.policies import load_policy, save_policy
 from pipeline.registry import load_task
 from pipeline.sections import Model
-from pipeline.text import PADDING, buckets
+from pipeline.text import PADDING, buckets, character_tokenizer, encode
 from tests.models import hub
 
 RUN = SimpleNamespace(model=Model())
@@ -63,6 +63,16 @@ def test_answers_end_at_the_first_stop(spoken, opened, stop):
     assert spoken().answers(tokens) == ["2+2", "2+22+2"]
     whole = spoken(profile="d1", prefill="<reasoning>").answers(tokens)
     assert whole[1] == "<reasoning>2+22+2<|endoftext|><|endoftext|>" and whole[0].count("2+2") == 2
+
+
+def test_an_embedded_answer_ends_at_its_first_end():
+    """In the alphabet of a base that has learnt longer answers; without the end token nothing is cut."""
+    task = load_task({"name": "sudoku"})
+    for lengths, read in ((16, 20), ["12", "1234", ""]), ((), ["120", "1234", "0"]):
+        tokenizer = character_tokenizer(task.characters(lengths))
+        texts = ["12.0", "1234", "...0"] if lengths else ["120", "1234", "0"]
+        rows = [encode(tokenizer, [text]) for text in texts]
+        assert [Language(tokenizer, task, None).answers(row)[0] for row in rows] == read
 
 
 def test_rows_without_a_token_are_never_predicted(opened):

@@ -1,9 +1,13 @@
 """Rule `base`: pre-train the base model with the masked-diffusion objective, install an exact one, or import one."""
 
+import math
 from argparse import Namespace
+from collections.abc import Iterator
 from functools import partial
+from itertools import chain, islice
 from types import SimpleNamespace
 
+import pyarrow as pa
 import torch
 from tokenizers import Tokenizer
 from torch import nn
@@ -17,7 +21,7 @@ from pipeline.optimizer import AdamW
 from pipeline.policies import load_policy, located, merged, rounded, save_memory, save_policy
 from pipeline.provenance import plain_json
 from pipeline.registry import load, load_task
-from pipeline.replay import Replay
+from pipeline.replay import Batch, Replay
 from pipeline.seeding import Stream, seed_torch
 from pipeline.sharding import gather_trained, is_main_process, spread
 from pipeline.stages import main
@@ -33,7 +37,7 @@ def run(args: Namespace) -> None:
         model, tokenizer, _ = load_policy(source, settings)
         rounded(merged(model, settings), settings.model.dtype)
     else:
-        tokenizer = character_tokenizer(load_task(settings.task).alphabet)
+        tokenizer = character_tokenizer(load_task(settings.task).characters(settings.base.lengths or ()))
         if settings.base.exact:
             model = installed(settings, tokenizer)
         else:
@@ -63,11 +67,7 @@ def installed(settings: SimpleNamespace, tokenizer: Tokenizer) -> nn.Module:
 
 
 def pretrain(args: Namespace, tokenizer: Tokenizer) -> tuple[nn.Module, list[float]]:
-    settings, mask = args.settings, mask_id(tokenizer)
-    items = records.read([args.items], records.ITEMS)
-    replay = Replay.of_texts(
-        encode(tokenizer, items["prompt"].to_pylist()), encode(tokenizer, items["reference"].to_pylist()), mask
-    )
+    settings, items = args.settings, records.read([args.items], records.ITEMS)
     model = fresh(settings, tokenizer)
     save_memory(model, settings.base.gradient_checkpointing, settings)
     spread(model, args.sharding == "full")
@@ -76,8 +76,8 @@ def pretrain(args: Namespace, tokenizer: Tokenizer) -> tuple[nn.Module, list[flo
     losses = fit(
         model,
         optimizer,
-        replay.batches(base.updates, base.batch_size, settings.seed, Stream.BASE, 0),
-        partial(matched, mask_id=mask),
+        batches(items, settings, tokenizer),
+        partial(matched, mask_id=mask_id(tokenizer)),
         lambda number: base.lr * min(1.0, (number + 1) / max(1, base.warmup)) * (1 - number / base.updates),
         base,
         Progress(args.progress, digest(plain_json(settings), args.items)),
@@ -85,6 +85,19 @@ def pretrain(args: Namespace, tokenizer: Tokenizer) -> tuple[nn.Module, list[flo
         title="base",
     )
     return model, losses
+
+
+def batches(items: pa.Table, settings: SimpleNamespace, tokenizer: Tokenizer) -> Iterator[Batch]:
+    """Update u learns answers of `lengths[u mod n]` tokens; for each length the corpus is drawn from on its own."""
+    base, task = settings.base, load_task(settings.task)
+    prompt, answers = encode(tokenizer, items["prompt"].to_pylist()), items["reference"].to_pylist()
+    lengths = base.lengths or (task.answer_length,)
+    drawn = []
+    for number, length in enumerate(lengths):
+        filled = encode(tokenizer, [task.filled(answer, length) for answer in answers])
+        replay, updates = Replay.of_texts(prompt, filled, mask_id(tokenizer)), math.ceil(base.updates / len(lengths))
+        drawn.append(replay.batches(updates, base.batch_size, settings.seed, Stream.BASE, number))
+    return islice(chain.from_iterable(zip(*drawn, strict=True)), base.updates)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ from pipeline.throughput import Meter
 def run(args: Namespace) -> dict[str, Any]:
     settings, rollout = args.settings, args.settings.rollout
     task = load_task(settings.task)
+    length = rollout.length or task.answer_length
     policy, tokenizer, mask_id = load_policy(args.policy, settings, device())
     items = records.read([args.items], records.ITEMS)
     chosen = prompts_of_round(len(items), rollout.prompts, args.round, settings.seed)
     spoken = language(args.policy, policy, tokenizer, task, rollout.prefill)
-    prompts = spoken.prompts(items["prompt"].take(chosen).to_pylist(), chosen.tolist(), task.answer_length)
+    prompts = spoken.prompts(items["prompt"].take(chosen).to_pylist(), chosen.tolist(), length)
     records_of = items.take(chosen).drop_columns("item_id").to_pylist()
     of_id = {int(index): Item(**record) for index, record in zip(chosen, records_of, strict=True)}
     # Whole batches go to a shard, so a batch is composed alike, and computed alike, for any number of shards.
@@ -37,7 +38,7 @@ def run(args: Namespace) -> dict[str, Any]:
     meter = Meter(policy)
     for states in tqdm(batches, desc=f"round {args.round} rollout", unit="batch", disable=args.shard > 0):
         with meter:
-            rows = sample_states(policy, prompts, chosen, states, task.answer_length, mask_id, settings, args.round)
+            rows = sample_states(policy, prompts, chosen, states, length, mask_id, settings, args.round)
         answers = spoken.answers(rows["tokens"])
         ids = rows["prompt_id"].tolist()
         metrics = score(task, [of_id[index] for index in ids], answers, rollout.reward_timeout, ids)

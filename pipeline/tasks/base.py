@@ -81,9 +81,11 @@ class Task:
         alphabet: every character of prompts and answers, for embedded models (one token each); "" for a task whose
             prompts are messages to a language model.
         answer_length: L, the number of answer tokens.
+        end: for embedded models, the character outside the alphabet that fills up answers longer than L; "" where there
+            are none.
         items: (settings, seed) -> the items of each split in `SPLITS`; "validation" and "hard" may be left out.
         score: (item, answer) -> metrics. Must hold "reward", a finite number; larger is better. It sees the
-            decoded answer only and may do anything: nothing differentiates it.
+            decoded answer only, up to its end, and may do anything: nothing differentiates it.
         render: (item, answer) -> a picture in plain text for the report.
         enumerated: the whole problem as tables, where it is that small; p*, and KL to it, are exact then.
         resolve: settings -> this task with the alphabet, answer_length, score and render that they ask for; None
@@ -103,6 +105,19 @@ class Task:
     resolve: Callable[[Any], "Task"] | None = None
     saved: Saved | None = None
     whole_text: bool = False
+    end: str = ""
+
+    def characters(self, lengths: Sequence[int]) -> str:
+        """The alphabet of a base that learns answers of these lengths: with `end` if some are longer than L."""
+        return self.alphabet + (self.end if max(lengths, default=0) > self.answer_length else "")
+
+    def filled(self, answer: str, length: int) -> str:
+        """The answer with ends up to a length."""
+        return answer + self.end * (length - len(answer))
+
+    def shown(self, answer: str) -> str:
+        """What stands before the first end; all where there is none."""
+        return answer.split(self.end, maxsplit=1)[0] if self.end else answer
 
     @property
     def chat(self) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.tasks.base import Item
 
-SEPARATOR = ">"
+SEPARATOR, END = ">", "."
 CELLS = 16
 EVERY_DIGIT = 0b11110
 """Bits 1 to 4."""

@@ -1,11 +1,12 @@
 """4×4 Sudoku: fill a puzzle so that every row, column and 2×2 box holds 1, 2, 3, 4.
 
 A puzzle is 16 characters in row-major order, "0" where empty; with the template `compact` the prompt is the puzzle
-and a separator, the answer the 16 digits of the grid; with `chat` it is d1's prompt. All puzzles that are generated
-have exactly one solution; a data set (`task.data`) has the columns Puzzle and Solution. The *base* split teaches the
-format, the row rule and one box: its answers keep the givens, make every row and the first box a permutation, and are
-otherwise random. So the base model fails most puzzles (one that has learnt just that solves 10.7 % of those with 8
-blanks in expectation, 3.6 % without the box), and the rules of columns and boxes have to come from the reward.
+and a separator, the answer the 16 digits of the grid and, where it is longer, ends; with `chat` it is d1's prompt. All
+puzzles that are generated have exactly one solution; a data set (`task.data`) has the columns Puzzle and Solution. The
+*base* split teaches the format, the row rule and one box: its answers keep the givens, make every row and the first box
+a permutation, and are otherwise random. So the base model fails most puzzles (one that has learnt just that solves 10.7
+% of those with 8 blanks in expectation, 3.6 % without the box), and the rules of columns and boxes have to come from
+the reward.
 """
 
 import re
@@ -22,6 +23,7 @@ from pipeline.tasks.chat import as_it_is
 from pipeline.tasks.data import Data, Reading, Values, splits
 from pipeline.tasks.grids import (
     CELLS,
+    END,
     SEPARATOR,
     compact_item,
     partly_consistent,
@@ -193,6 +195,7 @@ def configured(settings: Sudoku) -> Task:
         resolve=configured,
         saved=Saved(saved_item, "cell_accuracy", cells=lambda item: puzzle_of(item.prompt).count("0")),
         whole_text=settings.profile == "d1",
+        end=END if compact else "",
     )
 
 

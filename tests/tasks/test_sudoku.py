@@ -115,6 +115,16 @@ def test_generated_items_never_change(splits):
     assert (defaults.score, defaults.answer_length, defaults.alphabet) == (score, 16, "01234>")
 
 
+def test_longer_answers_are_filled_with_ends(splits):
+    """Only a base of longer answers knows the end token; what stands before the first end is the answer."""
+    task, grid = load_task({"name": "sudoku"}), splits["test"][0].reference
+    assert [task.characters(lengths) for lengths in ((), (16,), (16, 32))] == ["01234>", "01234>", "01234>."]
+    assert [task.filled(grid, length) for length in (16, 20)] == [grid, grid + "...."]
+    assert [task.shown(text) for text in (grid, grid + "....", grid + ".12.", "..12")] == [grid, grid, grid, ""]
+    assert task.score(splits["test"][0], task.shown(grid + "...."))["reward"] == 1.0
+    assert load_task({"name": "sudoku", "template": "chat"}).end == ""
+
+
 def test_chat_prompts_hold_the_same_puzzles(splits):
     chat = items(SETTINGS.model_copy(update={"template": "chat"}), seed=3)
     for name, of_split in splits.items():

@@ -1,0 +1,65 @@
+"""What pre-training draws: answers of one length or of several in turn."""
+
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pytest
+import torch
+
+from pipeline import records
+from pipeline.registry import load_task
+from pipeline.replay import Batch, Replay
+from pipeline.sections import Base
+from pipeline.seeding import Stream
+from pipeline.stages.base import batches
+from pipeline.tasks.sudoku import Sudoku, items
+from pipeline.text import character_tokenizer, decode, encode, mask_id
+
+TASK = load_task({"name": "sudoku"})
+
+
+@pytest.fixture(scope="module")
+def corpus() -> pa.Table:
+    made = items(Sudoku(base_items=50, train_items=1, test_items=1, hard_items=0), 0)["base"]
+    rows = [{"item_id": number, **vars(item)} for number, item in enumerate(made)]
+    return pa.Table.from_pylist(rows, schema=records.ITEMS)
+
+
+def drawn(corpus: pa.Table, lengths: tuple[int, ...] | None) -> tuple[list[Batch], str]:
+    """Seven updates, and the alphabet."""
+    base = Base(updates=7, batch_size=8, lengths=lengths)
+    run = SimpleNamespace(seed=5, task={"name": "sudoku"}, base=base)
+    alphabet = TASK.characters(lengths or ())
+    return list(batches(corpus, run, character_tokenizer(alphabet))), alphabet
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return all(torch.equal(value, getattr(other, name)) for name, value in vars(one).items())
+
+
+@pytest.mark.parametrize("lengths", [None, (16,)])
+def test_one_length_is_the_corpus_as_it_is(corpus, lengths):
+    """Alphabet and random numbers of a base that knows no other length."""
+    got, alphabet = drawn(corpus, lengths)
+    tokenizer = character_tokenizer("01234>")
+    texts = (encode(tokenizer, corpus[name].to_pylist()) for name in ("prompt", "reference"))
+    wanted = list(Replay.of_texts(*texts, mask_id(tokenizer)).batches(7, 8, 5, Stream.BASE, 0))
+    assert alphabet == "01234>" and len(got) == len(wanted) == 7
+    assert all(map(same, got, wanted))
+
+
+def test_lengths_take_turns(corpus):
+    """Each batch has one length; its answers are those of its prompts, and ends, which are masked like any token."""
+    got, alphabet = drawn(corpus, (16, 32, 64))
+    assert [batch.state.shape[1] for batch in got] == [16, 32, 64, 16, 32, 64, 16]
+    tokenizer = character_tokenizer(alphabet)
+    pairs = set(zip(corpus["prompt"].to_pylist(), corpus["reference"].to_pylist(), strict=True))
+    prompts = [decode(tokenizer, batch.prompt) for batch in got]
+    assert prompts[0] != prompts[1] != prompts[2]
+    for batch, of_batch in zip(got, prompts, strict=True):
+        answers = decode(tokenizer, batch.tokens[:, 0])
+        assert set(zip(of_batch, map(TASK.shown, answers), strict=True)) <= pairs
+        assert all(set(answer[16:]) <= {TASK.end} for answer in answers)
+        masked = batch.state == mask_id(tokenizer)
+        assert masked.any(dim=1).all() and torch.equal(batch.state[~masked], batch.tokens[:, 0][~masked])
+        assert batch.state.shape[1] == 16 or masked[:, 16:].any()
