@@ -44,7 +44,7 @@ def row(name: str, runs: Sequence[Metrics], published: Mapping[str, Any]) -> Met
     """Mean and `_se` over seeds of what the last round reached, of the base, and of the effort.
 
     `seeds` is the headline metric of each, `splits` the last round on the other held-out splits, `lengths` with
-    other numbers of answer tokens (nothing where there is one only), `curve` as in `curve`.
+    other numbers of answer tokens (nothing where there is one only), `base_lengths` the base's, `curve` as in `curve`.
     """
     effort = [{"rollouts": run["rollouts"], "cpu_seconds": run["time"]["cpu_seconds"]} for run in runs]
     metric = headline(runs[0]["final"])
@@ -57,7 +57,8 @@ def row(name: str, runs: Sequence[Metrics], published: Mapping[str, Any]) -> Met
         **summarize(effort),
         "seeds": [run["final"][metric] for run in runs],
         "splits": _splits(runs),
-        "lengths": _lengths(runs),
+        "lengths": _lengths(runs, len(runs[0]["rounds"]), runs[0]["sampler"]),
+        "base_lengths": _lengths(runs, 0, "greedy"),
         "published": published,
         "curve": curve(runs),
     }
@@ -95,13 +96,13 @@ def _splits(runs: Sequence[Metrics]) -> dict[str, dict[str, float]]:
     return {split: summarize(metrics) for split, metrics in found.items()}
 
 
-def _lengths(runs: Sequence[Metrics]) -> dict[str, dict[str, float]]:
-    """Number of answer tokens -> metrics of the last round on the test split, where there are several."""
+def _lengths(runs: Sequence[Metrics], number: int, sampler: str) -> dict[str, dict[str, float]]:
+    """Number of answer tokens -> metrics of a round on the test split, where there are several."""
     at = [
         {
             str(row["length"]): numbers(row["metrics"])
             for row in run["results"]
-            if (row["round"], row["split"], row["sampler"]) == (len(run["rounds"]), "test", run["sampler"])
+            if (row["round"], row["split"], row["sampler"]) == (number, "test", sampler)
         }
         for run in runs
     ]

@@ -43,14 +43,16 @@ def last_rounds(rows: Sequence[Row]) -> Cells:
 
 
 def by_length(rows: Sequence[Row]) -> Cells:
-    """The headline metric of the last round with each number of answer tokens."""
+    """The headline metric of the last round with each number of answer tokens, below that of the base."""
     rows = [row for row in rows if row["lengths"]]
     columns = sorted({length for row in rows for length in row["lengths"]}, key=int)
-    cells = [
-        [row["run"], str(row["n"]), *(shown(row["lengths"].get(length, {}), row["headline"]) for length in columns)]
-        for row in rows
-    ]
-    return [["run", "seeds", *columns], *cells]
+
+    def line(title: str, row: Row, part: str) -> list[str]:
+        return [title, str(row["n"]), *(shown(row[part].get(length, {}), row["headline"]) for length in columns)]
+
+    bases = [line(f"base of {row['run']}", row, "base_lengths") for row in rows]
+    own = [line for number, line in enumerate(bases) if line[1:] not in [other[1:] for other in bases[:number]]]
+    return [["run", "seeds", *columns], *own, *(line(row["run"], row, "lengths") for row in rows)]
 
 
 def at_the_same_compute(rows: Sequence[Row], budget: float) -> Cells:

@@ -87,11 +87,14 @@ def test_how_soon_the_first_row_has_the_reward_of_another():
 def test_lengths():
     """The last round on the test split, by number of answer tokens; nothing where there is one number only."""
     assert "By number of answer tokens" not in tables([row("one", RUNS[:2], {})])
-    two = [run | {"results": [*run["results"], RESULT | {"length": 32, "metrics": {"n": 8, "grid_accuracy": k}}]}
-           for k, run in enumerate(RUNS[:2])]  # fmt: skip
-    assert tables([row("one", two, {})])["By number of answer tokens"] == [
+    longer = [RESULT | {"length": 32, "metrics": {"n": 8, "grid_accuracy": 0.5}}]
+    longer += [RESULT | {"round": 0, "length": length} for length in (16, 32)]
+    rows = [row(name, [RUNS[0] | {"results": RUNS[0]["results"] + longer}], {}) for name in ("one", "other")]
+    assert tables(rows)["By number of answer tokens"] == [
         ["run", "seeds", "16", "32"],
-        ["one", "2", "40.0 ± 20.0 %", "50.0 ± 50.0 %"],
+        ["base of one", "1", "0.0 %", "0.0 %"],
+        ["one", "1", "20.0 %", "50.0 %"],
+        ["other", "1", "20.0 %", "50.0 %"],
     ]
 
 
