@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 SYSTEM = Path("/etc/slurm/slurm.conf")
 """Where SLURM's commands look; Snakemake hides SLURM_CONF from its job steps, so a variable would not do."""
@@ -73,6 +75,19 @@ def install() -> None:
         )
     if done.returncode:
         raise UnavailableError(f"apt-get cannot install SLURM: {done.stderr.strip()[-300:]}")
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The cluster while a module's tests run; without one they are skipped, and the reason is said."""
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    with ExitStack() as stack:
+        try:
+            install()
+            stack.enter_context(running(tmp_path_factory.mktemp("slurm")))
+        except (UnavailableError, PermissionError) as reason:
+            pytest.skip(str(reason))
+        yield
 
 
 @contextmanager

@@ -5,31 +5,19 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 from safetensors import safe_open
 
-from tests import cluster
-from tests.cluster import ask, wait_for
+from tests.cluster import ask, slurm, wait_for  # noqa: F401
 from tests.conftest import ROOT, Workflow
 
 PROFILE = ("--profile", str(ROOT / "profiles" / "slurm"), "--slurm-init-seconds-before-status-checks", "1")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    pytest.importorskip("snakemake_executor_plugin_slurm")
-    with ExitStack() as stack:
-        try:
-            cluster.install()
-            stack.enter_context(cluster.running(tmp_path_factory.mktemp("slurm")))
-        except (cluster.UnavailableError, PermissionError) as reason:
-            pytest.skip(str(reason))
-        yield
+pytestmark = pytest.mark.usefixtures("slurm")
 
 
 class Controller:
