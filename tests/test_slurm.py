@@ -71,18 +71,16 @@ def asked(job: str) -> str:
     return ask("scontrol", "show", "job", job)
 
 
-def preempt(stage: psutil.Process, progress: Path | None = None) -> None:
-    """Let an urgent job take the place of the stage's; that may start again at once, not in two minutes.
+def preempt(stage: psutil.Process, progress: Path) -> None:
+    """Let an urgent job take a training's place; that may start again at once, not in two minutes.
 
     Args:
-        progress: the checkpoint that a training writes when it is told; it computes no further.
+        progress: the checkpoint that the training writes when it is told; it computes no further.
     """
     job, node = job_of(stage), stage.environ()["SLURMD_NODENAME"]
     ask("sbatch", "--partition=urgent", "--gres=gpu:1", f"--nodelist={node}", "--output=/dev/null", "--wrap=true")
-    if progress:
-        stage.nice(19)
-        wait_for(progress.exists, pause=0.001)
-        stage.suspend()
+    wait_for(progress.exists, pause=0.001)
+    stage.suspend()
     wait_for(lambda: not stage.is_running() and "JobState=PENDING" in asked(job))
     assert "Restarts=1" in asked(job)
     ask("scontrol", "update", f"JobId={job}", "StartTime=now")
@@ -103,17 +101,16 @@ def updates(progress: Path) -> int:
 def test_kills_on_the_cluster_change_nothing(finished, workflow):
     logs, progress = workflow.run_directory / "logs", workflow.run_directory / "round_001" / "train.progress"
     with Controller(workflow) as controller:
-        killed, preempted = (controller.suspended("rollout", "--shard", shard) for shard in ("00", "01"))
+        killed = controller.suspended("rollout", "--shard", "00")
         assert killed.environ()["CUDA_VISIBLE_DEVICES"] == "0"
         job = job_of(killed)
         assert "gpu:1" in asked(job) and "MinMemoryNode=8000M" in asked(job)
-        preempt(preempted)
         killed.kill()
         again = controller.stage("rollout", "--shard", "00", another_job_than=job)
         assert "MinMemoryNode=16000M" in asked(job_of(again))
 
         train = controller.stage("train", "--round", "001")
-        train.nice(19)
+        train.nice(19)  # it shall not outrun those who look on
         wait_for(lambda: begun(logs / "train_001.log") == 0, pause=0.001)
         train.suspend()
         assert not progress.exists()
