@@ -17,7 +17,7 @@ from pipeline.language import read_tokenizer_config
 from pipeline.registry import load
 from pipeline.seeding import Stream, seed_torch
 from pipeline.sharding import is_sharded, spread
-from pipeline.text import CHAT_TEMPLATE, TOKENIZER_CONFIG, load_tokenizer, mask_id
+from pipeline.text import CHAT_TEMPLATE, TOKENIZER_CONFIG, load_tokenizer, mask_id, token_ids
 
 BESIDE = (CHAT_TEMPLATE, "special_tokens_map.json", "generation_config.json")
 """Files about a tokenizer that stay with a checkpoint as they came."""
@@ -55,7 +55,7 @@ def _opened(path: Path, tokenizer: Tokenizer, settings: SimpleNamespace) -> nn.M
         if not value.sum(dtype=torch.float32).isfinite():
             raise PipelineError(f"'{path}': the weights '{name}' hold a number that is not finite")
     if plugin.restrict:
-        plugin.restrict(model, frozenset(tokenizer.get_vocab().values()))
+        plugin.restrict(model, token_ids(tokenizer))
     return model
 
 

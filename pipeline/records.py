@@ -6,7 +6,7 @@ name and version and the provenance of its rows (git revision, settings) in its 
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ ROW_GROUP = 4096
 TOKENS = pa.list_(pa.int32())
 RAGGED = "prompt_tokens"
 """The column of lists that may differ in length."""
+IDS = (RAGGED, "start", "tokens")
+"""The columns of token ids."""
 
 ITEMS = pa.schema(
     [("item_id", pa.int64()), ("prompt", pa.string()), ("reference", pa.string()), ("group", pa.string())],
@@ -92,19 +94,28 @@ def joined(parts: Sequence[np.ndarray]) -> Any:
 
 
 def read(
-    paths: Sequence[Path], schema: pa.Schema, *, may_be_empty: bool = False, completions: int | None = None
+    paths: Sequence[Path],
+    schema: pa.Schema,
+    *,
+    may_be_empty: bool = False,
+    completions: int | None = None,
+    vocabulary: Collection[int] | None = None,
 ) -> pa.Table:
     """The rows of all files, in the order given.
 
     Args:
         completions: how many rows each state must have, whichever of the files they are in.
+        vocabulary: the token ids that there are.
 
     Raises:
         PipelineError: for a file that is missing, truncated, empty, of another schema, or that holds a number
-            which is not finite, nothing, or a list of another length; it names the file and the row.
+            which is not finite, nothing, a list of another length, a token that there is not, or a step beyond the
+            last; it names the file and the row.
     """
     tables = [_read_one(Path(path), schema) for path in paths]
     for path, table in zip(paths, tables, strict=True):
+        if vocabulary is not None:
+            _check_tokens(path, table, np.fromiter(vocabulary, np.int32))
         if len(table) == 0 and not may_be_empty:
             raise PipelineError(f"{path} has no rows")
     table = pa.concat_tables(tables)
@@ -177,6 +188,23 @@ def _check_column(path: Path, name: str, column: pa.Array) -> None:
     if pa.types.is_floating(values.type):
         infinite = ~np.isfinite(values.to_numpy(zero_copy_only=False).reshape(len(column), length))
         _refuse(path, infinite.any(axis=1), lambda row: f"{name} {column[row]} is not a finite number")
+
+
+def _check_tokens(path: Path, table: pa.Table, vocabulary: np.ndarray) -> None:
+    for name in IDS:
+        _refuse_entries(path, table, name, lambda ids: ~np.isin(ids, vocabulary), "not a token of the model")
+    last = lengths(table, "unmask_step")[0] - 1 if len(table) else 0
+    _refuse_entries(path, table, "unmask_step", lambda step: (step < -1) | (step > last), f"not one of -1 … {last}")
+
+
+def _refuse_entries(
+    path: Path, table: pa.Table, name: str, wrong: Callable[[np.ndarray], np.ndarray], reason: str
+) -> None:
+    """PipelineError for the first entry of a column of lists that is wrong."""
+    values = table.column(name).combine_chunks().flatten().to_numpy()
+    row = np.repeat(np.arange(len(table)), lengths(table, name))
+    for place in np.flatnonzero(wrong(values))[:1]:
+        raise PipelineError(f"{path}, row {row[place]}: {name} has {values[place]}, {reason}")
 
 
 def _check_states(paths: Sequence[Path], table: pa.Table, completions: int) -> None:

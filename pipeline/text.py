@@ -35,6 +35,11 @@ def mask_id(tokenizer: Tokenizer) -> int:
     return next(index for token in MASK_TOKENS if (index := tokenizer.token_to_id(token)) is not None)
 
 
+def token_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Every id that stands for a token; a model's vocabulary may have more."""
+    return frozenset(tokenizer.get_vocab().values())
+
+
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
     """Token ids of equally long texts.
 

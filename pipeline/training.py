@@ -1,6 +1,8 @@
 """The one training loop: batch → loss → step. It knows no algorithm."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -36,6 +38,11 @@ class Progress:
     interval: float = 60.0
     losses: list[float] = field(default_factory=list)
     saved: float = field(default_factory=time.monotonic)
+
+    def heed_notice(self) -> None:
+        """From SIGTERM on, save after every update: in a SLURM job it says that SIGKILL will come, but not when."""
+        if "SLURM_JOB_ID" in os.environ:
+            signal.signal(signal.SIGTERM, lambda *_: setattr(self, "interval", 0.0))
 
     @torch.no_grad()
     def restore(self, optimizer: AdamW) -> None:
@@ -92,6 +99,7 @@ def fit(
     if settings.batch_size % parts:
         raise PipelineError(f"batch_size {settings.batch_size} is not a multiple of accumulation × processes = {parts}")
     progress.restore(optimizer)
+    progress.heed_notice()
     policy.train()
     wrapped, stepper = (policy, optimizer) if is_sharded(policy) else accelerator.prepare(policy, optimizer)
     done = len(progress.losses)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 SYSTEM = Path("/etc/slurm/slurm.conf")
 """Where SLURM's commands look; Snakemake hides SLURM_CONF from its job steps, so a variable would not do."""
@@ -40,7 +42,10 @@ SchedulerParameters=sched_interval=1,bf_interval=2,batch_sched_delay=0
 KillWait=5
 ReturnToService=2
 GresTypes=gpu
-PartitionName=all Nodes=ALL Default=YES
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=all Nodes=ALL Default=YES PriorityTier=1
+PartitionName=urgent Nodes=ALL PriorityTier=2
 """
 NODE = "NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=64000 Gres=gpu:1\n"
 
@@ -70,6 +75,19 @@ def install() -> None:
         )
     if done.returncode:
         raise UnavailableError(f"apt-get cannot install SLURM: {done.stderr.strip()[-300:]}")
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The cluster while a module's tests run; without one they are skipped, and the reason is said."""
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    with ExitStack() as stack:
+        try:
+            install()
+            stack.enter_context(running(tmp_path_factory.mktemp("slurm")))
+        except (UnavailableError, PermissionError) as reason:
+            pytest.skip(str(reason))
+        yield
 
 
 @contextmanager
@@ -112,11 +130,11 @@ def ask(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60, pause: float = 0.1) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, condition
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 def _empty_queue() -> None:

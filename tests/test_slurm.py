@@ -1,32 +1,23 @@
 """The small workflow as jobs of a real SLURM: GPUs, preemption, kills of a job and of Snakemake itself, two nodes."""
 
 import json
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from pathlib import Path
 
 import psutil
 import pytest
+from safetensors import safe_open
 
-from tests import cluster
-from tests.cluster import ask, wait_for
+from tests.cluster import ask, slurm, wait_for  # noqa: F401
 from tests.conftest import ROOT, Workflow
 
 PROFILE = ("--profile", str(ROOT / "profiles" / "slurm"), "--slurm-init-seconds-before-status-checks", "1")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    pytest.importorskip("snakemake_executor_plugin_slurm")
-    with ExitStack() as stack:
-        try:
-            cluster.install()
-            stack.enter_context(cluster.running(tmp_path_factory.mktemp("slurm")))
-        except (cluster.UnavailableError, PermissionError) as reason:
-            pytest.skip(str(reason))
-        yield
+pytestmark = pytest.mark.usefixtures("slurm")
 
 
 class Controller:
@@ -80,26 +71,55 @@ def asked(job: str) -> str:
     return ask("scontrol", "show", "job", job)
 
 
-def preempt(stage: psutil.Process) -> None:
-    """What SLURM does with a job when another needs its place; here it may start again at once, not in two minutes."""
-    job = job_of(stage)
-    ask("scontrol", "requeue", job)
+def preempt(stage: psutil.Process, progress: Path) -> None:
+    """Let an urgent job take a training's place; that may start again at once, not in two minutes.
+
+    Args:
+        progress: the checkpoint that the training writes when it is told; it computes no further.
+    """
+    job, node = job_of(stage), stage.environ()["SLURMD_NODENAME"]
+    ask("sbatch", "--partition=urgent", "--gres=gpu:1", f"--nodelist={node}", "--output=/dev/null", "--wrap=true")
+    wait_for(progress.exists, pause=0.001)
+    stage.suspend()
     wait_for(lambda: not stage.is_running() and "JobState=PENDING" in asked(job))
     assert "Restarts=1" in asked(job)
     ask("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
+def begun(log: Path) -> int:
+    """The update from which a training started, by its progress bar; -1 before."""
+    found = re.search(r" (\d+)/8 ", log.read_text()) if log.exists() else None
+    return int(found[1]) if found else -1
+
+
+def updates(progress: Path) -> int:
+    """How many updates a checkpoint holds."""
+    with safe_open(progress, "pt") as file:
+        return len(json.loads(file.metadata()["losses"]))
+
+
 def test_kills_on_the_cluster_change_nothing(finished, workflow):
+    logs, progress = workflow.run_directory / "logs", workflow.run_directory / "round_001" / "train.progress"
     with Controller(workflow) as controller:
-        killed, preempted = (controller.suspended("rollout", "--shard", shard) for shard in ("00", "01"))
+        killed = controller.suspended("rollout", "--shard", "00")
         assert killed.environ()["CUDA_VISIBLE_DEVICES"] == "0"
         job = job_of(killed)
         assert "gpu:1" in asked(job) and "MinMemoryNode=8000M" in asked(job)
-        preempt(preempted)
         killed.kill()
         again = controller.stage("rollout", "--shard", "00", another_job_than=job)
         assert "MinMemoryNode=16000M" in asked(job_of(again))
-        train = controller.suspended("train")
+
+        train = controller.stage("train", "--round", "001")
+        train.nice(19)  # it shall not outrun those who look on
+        wait_for(lambda: begun(logs / "train_001.log") == 0, pause=0.001)
+        train.suspend()
+        assert not progress.exists()
+        preempt(train, progress)
+        done = updates(progress)
+        assert 0 < done < 8
+
+        train = controller.suspended("train", "--round", "002")
+        assert begun(logs / "train_001.log") == done
         job = job_of(train)
     assert train.is_running()  # Snakemake is killed, its jobs are not
     workflow("--unlock")

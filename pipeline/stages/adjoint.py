@@ -17,19 +17,22 @@ from pipeline.registry import load
 from pipeline.samplers.ancestral import Trajectories, path_log_prob
 from pipeline.sharding import device
 from pipeline.stages import main
-from pipeline.text import buckets
+from pipeline.text import buckets, load_tokenizer, token_ids
 
 
 def run(args: Namespace) -> None:
     settings = args.settings
     order = [(name, "ascending") for name in ("state_id", "sample_id")]
     completions = settings.rollout.completions
-    shards = records.read(args.rollouts, records.ROLLOUTS, may_be_empty=True, completions=completions)
+    vocabulary = token_ids(load_tokenizer(args.policy))
+    shards = records.read(
+        args.rollouts, records.ROLLOUTS, may_be_empty=True, completions=completions, vocabulary=vocabulary
+    )
     if len(shards) != (wanted := settings.rollout.prompts * completions):
         folder = args.rollouts[0].parent
         raise PipelineError(f"{folder} holds {len(shards)} rollouts, not {wanted}: delete it and run again")
     table = shards.sort_by(order)
-    previous = records.read([args.kept], records.TARGETS) if args.kept else None
+    previous = records.read([args.kept], records.TARGETS, vocabulary=vocabulary) if args.kept else None
     paths = {"base": args.base, "previous": args.policy}
 
     def log_prob(name: str, rows: pa.Table, temperature: float) -> Tensor:

@@ -17,6 +17,7 @@ from pipeline.retention import prune
 from pipeline.seeding import Stream
 from pipeline.sharding import device, gather_trained, is_main_process, spread
 from pipeline.stages import main
+from pipeline.text import token_ids
 from pipeline.throughput import Meter
 from pipeline.training import Progress, fit
 
@@ -32,7 +33,9 @@ def run(args: Namespace) -> dict[str, Any]:
         load_moments(args.moments, optimizer)
         warmup = 0
     algorithm = load("algorithm", settings.algorithm.name)
-    targets = records.read([args.targets], records.TARGETS, completions=settings.rollout.completions)
+    targets = records.read(
+        [args.targets], records.TARGETS, completions=settings.rollout.completions, vocabulary=token_ids(tokenizer)
+    )
     replay = algorithm.replay(targets, settings, mask_id)
     around = round_of(settings, tokenizer, {"behavior": args.policy, "base": args.base}, device(), policy)
     lr = train.lr * train.lr_decay ** (args.round - 1)

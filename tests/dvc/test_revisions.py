@@ -41,6 +41,9 @@ def test_older_revisions_there_and_back(repository):
         repository.dvc("checkout")
         assert repository.pending() == {}
         assert not repository.stale()
+    page = repository.dvc("plots", "diff", "HEAD~1", "main").strip().removeprefix("file://")
+    shown = Path(page).read_text()
+    assert all(f"{revision}_data_runs_small_learning_curve.svg" in shown for revision in ("HEAD~1", "main"))
     (difference,) = json.loads(repository.dvc("metrics", "diff", "HEAD~1", "main", "--json")).values()
     assert set(difference) <= {"git", "time.computing", "time.waiting", "time.waiting_share", "time.cpu_seconds"}
 
