@@ -3,11 +3,13 @@
 Each node has one GPU, a device file without a device. All but the packages and one link lies in one directory.
 """
 
+import fcntl
 import os
 import shutil
 import socket
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+LOCK = Path(tempfile.gettempdir(), "dam-tests-slurm.lock")
 SYSTEM = Path("/etc/slurm/slurm.conf")
 """Where SLURM's commands look; Snakemake hides SLURM_CONF from its job steps, so a variable would not do."""
 
@@ -79,9 +82,13 @@ def install() -> None:
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The cluster while a module's tests run; without one they are skipped, and the reason is said."""
+    """The cluster while a module's tests run; without one they are skipped, and the reason is said.
+
+    A machine has one SLURM at a time: other processes of pytest wait for it.
+    """
     pytest.importorskip("snakemake_executor_plugin_slurm")
     with ExitStack() as stack:
+        fcntl.flock(stack.enter_context(LOCK.open("w")), fcntl.LOCK_EX)
         try:
             install()
             stack.enter_context(running(tmp_path_factory.mktemp("slurm")))
