@@ -3,6 +3,7 @@
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -49,14 +50,16 @@ def test_files_from_the_future_keep_their_order(tmp_path):
 
 
 def test_a_second_snakemake_is_refused(finished, halfway):
-    """While one runs, another one stops at its lock, and a dry run may look on; neither disturbs it."""
+    """While one runs, held up here, another one stops at its lock, and a dry run may look on; neither disturbs it."""
     first = halfway.start()
     deadline = time.monotonic() + 120
     while not list((halfway.run_directory / "round_002").glob("rollouts/*.parquet")):
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)
     assert "Directory cannot be locked" in halfway(ok=False)
     halfway("--dry-run")
+    first.send_signal(signal.SIGCONT)
     assert first.wait(timeout=300) == 0
     assert halfway.metrics() == finished.metrics()
 

@@ -23,4 +23,4 @@ def test_trained_at_two_lengths_tested_at_three(workflow: Workflow):
         assert rows == [(k, "test", tested) for k in (0, 1) for tested in (16, 20, 24)]
         shards = sorted((runs / run / "round_001" / "rollouts").glob("*.parquet"))
         assert records.matrix(records.read(shards, records.ROLLOUTS), "tokens").shape[1] == length
-    assert "| run | seeds | 16 | 20 | 24 |" in (workflow.directory / "data/suites/both/table.md").read_text()
+    assert "| run | seeds | 16 | 20 | 24 |" in (workflow.directory / "data/results/both.md").read_text()
