@@ -62,7 +62,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
             evaluation = read_json(folder / "evaluation.json", "splits", "exact", "rows")
             evaluations[number] = evaluation["splits"]
             results += [{"round": number, **row} for row in evaluation["rows"]]
-            entry |= _plain(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
+            entry |= plain(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
         entry["seconds"], entry["cpu_seconds"] = _spent(run / "timings", number)
         rounds.append(entry)
     sampler = "greedy" if settings.algorithm.trains else "ancestral"
@@ -87,7 +87,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
 
 def _headline(entry: dict[str, Any], evaluations: dict[int, Any], sampler: str) -> dict[str, float]:
     exact = {key: entry[key] for key in EXACT if key in entry}
-    return _plain(evaluations[entry["round"]]["test"][sampler]) | exact
+    return plain(evaluations[entry["round"]]["test"][sampler]) | exact
 
 
 def selected(evaluations: Mapping[int, Any]) -> dict[str, float] | None:
@@ -100,9 +100,9 @@ def selected(evaluations: Mapping[int, Any]) -> dict[str, float] | None:
     }
     if not held_out:
         return None
-    name = headline(_plain(held_out[0]))
+    name = headline(plain(held_out[0]))
     best = max(held_out, key=lambda number: (held_out[number][name], -number))
-    return {"round": best, f"validation_{name}": held_out[best][name], **_plain(evaluations[best]["test"]["greedy"])}
+    return {"round": best, f"validation_{name}": held_out[best][name], **plain(evaluations[best]["test"]["greedy"])}
 
 
 def numbers(evaluation: Mapping[str, float]) -> dict[str, float]:
@@ -186,5 +186,6 @@ def _spent(timings: Path, number: int) -> tuple[dict[str, float], float]:
     return seconds, cpu
 
 
-def _plain(evaluation: dict[str, Any]) -> dict[str, float]:
+def plain(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """An evaluation without its groups and samples."""
     return {key: value for key, value in evaluation.items() if not isinstance(value, dict | list)}

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation import summarize
-from pipeline.metrics import headline, numbers
+from pipeline.metrics import headline, numbers, plain
 
 Metrics = dict[str, Any]
 
@@ -89,7 +89,7 @@ def _splits(runs: Sequence[Metrics]) -> dict[str, dict[str, float]]:
     """Split -> metrics of the last round, for the held-out splits beside the test split."""
     last = [run["evaluations"][-1]["splits"] for run in runs]
     found = {
-        split: [numbers(_plain(splits[split][run["sampler"]])) for run, splits in zip(runs, last, strict=True)]
+        split: [numbers(plain(splits[split][run["sampler"]])) for run, splits in zip(runs, last, strict=True)]
         for split in last[0]
         if split != "test"
     }
@@ -107,7 +107,3 @@ def _lengths(runs: Sequence[Metrics], number: int, sampler: str) -> dict[str, di
         for run in runs
     ]
     return {length: summarize([found[length] for found in at]) for length in at[0]} if len(at[0]) > 1 else {}
-
-
-def _plain(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in evaluation.items() if not isinstance(value, dict | list)}
