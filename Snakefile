@@ -40,10 +40,10 @@ SUITES = {suite: members(PARAMS, named) for suite, named in PARAMS.suites.items(
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
 STARTED = time.time()
 os.environ.setdefault("TQDM_MININTERVAL", "1")
-# Resources and threads, unlike params, rerun nothing when they change.
 if "SLURM_JOB_ID" in os.environ:
     # SLURM gives notice by SIGTERM, on which training saves its progress: the shell and `tee` shall not end before it.
     shell.prefix("set -euo pipefail; trap '' TERM; ")
+# Resources and threads, unlike params, rerun nothing when they change.
 PLAIN = wf.launch(sys.executable)
 FORK = wf.launch(sys.executable, PRELOADED.socket)
 
