@@ -25,13 +25,19 @@ from pipeline.text import character_tokenizer
 from pipeline.training import Progress, fit
 
 MASK, UPDATES, RATE = 8, 4, 2e-3
-BASE, TOKENIZER = Path("base"), character_tokenizer("01234567")
+TOKENIZER = character_tokenizer("01234567")
+KINDS = ("full", "lora", "bfloat16")
+"""All weights, adapters, and all weights in bfloat16 with fp32 masters."""
 
 
 def settings(kind: str) -> SimpleNamespace:
     adapter = Adapter(rank=4, alpha=8, dropout=0.0) if kind == "lora" else None
     train = Train(batch_size=8, accumulation=2, lr=RATE, adapter=adapter, gradient_checkpointing=True)
-    return SimpleNamespace(seed=0, model=Model(), train=train)
+    return SimpleNamespace(seed=0, model=Model(dtype="bfloat16" if kind == "bfloat16" else "float32"), train=train)
+
+
+def base_of(kind: str) -> Path:
+    return Path(f"base-{settings(kind).model.dtype}")
 
 
 def loss(policy: torch.nn.Module, batch: Batch, others: list[torch.nn.Module]) -> torch.Tensor:
@@ -46,14 +52,15 @@ def loss(policy: torch.nn.Module, batch: Batch, others: list[torch.nn.Module]) -
 
 def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDATES) -> list[float]:
     """One round of training, from the policy and the moments of the round before."""
-    run, before = settings(kind), out / f"{number - 1}" / "policy" if number > 1 else BASE
-    policy, here = llada.load(before), out / str(number)
-    make_trainable(policy, run, BASE, here / "policy")
+    run, base, here = settings(kind), base_of(kind), out / str(number)
+    before = out / f"{number - 1}" / "policy" if number > 1 else base
+    policy = llada.load(before)
+    make_trainable(policy, run, base, here / "policy")
     spread(policy, sharding == "full")
     optimizer = AdamW(policy, run.train)
     if number > 1:
         load_moments(before.parent / "optimizer.safetensors", optimizer)
-    others = [frozen_policy(path, run, policy, device()) for path in (BASE, before)]
+    others = [frozen_policy(path, run, policy, device()) for path in (base, before)]
     generator = torch.Generator().manual_seed(number)
     texts = [torch.randint(8, (32, length), generator=generator) for length in (3, 6)]
     batches = Replay.of_texts(*texts, MASK).batches(UPDATES, 8, 0, Stream.REPLAY, number)
@@ -89,7 +96,7 @@ def train(kind: str, sharding: str, out: Path) -> list[float]:
 if __name__ == "__main__":
     found = {
         f"{kind} {sharding}": train(kind, sharding, Path(sys.argv[1]) / f"{kind}-{sharding}")
-        for kind in ("full", "lora")
+        for kind in KINDS
         for sharding in ("none", "full")
     }
     if is_main_process():
