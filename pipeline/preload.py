@@ -42,8 +42,12 @@ class Preloaded:
         """Start the server; it ends with this process, because then its standard input closes."""
         if self.socket:
             _sweep()
-            command = [self.python, "-m", "pipeline.preload", "serve", self.socket]
-            self.server = subprocess.Popen(command, stdin=subprocess.PIPE)
+            Path(self.socket).unlink(missing_ok=True)  # of a killed Snakemake that had the same process id
+            with socket.socket(socket.AF_UNIX) as listener:  # from now on, so that stages wait for the import
+                listener.bind(self.socket)
+                listener.listen(64)
+                command = [self.python, "-m", "pipeline.preload", "serve", self.socket, str(listener.fileno())]
+                self.server = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
 
     def stop(self) -> None:
         if self.server and self.server.stdin:
@@ -60,12 +64,8 @@ def _sweep() -> None:
                 path.unlink()
 
 
-def serve(path: str) -> None:
-    """Accept stages until standard input closes. Listens before it imports, so early callers wait for the import."""
-    Path(path).unlink(missing_ok=True)  # left by a killed server whose Snakemake had the same process id
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen(64)
+def serve(path: str, listener: socket.socket) -> None:
+    """Accept stages until standard input closes; `path` is where the socket listens."""
     try:
         import_everything()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -171,4 +171,5 @@ def _rank_variables(rank: int, ranks: int, port: int) -> dict[str, str]:
 
 if __name__ == "__main__":
     verb, where, *rest = sys.argv[1:]
-    serve(where) if verb == "serve" else run(where, int(rest[0]), rest[1:])
+    number = int(rest[0])
+    serve(where, socket.socket(fileno=number)) if verb == "serve" else run(where, number, rest[1:])

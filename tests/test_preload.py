@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.preload import Preloaded
 from tests.conftest import ROOT
 
 WAITS = """
@@ -30,14 +31,16 @@ torch.distributed.barrier()
 def server(tmp_path_factory):
     """A server whose stages are the modules of its directory; its standard input stands for Snakemake."""
     directory = tmp_path_factory.mktemp("preload")
-    command = [sys.executable, "-m", "pipeline.preload", "serve", str(directory / "socket")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, cwd=directory, env=environment, stdin=subprocess.PIPE) as process:
-        while not (directory / "socket").exists():
-            time.sleep(0.05)
-        process.directory = directory
-        yield process
-        process.stdin.close()
+    preloaded = Preloaded(sys.executable, enabled=True)
+    preloaded.socket = str(directory / "socket")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        preloaded.start()
+    preloaded.server.directory = directory
+    yield preloaded.server
+    preloaded.stop()
 
 
 def start(server, fault: str) -> tuple[subprocess.Popen, list[psutil.Process]]:
