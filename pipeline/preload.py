@@ -2,7 +2,7 @@
 
 Importing them takes several seconds, more than a small model's round computes for. The Snakefile starts `serve`
 once; `run` hands it a stage's command line, terminal and environment, and passes on the exit status. Without a
-server `run` starts an ordinary process instead. A stage dies with its `run`, and with Snakemake like the server.
+server `run` starts an ordinary process instead. A stage dies with its `run`, `run` with its shell, all with Snakemake.
 """
 
 import array
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.ranks import free_port, start
+from pipeline.ranks import die_with_shell, free_port, start
 
 LIMIT = 1 << 20
 PREFIX = "dam-preload-"
@@ -138,6 +138,7 @@ def _wait_for_turn() -> None:
 
 def run(path: str, ranks: int, command: list[str]) -> None:
     """Run `python -m COMMAND` as `ranks` forks of the server at `path`, or as processes of their own without one."""
+    die_with_shell()
     try:
         connections = [_connect(path) for _ in range(ranks)]
     except OSError:

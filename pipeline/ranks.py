@@ -1,20 +1,30 @@
-"""One process per rank: `python -m pipeline.ranks 2 pipeline.stages.train …`.
+"""One process per rank: `python -m pipeline.ranks 2 pipeline.stages.train …`; 0 is one that knows of no ranks.
 
-In a SLURM job the allocation decides instead of the number: one rank for each GPU of every node.
+In a SLURM job the allocation decides instead of a number: one rank for each GPU of every node.
 """
 
+import ctypes
 import os
+import signal
 import socket
 import sys
 from typing import NoReturn
 
 from pipeline import slurm
 
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_shell() -> None:
+    """Ask Linux for SIGTERM when the job's shell is gone: Snakemake has given the job up by then. Outlasts `exec`."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
 
 def launcher(ranks: int, nodes: int) -> list[str]:
     """The command in front of a stage's module: `ranks` processes on each of the nodes."""
     python = [sys.executable, "-m"]
-    if nodes == ranks == 1:
+    if ranks == 0 or nodes == ranks == 1:
         return python
     torchrun = [*python, "torch.distributed.run", "--nproc-per-node", str(ranks), "--rdzv-backend", "c10d"]
     if nodes == 1:
@@ -25,7 +35,7 @@ def launcher(ranks: int, nodes: int) -> list[str]:
 
 def start(ranks: int, command: list[str]) -> NoReturn:
     """Become the ranks of `python -m COMMAND`."""
-    ranks = int(os.environ.get("SLURM_GPUS_ON_NODE", ranks))
+    ranks = ranks and int(os.environ.get("SLURM_GPUS_ON_NODE", ranks))
     everything = [*launcher(ranks, slurm.nodes()), *command]
     os.execvp(everything[0], everything)
 
@@ -37,4 +47,5 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
+    die_with_shell()
     start(int(sys.argv[1]), sys.argv[2:])

@@ -191,7 +191,7 @@ def _meaning(path: Path) -> str:
 
 
 def launch(python: str, socket: str = "", *, ranks: int = 0) -> str:
-    """What starts a stage's module: Python, forks of the preloaded process, or one process per rank."""
+    """What starts a stage's module: forks of the preloaded process, one process per rank, or one alone."""
     if socket:
         return f"{python} -m pipeline.preload run {socket} {ranks or 1}"
-    return f"{python} -m pipeline.ranks {ranks}" if ranks else f"{python} -m"
+    return f"{python} -m pipeline.ranks {ranks}"

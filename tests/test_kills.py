@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -84,6 +85,29 @@ def test_a_kill_in_every_stage_changes_nothing(finished, workflow):
         kill_in(workflow, stage)
         workflow("--unlock")
     workflow.start().wait(timeout=300)
+    is_as_undisturbed(workflow, finished)
+
+
+def test_a_stage_ends_with_its_shell(finished, workflow):
+    """Snakemake waits for the other shard, having removed what the first has made so far: nobody may write it now."""
+    running, deadline, found = workflow.start(), time.monotonic() + 300, {}
+    while len(found) < 2:
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+        for process in psutil.Process(running.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                command = process.cmdline()
+                if "pipeline.stages.rollout" in command:
+                    found[command[command.index("--shard") + 1]] = process
+    caller, other = found["00"], found["01"]
+    other.suspend()
+    caller.parent().kill()
+    assert psutil.wait_procs([caller], timeout=10)[1] == []
+    time.sleep(3)
+    assert not (workflow.run_directory / "round_001" / "rollouts" / "00.parquet").exists()
+    other.resume()
+    assert running.wait(timeout=120) == 1
+    assert workflow.start().wait(timeout=300) == 0
     is_as_undisturbed(workflow, finished)
 
 

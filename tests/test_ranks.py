@@ -1,16 +1,27 @@
 """How many processes a stage gets: the number it asks for, or one for each GPU of a SLURM job's nodes."""
 
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline import ranks, slurm
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
 def no_allocation(monkeypatch):
     for name in ("SLURM_JOB_ID", "SLURM_GPUS_ON_NODE"):
         monkeypatch.delenv(name, raising=False)
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """That of this process, and modules of a directory."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(directory)))}
 
 
 @pytest.fixture
@@ -28,6 +39,26 @@ def started(monkeypatch):
 
 def test_one_rank_is_python_alone(started):
     assert started(1) == " -m stage --option"
+
+
+def test_a_stage_without_ranks_has_one_process_whatever_the_allocation(started, monkeypatch):
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
+    monkeypatch.setattr(slurm, "nodes", lambda: 2)
+    assert started(0) == " -m stage --option"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has gone")
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_stage_ends_with_its_shell(number, tmp_path):
+    """Killed alone, the shell does not leave behind what runs in its pipe."""
+    (tmp_path / "stage.py").write_text("import time\nprint('running', flush=True)\ntime.sleep(300)")
+    command = f"{sys.executable} -m pipeline.ranks {number} stage | tee out"
+    shell = subprocess.Popen(["bash", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, env=environment(tmp_path))
+    assert shell.stdout and shell.stdout.readline() == b"running\n"
+    family = psutil.Process(shell.pid).children(recursive=True)
+    shell.send_signal(signal.SIGKILL)
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    shell.stdout.close()
 
 
 def test_a_workstation_gets_the_number(started):
