@@ -123,8 +123,9 @@ def comparison(rows: Sequence[dict[str, Any]]) -> str:
             for color, row in zip(_colors(len(families)), families, strict=True):
                 if key in row["final"]:
                     _curve(axis, row, across, key, row["run"] if row["run"] in best else None, color)
-            axis.set(title=f"{task}: {key}", xlabel=across.replace("_", " "), yscale="log" if "kl" in key else "linear")
-        line[0].legend(frameon=False, fontsize=6)
+            axis.set(title=f"{task}: {_words(key)}", xlabel=_words(across), yscale="log" if "kl" in key else "linear")
+        known = line[0].get_legend_handles_labels()
+        line[-1].legend(*known, frameon=False, fontsize=6, loc="center left", bbox_to_anchor=(1.02, 0.5))
     return _svg(figure)
 
 
@@ -138,6 +139,10 @@ def _curve(axis: Any, row: dict[str, Any], across: str, key: str, label: str | N
     axis.plot(place, mean, marker="o", markersize=2, linewidth=1, color=color, label=label)
     band = [(max(m - e, m / 2), m + e) for m, e in zip(mean, error, strict=True)]
     axis.fill_between(place, *zip(*band, strict=True), color=color, alpha=0.15, linewidth=0)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _colors(count: int) -> Any:
