@@ -20,6 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.forecast import after_dry_run
 from pipeline.params import members, read_params
 from pipeline.preload import Preloaded
+from pipeline.ranks import SHELL
 from pipeline.seal import restore
 from pipeline.tasks.base import HELD_OUT, SPLITS
 
@@ -40,9 +41,9 @@ SUITES = {suite: members(PARAMS, named) for suite, named in PARAMS.suites.items(
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
 STARTED = time.time()
 os.environ.setdefault("TQDM_MININTERVAL", "1")
-if "SLURM_JOB_ID" in os.environ:
-    # SLURM gives notice by SIGTERM, on which training saves its progress: the shell and `tee` shall not end before it.
-    shell.prefix("set -euo pipefail; trap '' TERM; ")
+# SLURM gives notice by SIGTERM, on which training saves its progress: the shell and `tee` shall not end before it.
+NOTICE = "trap '' TERM; " if "SLURM_JOB_ID" in os.environ else ""
+shell.prefix(f"set -euo pipefail; export {SHELL}=$$; {NOTICE}")
 # Resources and threads, unlike params, rerun nothing when they change.
 PLAIN = wf.launch(sys.executable)
 FORK = wf.launch(sys.executable, PRELOADED.socket)

@@ -12,6 +12,8 @@ from typing import NoReturn
 
 from pipeline import slurm
 
+SHELL = "JOB_SHELL"
+"""Environment variable that holds the process id of the job's shell."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -19,6 +21,8 @@ def die_with_shell() -> None:
     """Ask Linux for SIGTERM when the job's shell is gone: Snakemake has given the job up by then. Outlasts `exec`."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if SHELL in os.environ and int(os.environ[SHELL]) not in (os.getppid(), os.getpid()):
+        sys.exit("error: the job's shell was killed")
 
 
 def launcher(ranks: int, nodes: int) -> list[str]:

@@ -79,3 +79,12 @@ def test_nodes_meet_at_the_first(started, monkeypatch):
     command = started(1)
     assert command.startswith("env --unset=SLURM_NNODES srun --overlap --nodes=2 --ntasks-per-node=1 ")
     assert "--nnodes 2 --rdzv-endpoint " in command
+
+
+def test_a_stage_whose_shell_has_gone_does_not_begin(tmp_path):
+    """Killed before the process could ask to be told."""
+    command = [sys.executable, "-m", "pipeline.ranks", "0", "this"]
+    for shell, printed in ((os.getpid(), "The Zen of Python"), (1 << 22, "error: the job's shell was killed")):
+        known = environment(tmp_path) | {ranks.SHELL: str(shell)}
+        done = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True, check=False)
+        assert (done.stdout + done.stderr).startswith(printed)
