@@ -101,11 +101,13 @@ def test_a_stage_ends_with_its_shell(finished, workflow):
                     found[command[command.index("--shard") + 1]] = process
     caller, other = found["00"], found["01"]
     other.suspend()
-    caller.parent().kill()
-    assert psutil.wait_procs([caller], timeout=10)[1] == []
-    time.sleep(3)
-    assert not (workflow.run_directory / "round_001" / "rollouts" / "00.parquet").exists()
-    other.resume()
+    try:
+        caller.parent().kill()
+        assert psutil.wait_procs([caller], timeout=10)[1] == []
+        time.sleep(3)
+        assert not (workflow.run_directory / "round_001" / "rollouts" / "00.parquet").exists()
+    finally:
+        other.resume()
     assert running.wait(timeout=120) == 1
     assert workflow.start().wait(timeout=300) == 0
     is_as_undisturbed(workflow, finished)
