@@ -54,7 +54,7 @@ def test_a_stage_ends_with_its_shell(number, tmp_path):
     (tmp_path / "stage.py").write_text("import time\nprint('running', flush=True)\ntime.sleep(300)")
     command = f"{sys.executable} -m pipeline.ranks {number} stage | tee out"
     shell = subprocess.Popen(["bash", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, env=environment(tmp_path))
-    assert shell.stdout and shell.stdout.readline() == b"running\n"
+    assert shell.stdout and shell.stdout.readline().startswith(b"running")  # ranks may speak at once
     family = psutil.Process(shell.pid).children(recursive=True)
     shell.send_signal(signal.SIGKILL)
     assert psutil.wait_procs(family, timeout=60)[1] == []
