@@ -37,7 +37,7 @@ def learning_curve(metrics: dict[str, Any]) -> str:
                 )
                 band = [(m - e, m + e) for m, e in zip(mean, error, strict=True)]
                 axis.fill_between(rounds, *zip(*band, strict=True), color=drawn.get_color(), alpha=0.15, linewidth=0)
-        axis.set(title=name.replace("_", " "), xlabel="round", ylim=(0, 1.02))
+        axis.set(title=_words(name), xlabel="round", ylim=(0, 1.02))
     axes[0].legend(frameon=False, fontsize=8)
     return _svg(figure)
 

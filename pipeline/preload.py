@@ -46,7 +46,7 @@ class Preloaded:
             with socket.socket(socket.AF_UNIX) as listener:  # from now on, so that stages wait for the import
                 listener.bind(self.socket)
                 listener.listen(64)
-                command = [self.python, "-m", "pipeline.preload", "serve", self.socket, str(listener.fileno())]
+                command = [self.python, "-m", "pipeline.preload", "serve", str(listener.fileno())]
                 self.server = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
 
     def stop(self) -> None:
@@ -64,8 +64,8 @@ def _sweep() -> None:
                 path.unlink()
 
 
-def serve(path: str, listener: socket.socket) -> None:
-    """Accept stages until standard input closes; `path` is where the socket listens."""
+def serve(listener: socket.socket) -> None:
+    """Accept stages until standard input closes, and then remove the socket."""
     try:
         import_everything()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -77,7 +77,7 @@ def serve(path: str, listener: socket.socket) -> None:
             connection.close()
             del ready
     finally:
-        Path(path).unlink(missing_ok=True)
+        Path(listener.getsockname()).unlink(missing_ok=True)
 
 
 def import_everything() -> None:
@@ -172,5 +172,4 @@ def _rank_variables(rank: int, ranks: int, port: int) -> dict[str, str]:
 
 if __name__ == "__main__":
     verb, where, *rest = sys.argv[1:]
-    number = int(rest[0])
-    serve(where, socket.socket(fileno=number)) if verb == "serve" else run(where, number, rest[1:])
+    serve(socket.socket(fileno=int(where))) if verb == "serve" else run(where, int(rest[0]), rest[1:])

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import psutil
 import pytest
@@ -12,16 +11,13 @@ import pytest
 from pipeline import ranks, slurm
 from tests.conftest import ROOT
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
 
 @pytest.fixture(autouse=True)
 def no_allocation(monkeypatch):
     for name in ("SLURM_JOB_ID", "SLURM_GPUS_ON_NODE"):
         monkeypatch.delenv(name, raising=False)
-
-
-def environment(directory: Path) -> dict[str, str]:
-    """That of this process, and modules of a directory."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(directory)))}
 
 
 @pytest.fixture
@@ -53,7 +49,7 @@ def test_a_stage_ends_with_its_shell(number, tmp_path):
     """Killed alone, the shell does not leave behind what runs in its pipe."""
     (tmp_path / "stage.py").write_text("import time\nprint('running', flush=True)\ntime.sleep(300)")
     command = f"{sys.executable} -m pipeline.ranks {number} stage | tee out"
-    shell = subprocess.Popen(["bash", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, env=environment(tmp_path))
+    shell = subprocess.Popen(["bash", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, env=ENVIRONMENT)
     assert shell.stdout and shell.stdout.readline().startswith(b"running")  # ranks may speak at once
     family = psutil.Process(shell.pid).children(recursive=True)
     shell.send_signal(signal.SIGKILL)
@@ -85,6 +81,6 @@ def test_a_stage_whose_shell_has_gone_does_not_begin(tmp_path):
     """Killed before the process could ask to be told."""
     command = [sys.executable, "-m", "pipeline.ranks", "0", "this"]
     for shell, printed in ((os.getpid(), "The Zen of Python"), (1 << 22, "error: the job's shell was killed")):
-        known = environment(tmp_path) | {ranks.SHELL: str(shell)}
+        known = ENVIRONMENT | {ranks.SHELL: str(shell)}
         done = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True, check=False)
         assert (done.stdout + done.stderr).startswith(printed)
