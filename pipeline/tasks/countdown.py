@@ -12,15 +12,16 @@ import json
 import re
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from pipeline.tasks.answers import before_stop, boxes, left_side, plain_operators, published_box, tagged, without_stops
-from pipeline.tasks.arithmetic import PYTHON, parse, solvable
+from pipeline.tasks.arithmetic import PYTHON, parse
 from pipeline.tasks.base import Item, Profile, Saved, Settings, Task, apart
-from pipeline.tasks.data import Data, Reading, Values, splits
+from pipeline.tasks.data import Data, Reading, splits
+from pipeline.tasks.puzzles import identity, numbers_and_target, puzzles, read, saved_item
 
 TEMPLATES = {
     "compact": "{a:3d} {b:3d} {c:3d}={target:3d}>",
@@ -50,9 +51,6 @@ Order = Literal["any", "given"]
 TOLERANCE = 1e-5
 FORMAT_REWARD = 0.1
 
-NUMBERS = re.compile(r"Numbers: \[([\d, ]+)\]", re.IGNORECASE)
-TARGET = re.compile(r"Target: (\d+)", re.IGNORECASE)
-PAIR = re.compile(r"\s*[\[(]\s*[\[(]\s*(\d+(?:\s*,\s*\d+)*)\s*[\])]\s*,\s*(-?\d+)\s*[\])]\s*")
 FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 TYPESET = (("\\left", ""), ("\\right", ""), ("\\,", ""), ("×", "*"), ("÷", "/"), ("−", "-"), ("$", ""))
 
@@ -71,19 +69,6 @@ class Countdown(Settings):
     answer_length: int = Field(default=256, ge=1, description="tokens of a chat answer")
 
 
-def puzzles(count: int, seen: set[str], rng: np.random.Generator) -> list[Item]:
-    """`count` solvable items, none of whose identities are in `seen`, which grows by them."""
-    items: list[Item] = []
-    for numbers, target in solvable(rng):
-        item = _item(numbers, target)
-        if (identity := _identity(item)) not in seen:
-            seen.add(identity)
-            items.append(item)
-            if len(items) == count:
-                break
-    return items
-
-
 def formatted(puzzle: Item, order: Order, rng: np.random.Generator) -> str:
     """An answer that uses every number once, otherwise random."""
     numbers, _ = json.loads(puzzle.reference)
@@ -96,8 +81,8 @@ def items(settings: Countdown, seed: int) -> dict[str, list[Item]]:
     """The splits; no test item occurs in the base or train split. A data set gives training and test split only."""
     rng = np.random.default_rng([seed, 0xC0DE])
     if settings.data:
-        found = splits(settings.data, seed, Reading((("nums", "input"), ("target", "output")), _read, _identity))
-        seen = set(map(_identity, found["test"]))
+        found = splits(settings.data, seed, Reading((("nums", "input"), ("target", "output")), read, identity))
+        seen = set(map(identity, found["test"]))
     else:
         seen = set[str]()
         found = {"test": puzzles(settings.test_items, seen, rng), "train": puzzles(settings.train_items, seen, rng)}
@@ -171,68 +156,9 @@ def _near(value: float, target: int) -> bool:
     return abs(value - target) < TOLERANCE
 
 
-def numbers_and_target(reference: str) -> tuple[list[int], int]:
-    """The sorted numbers, and the target, of a reference."""
-    numbers, target = json.loads(reference)
-    return sorted(numbers), target
-
-
-def saved_item(question: str, reference: Any) -> Item:
-    """An item from `[[a, b, c], target]`, `{"numbers": …, "target": …}`, either as a string, or d1's question."""
-    if isinstance(reference, str) and (pair := PAIR.fullmatch(reference)):
-        reference = [pair[1].split(","), pair[2]]
-    elif isinstance(reference, str) and reference.lstrip().startswith("{"):
-        reference = json.loads(reference)
-    if isinstance(reference, dict):
-        reference = [_first(reference, "numbers", "nums", "input"), _first(reference, "target", "output")]
-    if not (isinstance(reference, list) and len(reference) == 2):
-        numbers, target = NUMBERS.search(question), TARGET.search(question)
-        if not (numbers and target):
-            raise ValueError(
-                "reference must be [[a, b, c], target], or the question 'Numbers: [a, b, c]' and 'Target: t'"
-            )
-        reference = [numbers[1], target[1]]
-    return replace(_item(_whole_numbers(reference[0]), _whole(reference[1])), prompt=question)
-
-
 def render(item: Item, answer: str) -> str:
     """The text as it is."""
     return answer.strip()
-
-
-def _read(row: Values) -> Item | None:
-    """A row of Countdown-Tasks-3to4 (nums, target) or of d1's test file (input, output); left out unless 3 numbers."""
-    numbers = _whole_numbers(_first(row, "nums", "input"))
-    return _item(numbers, _whole(_first(row, "target", "output"))) if len(numbers) == 3 else None
-
-
-def _first(row: Values, *names: str) -> Any:
-    return next((row[name] for name in names if row.get(name) is not None), None)
-
-
-def _whole_numbers(value: Any) -> list[int]:
-    if isinstance(value, str):
-        value = value.strip().strip("[]()").replace(",", " ").split()
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"numbers must be a list of whole numbers, not {value!r}")
-    return [_whole(number) for number in value]
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", value):
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**9:
-        return value
-    raise ValueError(f"{value!r} is not a whole number")
-
-
-def _item(numbers: list[int], target: int) -> Item:
-    """An item that is not put into words yet."""
-    return Item("", json.dumps([numbers, target]), f"{len(numbers)} numbers")
-
-
-def _identity(item: Item) -> str:
-    return json.dumps(numbers_and_target(item.reference))
 
 
 def _put(item: Item, template: str) -> Item:

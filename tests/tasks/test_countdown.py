@@ -8,7 +8,8 @@ import pytest
 from pipeline.registry import load_task
 from pipeline.tasks.arithmetic import PYTHON, parse
 from pipeline.tasks.base import Item
-from pipeline.tasks.countdown import ALPHABET, ANSWER_LENGTH, PLUGIN, Countdown, items, numbers_and_target
+from pipeline.tasks.countdown import ALPHABET, ANSWER_LENGTH, PLUGIN, Countdown, items
+from pipeline.tasks.puzzles import numbers_and_target
 from pipeline.text import character_tokenizer, decode, encode
 
 SETTINGS = Countdown(base_items=400, train_items=300, test_items=60)
