@@ -1,4 +1,7 @@
-"""The numbers of a suite: runs that differ in the seed alone are a family, averaged over seeds."""
+"""The numbers of a suite: runs that differ in the seed alone are a family, averaged over seeds.
+
+Errors are those of the mean over seeds; a single seed keeps its evaluation's own error, over items.
+"""
 
 import math
 import re
@@ -41,7 +44,7 @@ def family(run: str) -> str:
 
 
 def row(name: str, runs: Sequence[Metrics], published: Mapping[str, Any]) -> Metrics:
-    """Mean and `_se` over seeds of what the last round reached, of the base, and of the effort.
+    """Mean and `_se` of what the last round reached, of the base, and of the effort.
 
     `seeds` is the headline metric of each, `splits` the last round on the other held-out splits, `lengths` with
     other numbers of answer tokens (nothing where there is one only), `base_lengths` the base's, `curve` as in `curve`.
@@ -52,8 +55,8 @@ def row(name: str, runs: Sequence[Metrics], published: Mapping[str, Any]) -> Met
         "run": name,
         "task": runs[0]["task"],
         "headline": metric,
-        "final": summarize([numbers(run["final"]) for run in runs]),
-        "base": summarize([numbers(run["base"]) for run in runs]),
+        "final": averaged([run["final"] for run in runs]),
+        "base": averaged([run["base"] for run in runs]),
         **summarize(effort),
         "seeds": [run["final"][metric] for run in runs],
         "splits": _splits(runs),
@@ -65,45 +68,50 @@ def row(name: str, runs: Sequence[Metrics], published: Mapping[str, Any]) -> Met
 
 
 def curve(runs: Sequence[Metrics]) -> list[Metrics]:
-    """At the base and every evaluated round: `rollouts` and `cpu_seconds` of learning, metrics with `_se` over seeds.
+    """At the base and every evaluated round: `rollouts` and `cpu_seconds` of learning, metrics with `_se`.
 
     A method that only decodes has one point, without effort.
     """
     rollouts = runs[0]["rollouts"] / max(1, len(runs[0]["rounds"]))
-    names = {"reward", *numbers(runs[0]["final"])}
-    points = [{"round": 0, "rollouts": 0.0, "cpu_seconds": 0.0, **_averaged([run["base"] for run in runs], names)}]
+    names = ["reward", *numbers(runs[0]["final"])]
+    points = [{"round": 0, "rollouts": 0.0, "cpu_seconds": 0.0, **averaged([run["base"] for run in runs], names)}]
     for number, entry in enumerate(runs[0]["rounds"], start=1):
         if headline(runs[0]["final"]) in entry:
             spent = [math.fsum(done["cpu_seconds"] for done in run["rounds"][:number]) for run in runs]
-            here = _averaged([run["rounds"][number - 1] for run in runs], names)
+            here = averaged([run["rounds"][number - 1] for run in runs], names)
             effort = {"rollouts": rollouts * number, "cpu_seconds": math.fsum(spent) / len(spent)}
             points.append({"round": number, **effort, **here})
     return points
 
 
-def _averaged(entries: Sequence[Metrics], names: Collection[str]) -> dict[str, float]:
-    return summarize([{name: entry[name] for name in sorted(names)} for entry in entries])
+def averaged(evaluations: Sequence[Metrics], names: Collection[str] = ()) -> dict[str, float]:
+    """Mean and `_se` of some metrics, of all but the reward unless named, and n, the number of seeds."""
+    names = names or numbers(evaluations[0])
+    over_seeds = summarize([{name: entry[name] for name in names} for entry in evaluations])
+    if len(evaluations) > 1:
+        return over_seeds
+    return over_seeds | {f"{name}_se": evaluations[0].get(f"{name}_se", 0.0) for name in names}
 
 
 def _splits(runs: Sequence[Metrics]) -> dict[str, dict[str, float]]:
     """Split -> metrics of the last round, for the held-out splits beside the test split."""
     last = [run["evaluations"][-1]["splits"] for run in runs]
     found = {
-        split: [numbers(plain(splits[split][run["sampler"]])) for run, splits in zip(runs, last, strict=True)]
+        split: [plain(splits[split][run["sampler"]]) for run, splits in zip(runs, last, strict=True)]
         for split in last[0]
         if split != "test"
     }
-    return {split: summarize(metrics) for split, metrics in found.items()}
+    return {split: averaged(metrics) for split, metrics in found.items()}
 
 
 def _lengths(runs: Sequence[Metrics], number: int, sampler: str) -> dict[str, dict[str, float]]:
     """Number of answer tokens -> metrics of a round on the test split, where there are several."""
     at = [
         {
-            str(row["length"]): numbers(row["metrics"])
+            str(row["length"]): row["metrics"]
             for row in run["results"]
             if (row["round"], row["split"], row["sampler"]) == (number, "test", sampler)
         }
         for run in runs
     ]
-    return {length: summarize([found[length] for found in at]) for length in at[0]} if len(at[0]) > 1 else {}
+    return {length: averaged([found[length] for found in at]) for length in at[0]} if len(at[0]) > 1 else {}

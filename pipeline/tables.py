@@ -26,7 +26,7 @@ def tables(rows: Sequence[Row]) -> dict[str, Cells]:
 
 
 def last_rounds(rows: Sequence[Row]) -> Cells:
-    """Mean ± standard error over seeds. Base, single seeds and other splits stand beside the headline metric."""
+    """Mean ± standard error. Base, single seeds and other splits stand beside the headline metric."""
     first = list(dict.fromkeys(row["headline"] for row in rows))
     names = list(dict.fromkeys([*first, *(name for row in rows for name in numbers(row["final"]))]))
     splits = list(dict.fromkeys(split for row in rows for split in row["splits"]))
@@ -82,13 +82,14 @@ def markdown(cells: Cells) -> str:
 
 
 def shown(summary: dict[str, float], name: str) -> str:
-    """mean ± standard error, accuracies in percent; one seed has no error"""
+    """mean ± standard error if there is one, accuracies in percent"""
     if name not in summary:
         return ""
     mean, error = summary[name], round(summary[f"{name}_se"], 12)  # equal seeds differ by rounding
+    known = summary["n"] > 1 or error > 0
     if name.endswith("accuracy"):
-        return f"{100 * mean:.1f} ± {100 * error:.1f} %" if summary["n"] > 1 else f"{100 * mean:.1f} %"
-    return f"{mean:.3g} ± {error:.2g}" if summary["n"] > 1 else f"{mean:.3g}"
+        return f"{100 * mean:.1f} ± {100 * error:.1f} %" if known else f"{100 * mean:.1f} %"
+    return f"{mean:.3g} ± {error:.2g}" if known else f"{mean:.3g}"
 
 
 def _part(part: str, name: str, row: Row) -> str:

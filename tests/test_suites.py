@@ -48,7 +48,7 @@ RUNS = [metrics("one", 0.1), metrics("one-seed1", 0.3), metrics("other", 0.25)]
 
 
 def test_rows():
-    """Mean over seeds, s/√n as error; the errors over items do not enter."""
+    """Mean over seeds, s/√n as error; the errors over items enter for a single seed alone."""
     found = result("both", RUNS, {"other": {"grid_accuracy": (0.1, 0.9)}})
     one, other = found["rows"]
     assert (found["git"], found["hardware"], found["versions"]) == (["abc"], ["abacus"], {"torch": "2"})
@@ -57,6 +57,8 @@ def test_rows():
     assert one["splits"]["hard"]["grid_accuracy"] == pytest.approx(0.2)
     assert (one["run"], one["n"], one["seeds"], one["lengths"]) == ("one", 2, [0.2, 0.6], {})
     assert (other["run"], other["n"], other["rollouts"], one["published"]) == ("other", 1, 2000, {})
+    assert [other[part]["grid_accuracy_se"] for part in ("base", "final")] == [0.1, 0.1]
+    assert (other["splits"]["hard"]["grid_accuracy_se"], other["cpu_seconds_se"]) == (0.1, 0)
 
 
 def test_tables():
@@ -68,12 +70,12 @@ def test_tables():
         "| grid_accuracy: each seed | grid_accuracy: hard | rollouts | cpu_seconds |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| one | 2 | 0.0 ± 0.0 % | 40.0 ± 20.0 % |  | 20.0, 60.0 | 20.0 ± 10.0 % | 2,000 | 7 |",
-        "| other | 1 | 0.0 % | 50.0 % | 10.0 % → 90.0 % |  | 25.0 % | 2,000 | 7 |",
+        "| other | 1 | 0.0 ± 10.0 % | 50.0 ± 10.0 % | 10.0 % → 90.0 % |  | 25.0 ± 10.0 % | 2,000 | 7 |",
     ]
     assert list(shown)[1] == "At the same compute: sudoku, 12 CPU seconds of rollouts, targets and training"
     assert [line[:4] for line in compute[1:]] == [
         ["one", "40.0 ± 20.0 %", "2,000", "12"],
-        ["other", "25.0 %", "1,000", "8"],
+        ["other", "25.0 ± 10.0 %", "1,000", "8"],
     ]
 
 
@@ -93,8 +95,8 @@ def test_lengths():
     assert tables(rows)["By number of answer tokens"] == [
         ["run", "seeds", "16", "32"],
         ["base of one", "1", "0.0 %", "0.0 %"],
-        ["one", "1", "20.0 %", "50.0 %"],
-        ["other", "1", "20.0 %", "50.0 %"],
+        ["one", "1", "20.0 ± 10.0 %", "50.0 %"],
+        ["other", "1", "20.0 ± 10.0 %", "50.0 %"],
     ]
 
 
