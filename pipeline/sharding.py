@@ -97,5 +97,14 @@ def agreed(decision: bool) -> bool:
     return bool(answer)
 
 
+def summed(value: float) -> float:
+    """The sum over all processes. Every process must call this."""
+    if _state().num_processes == 1:
+        return value
+    total = torch.tensor(value, dtype=torch.float64, device=device())
+    distributed.all_reduce(total)
+    return float(total)
+
+
 def _state() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available())

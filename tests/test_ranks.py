@@ -1,5 +1,6 @@
 """How many processes a stage gets: the number it asks for, or one for each GPU of a SLURM job's nodes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -55,6 +56,34 @@ def test_a_stage_ends_with_its_shell(number, tmp_path):
     shell.send_signal(signal.SIGKILL)
     assert psutil.wait_procs(family, timeout=60)[1] == []
     shell.stdout.close()
+
+
+STAGE = """
+import json, os, time
+from pathlib import Path
+from pipeline.stages import main
+
+def run(args):
+    rank = int(os.environ["RANK"])
+    until = time.process_time() + 2 * rank
+    while time.process_time() < until:
+        pass
+    args.out.with_suffix(f".{rank}").write_text(str(time.process_time()))
+
+if __name__ == "__main__":
+    main(run, "", {"out": ""})
+"""
+
+
+def test_cpu_seconds_are_those_of_all_ranks(tmp_path):
+    """The second rank of this stage computes for two seconds more than the first."""
+    (tmp_path / "stage.py").write_text(STAGE)
+    command = f"-m pipeline.ranks 2 stage --settings {{}} --timing {tmp_path}/timing.json --out {tmp_path}/out"
+    subprocess.run([sys.executable, *command.split()], cwd=tmp_path, env=ENVIRONMENT, check=True, timeout=120)
+    first, second = (float((tmp_path / f"out.{rank}").read_text()) for rank in (0, 1))
+    cpu_seconds = json.loads((tmp_path / "timing.json").read_text())["cpu_seconds"]
+    assert second > 2
+    assert first + second <= cpu_seconds < first + second + 1
 
 
 def test_a_workstation_gets_the_number(started):

@@ -1,13 +1,13 @@
 """One file per rule of the Snakefile: `python -m pipeline.stages.train --help`.
 
 Every path is an argument; the settings are the JSON of the sections that the stage reads. A stage writes its
-outputs under temporary names, renames them, and last writes when it started, computed and finished.
+outputs under temporary names, renames them, and last writes when it started, computed and finished, and the CPU
+seconds of all its ranks.
 """
 
 import argparse
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -54,8 +54,9 @@ def main(
             sys.modules["torch"].set_num_threads(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
         ready, begun = time.time(), time.monotonic()
         measured = run(args)
+        cpu_seconds = _of_all_ranks(time.process_time())
         if os.environ.get("RANK", "0") == "0":
-            timing = _timing(ready, time.monotonic() - begun)
+            timing = _timing(ready, time.monotonic() - begun, cpu_seconds)
             write_json(args.timing, timing | ({"measured": measured} if measured else {}))
             if measured:
                 print(spoken(speed([measured])))
@@ -65,11 +66,18 @@ def main(
         sys.exit(f"error: {error.filename or 'writing the output'}: {error.strerror or error}")
 
 
-def _timing(ready: float, seconds: float) -> dict[str, float]:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+def _of_all_ranks(cpu_seconds: float) -> float:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return cpu_seconds
+    from pipeline.sharding import summed  # noqa: PLC0415, for stages that need no PyTorch
+
+    return summed(cpu_seconds)
+
+
+def _timing(ready: float, seconds: float, cpu_seconds: float) -> dict[str, float]:
     return {
         "started": psutil.Process().create_time(),
         "ready": ready,
         "finished": ready + seconds,  # whatever has happened to the clock
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "cpu_seconds": cpu_seconds,
     }
