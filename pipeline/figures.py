@@ -9,6 +9,8 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
+from pipeline.metrics import scored
+
 LINES = {"greedy": "-", "ancestral": ":"}
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -22,9 +24,9 @@ STYLE: Any = {
 
 
 def learning_curve(metrics: dict[str, Any]) -> str:
-    """Every accuracy of the task over rounds, by split and sampler, with a band of one standard error."""
+    """Every metric of the task over rounds, by split and sampler, with a band of one standard error."""
     evaluations = metrics["evaluations"]
-    names = [name for name in metrics["base"] if f"{name}_se" in metrics["base"] and name != "reward"]
+    names = scored(metrics["base"])
     figure, (axes,) = _panels(len(names))
     for axis, name in zip(axes, names, strict=True):
         for split in evaluations[0]:
@@ -37,7 +39,9 @@ def learning_curve(metrics: dict[str, Any]) -> str:
                 )
                 band = [(m - e, m + e) for m, e in zip(mean, error, strict=True)]
                 axis.fill_between(rounds, *zip(*band, strict=True), color=drawn.get_color(), alpha=0.15, linewidth=0)
-        axis.set(title=_words(name), xlabel="round", ylim=(0, 1.02))
+        axis.set(title=_words(name), xlabel="round")
+        if name.endswith("accuracy"):
+            axis.set_ylim(0, 1.02)
     axes[0].legend(frameon=False, fontsize=8)
     return _svg(figure)
 

@@ -105,14 +105,20 @@ def selected(evaluations: Mapping[int, Any]) -> dict[str, float] | None:
     return {"round": best, f"validation_{name}": held_out[best][name], **plain(evaluations[best]["test"]["greedy"])}
 
 
+def scored(evaluation: Mapping[str, float]) -> list[str]:
+    """The names of the scorer's metrics that are shown: the reward only where it is alone."""
+    names = [name for name in evaluation if f"{name}_se" in evaluation and name not in EXACT]
+    return [name for name in names if name != "reward"] or names
+
+
 def numbers(evaluation: Mapping[str, float]) -> dict[str, float]:
     """An evaluation's metrics, without their errors over items."""
-    return {key: value for key, value in evaluation.items() if key not in ("n", "reward") and not key.endswith("_se")}
+    return {name: evaluation[name] for name in (*scored(evaluation), *EXACT) if name in evaluation}
 
 
 def headline(evaluation: Mapping[str, float]) -> str:
-    """What a run is judged by: the exact KL where there is one, else the last accuracy."""
-    return "kl" if "kl" in evaluation else list(numbers(evaluation))[-1]
+    """What a run is judged by: the exact KL where there is one, else the scorer's last metric."""
+    return EXACT[0] if EXACT[0] in evaluation else scored(evaluation)[-1]
 
 
 def wall_time(stages: Sequence[dict[str, float]]) -> dict[str, float]:

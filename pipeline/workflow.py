@@ -136,7 +136,8 @@ def data(run: Run) -> str:
 
 
 def code(stage: str, run: Run | None = None) -> str:
-    """A digest of the modules that a stage runs: its file, the run's plug-ins and all that they import from here.
+    """A digest of the modules that a stage runs: its file, the run's plug-ins, all that they import from here and,
+    where a plug-in is one's own, from its package.
 
     Taken from the syntax trees without docstrings, so that comments and formatting rerun nothing. Schemas are left
     out, since what they say is in `settings`; so is what only measures, and what is registered beside the run's own
@@ -148,14 +149,23 @@ def code(stage: str, run: Run | None = None) -> str:
 
 @cache
 def _digest(stage: str, plugins: tuple[tuple[str, str], ...]) -> str:
-    root = Path(pipeline.__file__).parent
-    entry = {root / "stages" / f"{stage}.py"} | {source(kind, name) for kind, name in plugins}
-    modules = sorted(path.name + _meaning(path) for path in _closure(entry, root))
+    here = Path(pipeline.__file__).parent
+    entry = {here / "stages" / f"{stage}.py"} | {source(kind, name) for kind, name in plugins}
+    own = {_package(kind, name) for kind, name in plugins if "." in name}
+    modules = sorted(path.name + _meaning(path) for path in _closure(entry, here, (here, *sorted(own))))
     return hashlib.sha256("".join(modules).encode()).hexdigest()[:16]
 
 
-def _closure(paths: set[Path], root: Path) -> set[Path]:
-    unread = {root / name for name in ("config.py", "sections.py", "algorithms/settings.py", "throughput.py")}
+def _package(kind: str, name: str) -> Path:
+    """The directory of the outermost package that holds a plug-in of one's own."""
+    file = source(kind, name)
+    module = file.parent if file.name == "__init__.py" else file
+    return module.parents[name.count(".") - 1]
+
+
+def _closure(paths: set[Path], here: Path, packages: tuple[Path, ...]) -> set[Path]:
+    unread = {here / name for name in ("config.py", "sections.py", "algorithms/settings.py", "throughput.py")}
+    unread |= set(here.rglob("__init__.py"))
     found: set[Path] = set()
     queue = list(paths)
     while queue:
@@ -163,19 +173,25 @@ def _closure(paths: set[Path], root: Path) -> set[Path]:
         if path in found or path in unread:
             continue
         found.add(path)
-        queue += _imports(path, root)
+        queue += _imports(path, packages)
     return found
 
 
 @cache
-def _imports(path: Path, root: Path) -> list[Path]:
-    """The modules of this package that a file imports."""
-    found = []
+def _imports(path: Path, packages: tuple[Path, ...]) -> list[Path]:
+    """The modules of these packages that a file imports."""
+    places = {package.name: package.parent for package in packages}
+    found: list[Path] = []
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pipeline":
-            imported = root.parent / (node.module or "").replace(".", "/")
-            candidates = [imported.with_suffix(".py"), *(imported / f"{alias.name}.py" for alias in node.names)]
-            found += [candidate for candidate in candidates if candidate.is_file()]
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        level, module = (node.level, node.module) if isinstance(node, ast.ImportFrom) else (0, None)
+        start = module.split(".") if module else []
+        for parts in (start, *([*start, *alias.name.split(".")] for alias in node.names)):
+            place = path.parents[level - 1] if level else places.get(parts[0] if parts else "")
+            if place:
+                imported = place.joinpath(*parts)
+                found += [file for file in (imported.with_suffix(".py"), imported / "__init__.py") if file.is_file()]
     return found
 
 

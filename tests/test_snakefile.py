@@ -68,15 +68,23 @@ def test_runs_share_data_and_base_where_their_settings_agree(copied):
 
 
 def test_an_edited_reward_of_ones_own_reruns_what_it_touches(workflow):
-    (workflow.directory / "mine").mkdir()
-    task = workflow.directory / "mine" / "words.py"
-    shutil.copy(ROOT / "examples" / "words.py", task)
+    """Comments rerun nothing; the task's file and what it imports from its package do."""
+    package = workflow.directory / "mine"
+    package.mkdir()
+    task, helper = package / "words.py", package / "helper.py"
+    helper.write_text("SCALE = 2\n")
+    text = (ROOT / "examples" / "words.py").read_text()
+    task.write_text(text.replace("import random", "import random\nfrom .helper import SCALE").replace("/ 2", "/ SCALE"))
     workflow.params["defaults"] |= {"task": {"name": "mine.words"}, "rounds": 1}
     workflow.params["defaults"]["base"]["updates"] = 5
     workflow()
     task.write_text("# a comment\n" + task.read_text())
     assert workflow.pending() == {}
-    task.write_text(task.read_text().replace("ordered / 2", "ordered / 4"))
+    helper.write_text("SCALE = 4\n")
+    assert workflow.pending()["rollout"] == 2
+    helper.write_text("SCALE = 2\n")
+    assert workflow.pending() == {}
+    task.write_text(task.read_text().replace("ordered / SCALE", "ordered / 4"))
     assert workflow.pending()["rollout"] == 2
 
 

@@ -1,6 +1,7 @@
 """The table of a suite: seeds are averaged, families are kept apart."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from pipeline.params import parse_params
 from pipeline.suites import by_family, curve, result, row
 from pipeline.tables import markdown, tables
 from pipeline.workflow import suite_inputs
-from tests.conftest import Workflow
+from tests.conftest import ROOT, Workflow
 
 RESULT = {
     "round": 2,
@@ -20,7 +21,7 @@ RESULT = {
     "length": 16,
     "hardware": "abacus",
     "versions": {"torch": "2"},
-    "metrics": {"n": 8, "grid_accuracy": 0.0},
+    "metrics": {"n": 8, "grid_accuracy": 0.0, "grid_accuracy_se": 0.0},
 }
 
 
@@ -89,7 +90,7 @@ def test_how_soon_the_first_row_has_the_reward_of_another():
 def test_lengths():
     """The last round on the test split, by number of answer tokens; nothing where there is one number only."""
     assert "By number of answer tokens" not in tables([row("one", RUNS[:2], {})])
-    longer = [RESULT | {"length": 32, "metrics": {"n": 8, "grid_accuracy": 0.5}}]
+    longer = [RESULT | {"length": 32, "metrics": {**RESULT["metrics"], "grid_accuracy": 0.5}}]
     longer += [RESULT | {"round": 0, "length": length} for length in (16, 32)]
     rows = [row(name, [RUNS[0] | {"results": RUNS[0]["results"] + longer}], {}) for name in ("one", "other")]
     assert tables(rows)["By number of answer tokens"] == [
@@ -102,10 +103,10 @@ def test_lengths():
 
 def test_the_round_that_the_validation_split_selects():
     """The best there, the earliest of equals; the numbers are the test split's."""
-    found = {k: {"validation": {"greedy": {"n": 4, "accuracy": best, "groups": {}}},
-                 "test": {"greedy": {"n": 8, "accuracy": k / 10, "groups": {}}}}
+    found = {k: {"validation": {"greedy": {"n": 4, "accuracy": best, "accuracy_se": 0.1, "groups": {}}},
+                 "test": {"greedy": {"n": 8, "accuracy": k / 10, "accuracy_se": 0.1, "groups": {}}}}
              for k, best in enumerate((0.1, 0.5, 0.5))}  # fmt: skip
-    assert selected(found) == {"round": 1, "validation_accuracy": 0.5, "n": 8, "accuracy": 0.1}
+    assert selected(found) == {"round": 1, "validation_accuracy": 0.5, "n": 8, "accuracy": 0.1, "accuracy_se": 0.1}
     assert selected({0: {"test": found[0]["test"]}}) is None
 
 
@@ -163,3 +164,31 @@ def test_a_suite_of_the_grid(workflow: Workflow):
     html = (results / "both.html").read_text()
     assert html.count("<svg") == 3
     assert "decoded" in (results / "both.svg").read_text()
+
+
+REWARD_ALONE = """
+def score(item: Item, answer: str) -> dict[str, float]:
+    return {"reward": 3.0 * answer.count("c") - 1}
+
+
+PLUGIN = Task(settings=Words, alphabet=LETTERS + ">?", answer_length=3, items=items, score=score, render=render)
+"""
+
+
+def test_a_reward_alone_judges_the_runs(workflow: Workflow):
+    """And it may be any number: nothing is shown in percent."""
+    package = workflow.directory / "mine"
+    package.mkdir()
+    (package / "task.py").write_text((ROOT / "examples" / "words.py").read_text() + REWARD_ALONE)
+    workflow.params["defaults"] |= {"task": {"name": "mine.task"}, "rounds": 1}
+    workflow.params["suites"] = {"two": {"runs": ["small"], "seeds": [0, 1]}}
+    said = workflow("two")
+    found = json.loads((workflow.directory / "data/results/two.json").read_text())["rows"][0]
+    rewards = [
+        json.loads((workflow.directory / "data/runs" / run / "metrics.json").read_text())["final"]["reward"]
+        for run in ("small", "small-seed1")
+    ]
+    assert (found["headline"], found["seeds"], found["final"]["reward"]) == ("reward", rewards, np.mean(rewards))
+    assert re.search(r"^reward: base -?[\d.]+ ± [\d.]+, final", said, re.MULTILINE)
+    report = (workflow.run_directory / "report.html").read_text()
+    assert "Green: reward 1." in report and "accuracy" not in report

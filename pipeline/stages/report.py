@@ -9,12 +9,13 @@ from markupsafe import Markup
 
 from pipeline import figures, records
 from pipeline.files import write_json, write_text
-from pipeline.metrics import gather, spoken
+from pipeline.metrics import gather, scored, spoken
 from pipeline.pages import page
 from pipeline.provenance import plain_json
 from pipeline.registry import load
 from pipeline.retention import prune
 from pipeline.stages import main
+from pipeline.tables import shown
 
 FIGURES = ("learning_curve", "diagnostics", "losses", "timings", "exact")
 
@@ -23,7 +24,7 @@ def run(args: Namespace) -> None:
     settings = args.settings
     prune(args.run, settings.rounds, args.keep)
     metrics = gather(args.run, args.origin, settings)
-    accuracies = [name for name in metrics["base"] if f"{name}_se" in metrics["base"] and name != "reward"]
+    names = scored(metrics["base"])
     first, last = (
         metrics["evaluations"][k]["test"][sampler]["samples"]
         for k, sampler in ((0, "greedy"), (settings.rounds, metrics["sampler"]))
@@ -34,8 +35,8 @@ def run(args: Namespace) -> None:
         metrics=metrics,
         settings=settings,
         paper=load("algorithm", settings.algorithm.name).paper,
-        accuracies=accuracies,
-        percent=percent,
+        names=names,
+        shown=shown,
         spoken=spoken,
         figures=safe,
         laws=Markup(figures.heat_maps(records.read_laws(args.joint))) if args.joint else "",
@@ -46,17 +47,10 @@ def run(args: Namespace) -> None:
         write_text(path, text)
     evaluations = [{"round": k, "splits": splits} for k, splits in metrics["evaluations"].items()]
     write_json(args.metrics, metrics | {"evaluations": evaluations})  # a list, which `dvc metrics` leaves out
-    for name in accuracies:
-        print(
-            f"{name.replace('_', ' ')}: base {percent(metrics['base'], name)}, final {percent(metrics['final'], name)}"
-        )
+    for name in names:
+        print(f"{name.replace('_', ' ')}: base {shown(metrics['base'], name)}, final {shown(metrics['final'], name)}")
     print(f"not computing (process starts, scheduling): {metrics['time']['waiting_share']:.1%} of the wall time")
     print(f"report: {args.out}")
-
-
-def percent(row: dict[str, float], name: str) -> str:
-    """mean ± standard error, in percent"""
-    return f"{100 * row[name]:.1f} ± {100 * row[name + '_se']:.1f} %"
 
 
 def _markup(draw: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any]], Markup]:
