@@ -1,7 +1,7 @@
 """A run's numbers, gathered from the files of its stages: what metrics.json holds and the report shows."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,15 +42,17 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
 
     `selected` is the round that the validation split chooses, by `selected`; None without one.
 
-    The time of its data and base model is counted in, whether they were made for this run or for its `origin`.
+    The time of its data and base model is counted in, whether they were made for this run or for its `origin`. What
+    stages have left behind under other settings (rounds, shards, evaluations that are no longer asked for) is not.
     """
     evaluations: dict[int, Any] = {}
     rounds: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
-    shared = [origin / "timings" / f"{stage}.json" for stage in SHARED]
-    own = [path for path in sorted((run / "timings").glob("*.json")) if path.stem not in SHARED]
-    stages = [read_json(path, *TIMING) for path in shared + own]
-    for number in range(settings.rounds + 1):
+    evaluated = settings.evaluate.rounds(settings.rounds)
+    timings = {number: _timings(run, number, settings) for number in range(settings.rounds + 1)}
+    own = [*chain(*timings.values()), *(run / "timings").glob("joint.json")]
+    stages = [read_json(path, *TIMING) for path in [*(origin / "timings" / f"{stage}.json" for stage in SHARED), *own]]
+    for number in timings:
         folder = run / f"round_{number:03d}"
         entry: dict[str, Any] = {"round": number}
         losses = read_json((folder if number else origin / folder.name) / "train.json", "losses")["losses"]
@@ -58,12 +60,12 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
         entry["losses"] = losses
         if number:
             entry |= read_json(folder / "adjoint.json", *DIAGNOSTICS)
-        if (folder / "evaluation.json").exists():
+        if number in evaluated:
             evaluation = read_json(folder / "evaluation.json", "splits", "exact", "rows")
             evaluations[number] = evaluation["splits"]
             results += [{"round": number, **row} for row in evaluation["rows"]]
             entry |= plain(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
-        entry["seconds"], entry["cpu_seconds"] = _spent(run / "timings", number)
+        entry["seconds"], entry["cpu_seconds"] = _spent(timings[number])
         rounds.append(entry)
     sampler = "greedy" if settings.algorithm.trains else "ancestral"
     return {
@@ -81,7 +83,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
         "evaluations": evaluations,
         "results": results,
         "disk": disk_use(run),
-        "time": wall_time(stages) | {"speed": _speeds(run / "timings")},
+        "time": wall_time(stages) | {"speed": _speeds(own)},
     }
 
 
@@ -171,22 +173,34 @@ def spoken(speed: Mapping[str, float]) -> str:
     return ", ".join(words)
 
 
-def _speeds(timings: Path) -> dict[str, dict[str, float]]:
+def _speeds(timings: Sequence[Path]) -> dict[str, dict[str, float]]:
     """`speed` of sampling and of training, over all rounds."""
-    measured = {
-        stage: [timing["measured"] for path in sorted(timings.glob(f"{stage}_*.json"))
-                if "measured" in (timing := read_json(path))]
-        for stage in MEASURED
-    }  # fmt: skip
+    measured: dict[str, list[Any]] = {stage: [] for stage in MEASURED}
+    for path in timings:
+        if (stage := _stage(path)) in measured and "measured" in (timing := read_json(path)):
+            measured[stage].append(timing["measured"])
     return {stage: speed(found) for stage, found in measured.items() if found}
 
 
-def _spent(timings: Path, number: int) -> tuple[dict[str, float], float]:
+def _timings(run: Path, number: int, settings: SimpleNamespace) -> list[Path]:
+    """The files in which the stages of a round say how long they took."""
+    stages = [f"evaluate_{number:03d}"] if number in settings.evaluate.rounds(settings.rounds) else []
+    if number:
+        stages += [f"rollout_{number:03d}_{shard:02d}" for shard in range(settings.rollout.shards)]
+        stages += [f"adjoint_{number:03d}", f"train_{number:03d}"]
+    return [run / "timings" / f"{stage}.json" for stage in stages]
+
+
+def _stage(timing: Path) -> str:
+    return timing.stem.split("_")[0]
+
+
+def _spent(timings: Sequence[Path]) -> tuple[dict[str, float], float]:
     """Seconds per stage of a round, shards that ran side by side added up, and CPU seconds of learning in it."""
     seconds: dict[str, float] = {}
     cpu = 0.0
-    for path in sorted(timings.glob(f"*_{number:03d}*.json")):
-        timing, stage = read_json(path), path.stem.split("_")[0]
+    for path in timings:
+        timing, stage = read_json(path), _stage(path)
         seconds[stage] = seconds.get(stage, 0.0) + timing["finished"] - timing["ready"]
         cpu += timing["cpu_seconds"] if stage != "evaluate" else 0.0
     return seconds, cpu

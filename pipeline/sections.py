@@ -127,6 +127,10 @@ class Evaluate(Section):
     batch_size: PositiveInt = 256
     reward_timeout: PositiveFloat = 10.0
 
+    def rounds(self, last: int) -> list[int]:
+        """The rounds that are evaluated when `last` is the last; 0 is the base."""
+        return [number for number in range(last + 1) if number % self.every == 0 or number == last]
+
 
 class Hardware(Section):
     """How the work is spread; changing it reruns nothing.

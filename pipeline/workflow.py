@@ -58,7 +58,7 @@ def policy(run: str, round_: str, origins: Mapping[str, str]) -> str:
 
 def evaluated_rounds(run: Run) -> list[str]:
     """The base, every `evaluate.every`-th round, and the last."""
-    return [number(k) for k in range(run.rounds + 1) if k % run.evaluate.every == 0 or k == run.rounds]
+    return [number(k) for k in run.evaluate.rounds(run.rounds)]
 
 
 def shards(run: Run, wildcards: Any) -> list[str]:
