@@ -9,7 +9,8 @@ probability softmax_n(v(y_n)/α). α → 0 keeps the best.
 
 On an enumerated task the law of a step has a closed form: with q the base's posterior and w = e^{v/α},
 
-    p(v) = N q_v w_v E[1/(w_v + Σ_{n<N} w_n)] = N q_v w_v ∫_0^∞ e^{-t w_v} (Σ_u q_u e^{-t w_u})^{N-1} dt.
+    p(v) = N q_v w_v E[1/(w_v + Σ_{n<N} w_n)] = N q_v w_v ∫_0^∞ e^{-t w_v} (Σ_u q_u e^{-t w_u})^{N-1} dt
+         = N q_v ∫ e^{x_v - e^{x_v}} (Σ_u q_u e^{-e^{x_u}})^{N-1} ds   with s = log t and x_u = s + log w_u.
 """
 
 import torch
@@ -22,7 +23,7 @@ from pipeline.samplers.blocks import schedule
 from pipeline.samplers.posterior import read
 from pipeline.seeding import Stream, torch_generator
 
-NODES = 2000
+STEP = 0.024
 
 
 @torch.no_grad()
@@ -86,13 +87,13 @@ def law(log_posterior: Tensor, around: Round) -> Tensor:
 
 
 def _kept(q: Tensor, log_w: Tensor, count: int) -> Tensor:
-    """p(v) by the trapezoidal rule in s = log t, renormalised, over the last axis."""
-    w = (log_w - log_w.amax(dim=-1, keepdim=True)).exp()
+    """p(v) by the trapezoidal rule in s, from every e^{x_u} small to every one large; renormalised."""
+    log_w = log_w - log_w.amax(dim=-1, keepdim=True)
     total = torch.zeros_like(q)
-    for t in torch.logspace(-12, 9, NODES, dtype=torch.float64).tolist():
-        damped = (-t * w).exp()
-        total += t * damped * (q * damped).sum(dim=-1, keepdim=True) ** (count - 1)
-    p = q * w * total
+    for s in torch.arange(-28, 21 - float(log_w.min()), STEP, dtype=torch.float64).tolist():
+        x = s + log_w
+        total += (x - x.exp()).exp() * (q * (-x.exp()).exp()).sum(dim=-1, keepdim=True) ** (count - 1)
+    p = q * total
     return p / p.sum(dim=-1, keepdim=True)
 
 

@@ -91,8 +91,11 @@ def test_the_law_of_svdd_is_that_of_its_candidates(bench, value):
         assert abs(hit.mean() - table[1, 0, v].exp()) < 5 * hit.std() / len(hit) ** 0.5
 
 
-def test_svdd_with_one_candidate_is_the_base(bench):
+@pytest.mark.parametrize("alpha", [ALPHA, ALPHA / 1000])
+def test_svdd_with_one_candidate_is_the_base(bench, alpha):
+    """However much the reward tells the values apart."""
     run = bench.run("svdd", candidates=1)
+    run.algorithm = run.algorithm.model_copy(update={"alpha": alpha})
     base = exact.posteriors(bench.log_base)
     table = plugin(run).law(base, bench.around(bench.policy(bench.log_base), run))
     torch.testing.assert_close(table, base, atol=1e-4, rtol=0)
