@@ -39,11 +39,12 @@ def tilt_for_ess(
     """The largest 1/α ≤ `largest` at which the mean ESS of the groups with unequal rewards is ≥ target·K.
 
     Groups whose K rewards are equal keep ESS = K under any tilt and would hide the collapse of the others, so
-    they do not vote. Found by bisection (ESS falls as 1/α grows from 0 when log_ratio = 0).
+    they do not vote. Where all are such, no tilt would teach anything, and 0 is spent. Found by bisection (ESS falls
+    as 1/α grows from 0 when log_ratio = 0).
     """
     votes = reward.amax(dim=1) > reward.amin(dim=1)
     if not bool(votes.any()):
-        return largest
+        return 0.0
     log_ratio, reward = log_ratio[votes], reward[votes]
 
     def reaches(inverse_alpha: float) -> bool:

@@ -56,4 +56,4 @@ def test_tilt_reaches_the_wanted_ess_and_ignores_settled_groups():
     weight = self_normalized(log_weights(torch.zeros(20, 16), reward[:20], tilt))
     assert effective_sample_size(weight).mean().item() == pytest.approx(8.0, abs=1e-3)
     assert tilt_for_ess(torch.zeros_like(reward), reward, 0.5, largest=0.5) == 0.5
-    assert tilt_for_ess(torch.zeros(3, 4), torch.ones(3, 4), 0.5, largest=7.0) == 7.0
+    assert tilt_for_ess(torch.zeros(3, 4), torch.ones(3, 4), 0.5, largest=7.0) == 0.0
