@@ -26,7 +26,6 @@ import psutil
 
 from pipeline.ranks import die_with_shell, free_port, start
 
-LIMIT = 1 << 20
 PREFIX = "dam-preload-"
 
 
@@ -94,8 +93,11 @@ def _become_stage(connection: socket.socket) -> None:
     """In the forked process: take over the caller's terminal, directory and environment, run the module, exit."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     snakemake = os.dup(0)
-    message, streams, _, _ = socket.recv_fds(connection, LIMIT, 3)
-    request = json.loads(message)
+    try:
+        _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+        request = json.loads(connection.makefile("rb").readline())
+    except (OSError, ValueError):  # the caller was killed before it had said what to run
+        os._exit(1)
     for target, stream in enumerate(streams):
         os.dup2(stream, target)
     os.chdir(request["directory"])
@@ -147,7 +149,8 @@ def run(path: str, ranks: int, command: list[str]) -> None:
     for rank, connection in enumerate(connections):
         environment = {**os.environ, **(_rank_variables(rank, ranks, port) if ranks > 1 else {})}
         request = {"command": command, "directory": str(Path.cwd()), "environment": environment}
-        socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
+        socket.send_fds(connection, [b" "], [0, 1, 2])
+        connection.sendall(json.dumps(request).encode() + b"\n")
     # The first rank to end decides: when one fails, leaving here closes the connections, and the others with them.
     waiting = list(connections)
     while waiting:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,6 +73,19 @@ def test_a_rank_that_fails_ends_all(server, fault, message):
     assert running.communicate(timeout=60)[1].strip() == message
     assert running.returncode != 0
     assert psutil.wait_procs(ranks, timeout=10)[1] == []
+
+
+def test_a_stage_gets_the_whole_of_a_large_environment(server):
+    """However much a cluster's modules have put there, and whoever has hung up before."""
+    directory = server.directory
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(directory / "socket"))
+    (directory / "large.py").write_text("import os\nprint(sum(len(os.environ[f'LARGE_{n}']) for n in range(9)))")
+    command = [sys.executable, "-m", "pipeline.preload", "run", str(directory / "socket"), "1", "large"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **{f"LARGE_{n}": "x" * 100_000 for n in range(9)}}
+    said = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+    assert (said.stdout, said.stderr) == ("900000\n", "")
+    assert (directory / "socket").exists()
 
 
 @pytest.mark.parametrize("victim", ["caller", "Snakemake"])
