@@ -14,7 +14,7 @@ from pipeline.tasks.base import Item, Task
 def score(
     task: Task, items: Sequence[Item], answers: Sequence[str], timeout: float, ids: Sequence[int] | None = None
 ) -> list[Mapping[str, float]]:
-    """The metrics of each answer.
+    """The metrics of each answer, as floats.
 
     Args:
         timeout: seconds allowed for one answer.
@@ -34,7 +34,7 @@ def score(
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except _Timeout:
                 raise PipelineError(
-                    f"the reward took longer than {timeout:g} s {_on(number, item, answer)}; see rollout.reward_timeout"
+                    f"the reward took longer than {timeout:g} s (reward_timeout) {_on(number, item, answer)}"
                 ) from None
             except (Exception, SystemExit) as error:
                 raise PipelineError(
@@ -51,7 +51,7 @@ def score(
             if results and metrics.keys() != results[0].keys():
                 names = f"{sorted(metrics)}, not {sorted(results[0])} as the first one"
                 raise PipelineError(f"the score has {names}, {_on(number, item, answer)}")
-            results.append(metrics)
+            results.append({name: float(value) for name, value in metrics.items()})
     return results
 
 

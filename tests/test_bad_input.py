@@ -210,7 +210,7 @@ PLUGIN = replace(PLUGIN, score=score)
         ("rollout", "raise ValueError('first line\\nsecond line')", "the reward raised ValueError: first line second "),
         ("rollout", "raise SystemExit(0)", "the reward raised SystemExit: 0 on item "),
         ("rollout", "return score(item, answer)", "the reward raised RecursionError: "),
-        ("rollout", "while True: pass", "the reward took longer than 0.2 s on item "),
+        ("rollout", "while True: pass", "the reward took longer than 0.2 s (reward_timeout) on item "),
         ("evaluate", "return {'reward': 1.0, 'extra': float('nan')}", "the metric 'extra' is nan, not a finite"),
         ("evaluate", "return {'reward': 1.0, item.prompt: 1.0}", "the score has ["),
     ],

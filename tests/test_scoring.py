@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pipeline import records
@@ -27,7 +28,7 @@ def hanging(item: Item, answer: str) -> dict[str, float]:
     ("scorer", "message"),
     [
         (raising, "raised ValueError: no such cell on item 7 (prompt 'question', answer 'text')"),
-        (hanging, "took longer than 0.2 s on item 7"),
+        (hanging, "took longer than 0.2 s (reward_timeout) on item 7"),
         (lambda item, answer: {"reward": float("nan")}, "the reward is nan, not a finite number, on item 7"),
         (lambda item, answer: {"reward": float("inf")}, "the reward is inf"),
         (lambda item, answer: {"accuracy": 1.0}, "has no 'reward' but ['accuracy']"),
@@ -37,6 +38,14 @@ def test_bad_rewards(scorer, message):
     with pytest.raises(PipelineError) as error:
         score(replace(PLUGIN, score=scorer), [ITEM], ["text"], 0.2, ids=[7])
     assert message in str(error.value)
+
+
+def test_any_kind_of_number_is_a_float():
+    """What NumPy and others count with cannot be written as JSON."""
+    scorer = replace(PLUGIN, score=lambda item, answer: {"reward": np.float32(0.5), "right": np.bool_(True), "n": 3})
+    (metrics,) = score(scorer, [ITEM], ["text"], 1.0)
+    assert metrics == {"reward": 0.5, "right": 1.0, "n": 3.0}
+    assert {type(value) for value in metrics.values()} == {float}
 
 
 def test_truncated_parquet_is_named(tmp_path):
