@@ -56,7 +56,8 @@ def parse_params(raw: Any, source: str = "params.yaml") -> Params:
     try:
         defaults = raw.get("defaults") or {}
         runs = {name: _filled_in(name, raw["runs"], defaults, ()) for name in raw["runs"]}
-        runs |= _of_suites(raw.get("suites") or {}, runs)
+        suites = raw.get("suites")
+        runs |= _of_suites(suites, runs) if isinstance(suites, dict) else {}
         params = Params.model_validate({**raw, "defaults": defaults, "runs": runs}, context={"whole": True})
     except ValidationError as error:
         raise PipelineError(f"{source}: {describe(error, Params)}") from error
@@ -99,7 +100,7 @@ def _filled_in(name: str, runs: dict[str, Any], defaults: Any, seen: tuple[str, 
     like = changes.pop("like", None) if isinstance(changes, dict) else None
     if like is None:
         return merge(defaults, changes)
-    if like not in runs:
+    if not isinstance(like, str) or like not in runs:
         raise PipelineError(f"runs.{name}.like names {_unknown(like, runs)}")
     if like in (*seen, name):
         raise PipelineError(f"runs.{name}.like goes round in a circle: {' -> '.join((*seen, name, like))}")
@@ -117,7 +118,11 @@ def _labels(suite: Suite, seeds: Mapping[str, int]) -> Iterator[tuple[str, str, 
 
 
 def _of_suites(suites: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, Any]:
-    """The runs that suites add; a suite that is not valid is left to the schema."""
+    """The runs that suites add; a suite that is not valid is left to the schema.
+
+    Raises:
+        PipelineError: where a name would stand for two different runs.
+    """
     added: dict[str, Any] = {}
     for name, raw in suites.items():
         try:
@@ -127,8 +132,10 @@ def _of_suites(suites: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, 
         if unknown := [run for run in (*suite.varied, *suite.published) if run not in runs]:
             raise PipelineError(f"suites.{name} names {_unknown(unknown[0], runs)}")
         for label, run, settings in _labels(suite, {run: _seed(runs[run]) for run in suite.varied}):
-            nested = itertools.starmap(_nested, settings.items())
-            added[label] = functools.reduce(merge, nested, runs[run])
+            made = functools.reduce(merge, itertools.starmap(_nested, settings.items()), runs[run])
+            if label != run and made != added.get(label, runs.get(label, made)):
+                raise PipelineError(f"suites.{name} makes a run '{label}', but there is another one of that name")
+            added[label] = made
     return added
 
 

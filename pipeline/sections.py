@@ -192,6 +192,13 @@ class Suite(Section):
     seeds: list[int] | None = None
     published: dict[str, dict[str, tuple[float, float]]] = {}
 
+    @field_validator("runs", "seeds")
+    @classmethod
+    def _once(cls, entries: Any) -> Any:
+        if isinstance(entries, list) and (twice := [entry for entry in entries if entries.count(entry) > 1]):
+            raise ValueError(f"{twice[0]} stands twice")
+        return entries
+
     @property
     def varied(self) -> dict[str, dict[str, list[Any]]]:
         """What is swept in each run, by dotted key; nothing for a plain list of runs."""

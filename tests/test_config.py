@@ -83,6 +83,20 @@ def broken(path: str, value: object) -> dict:
         ("defaults.algorithm", {"name": "svdd"}, "algorithm 'svdd' only decodes: set rounds to 0, not 2"),
         ("defaults.algorithm", {"name": "dtm"}, "needs rollout.branch: reciprocal"),
         ("defaults.algorithm", {"name": "dtm", "jumps": "all"}, "unknown key 'jumps'"),
+        ("defaults.algorithm", {"name": "raft", "window": 2}, "unknown key 'window'"),
+        (
+            "defaults",
+            {"algorithm": {"name": "dtm"}, "rollout": {"branch": "reciprocal", "temperature": 0.9}},
+            "algorithm.name: dtm needs rollout.temperature: 1",
+        ),
+        (
+            "defaults",
+            {
+                "algorithm": {"name": "dam", "control_variate": True, "jumps": "first", "window": 1},
+                "rollout": {"branch": "reciprocal", "block_length": 4},
+            },
+            "algorithm.control_variate needs rollout.branch: reciprocal, rollout.order: random and no",
+        ),
         ("default_run", "smal", "names unknown run 'smal': did you mean 'small'"),
         ("hardware.runs", {"smal*": 1, "big": 2}, "hardware.runs: 'big' is the name of no run"),
         ("hardware.models", {"tabula": 1}, "hardware.models: unknown model 'tabula': did you mean 'tabular'"),
@@ -109,6 +123,14 @@ def broken(path: str, value: object) -> dict:
         ("suites", {"all": {"runs": ["small"], "published": {"smal": {}}}}, "suites.all names unknown run 'smal'"),
         ("suites", {"all": {"runs": {"small": {"train.lrr": [1]}}}}, "unknown key 'runs.small-lrr1.train.lrr'"),
         ("suites", {"all": {"runs": ["small"], "seed": [1]}}, "unknown key 'suites.all.seed': did you mean 'seeds'"),
+        ("suites", ["small"], "suites: input should be a valid dictionary"),
+        ("suites", {"all": {"runs": ["small"], "seeds": [0, 0]}}, "suites.all.seeds: 0 stands twice"),
+        (
+            "suites",
+            {"a": {"runs": {"small": {"train.lr": [1]}}}, "b": {"runs": {"small": {"base.lr": [1]}}}},
+            "suites.b makes a run 'small-lr1', but there is another one of that name",
+        ),
+        ("runs.other", {"like": ["small"]}, "runs.other.like names unknown run"),
     ],
 )
 def test_mistakes_are_named(refused, path, value, message):

@@ -19,7 +19,6 @@ class Settings(BaseModel):
 
     name: str
     alpha: PositiveFloat = 0.01
-    window: PositiveInt = 1
     kl_rollouts: PositiveInt = 512
 
     def conflict(self, rollout: Any) -> str:
@@ -54,9 +53,9 @@ class Dam(Settings):
         return self
 
     def conflict(self, rollout: Any) -> str:
-        wanted = ("reciprocal", "random")
-        if self.control_variate and (rollout.branch, rollout.order) != wanted:
-            return "control_variate needs rollout.branch: reciprocal and rollout.order: random"
+        wanted = ("reciprocal", "random", None)
+        if self.control_variate and (rollout.branch, rollout.order, rollout.block_length) != wanted:
+            return "control_variate needs rollout.branch: reciprocal, rollout.order: random and no rollout.block_length"
         return ""
 
 
@@ -72,6 +71,10 @@ class Dtm(Statewise):
     control_variate: bool = True
     ess: float = Field(default=0.5, gt=0, le=1)
     largest_step: PositiveFloat = 20.0
+
+    def conflict(self, rollout: Any) -> str:
+        wrong = "name: dtm needs rollout.temperature: 1, since it never asks how likely a rollout was"
+        return super().conflict(rollout) or ("" if rollout.temperature == 1 else wrong)
 
 
 class Surrogate(Settings):
