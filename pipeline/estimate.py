@@ -146,9 +146,8 @@ class Estimate:
         paths = min(algorithm.kl_rollouts, rows) + ratio * rows
         states = min(STATES, TOKENS / self.length, rows * self.answer / rollout.tokens_per_step)
         memory = self._inference_memory(states, states * rollout.tokens_per_step)
-        return Cost(
-            paths * self._decoding(rollout, self.answer), memory, getattr(algorithm, "window", 1) * rows * self._row
-        )
+        kept = getattr(algorithm, "window", 1) * rows
+        return Cost(paths * self._decoding(rollout, self.answer), memory, kept * self._row)
 
     def train(self) -> Cost:
         """One round: the policy that trains, and the frozen ones that the loss asks, on every state."""

@@ -52,7 +52,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
     timings = {number: _timings(run, number, settings) for number in range(settings.rounds + 1)}
     own = [*chain(*timings.values()), *(run / "timings").glob("joint.json")]
     stages = [read_json(path, *TIMING) for path in [*(origin / "timings" / f"{stage}.json" for stage in SHARED), *own]]
-    for number in timings:
+    for number, of_round in timings.items():
         folder = run / f"round_{number:03d}"
         entry: dict[str, Any] = {"round": number}
         losses = read_json((folder if number else origin / folder.name) / "train.json", "losses")["losses"]
@@ -65,7 +65,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
             evaluations[number] = evaluation["splits"]
             results += [{"round": number, **row} for row in evaluation["rows"]]
             entry |= plain(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
-        entry["seconds"], entry["cpu_seconds"] = _spent(timings[number])
+        entry["seconds"], entry["cpu_seconds"] = _spent(of_round)
         rounds.append(entry)
     sampler = "greedy" if settings.algorithm.trains else "ancestral"
     return {

@@ -83,7 +83,7 @@ def test_a_stage_gets_the_whole_of_a_large_environment(server):
     (directory / "large.py").write_text("import os\nprint(sum(len(os.environ[f'LARGE_{n}']) for n in range(9)))")
     command = [sys.executable, "-m", "pipeline.preload", "run", str(directory / "socket"), "1", "large"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **{f"LARGE_{n}": "x" * 100_000 for n in range(9)}}
-    said = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+    said = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=True)
     assert (said.stdout, said.stderr) == ("900000\n", "")
     assert (directory / "socket").exists()
 
