@@ -165,7 +165,7 @@ rule base:
     shell:
         "{resources.launch} pipeline.stages.base --settings {params.settings:q}"
         " --items {input.corpus} --out {output.policy} --summary {output.summary}"
-        " --progress {params.progress} --timing {output.timing} --threads {threads}"
+        " --progress {params.progress} --code {params.code} --timing {output.timing} --threads {threads}"
         " --sharding {resources.sharding}"
         " 2>&1 | tee {log}"
 
@@ -255,7 +255,7 @@ rule train:
         " --targets {input.targets} --base {input.base} --policy {input.policy} {params.moments}"
         " --round {wildcards.round} --out {output.policy}"
         " --moments-out {output.moments} --summary {output.summary}"
-        " --progress {params.progress} --timing {output.timing} --threads {threads}"
+        " --progress {params.progress} --code {params.code} --timing {output.timing} --threads {threads}"
         " --sharding {resources.sharding} --keep {resources.keep:q}"
         " 2>&1 | tee {log}"
 

@@ -40,6 +40,13 @@ def test_killed_after_a_checkpoint(finished, tmp_path):
     assert not (stage.out / "train.progress").exists()
 
 
+def test_code_that_was_edited_does_not_go_on_with_what_the_old_has_left(finished, tmp_path):
+    stage = Stage(tmp_path, finished.run_directory)
+    assert stage(["-c", KILLED, *stage.command("train"), "--code", "old"]).returncode == -signal.SIGKILL
+    done = stage([*stage.command("train"), "--code", "new"])
+    assert done.returncode == 0 and " 0/8 " in done.stderr, done.stderr
+
+
 def test_optimiser_state_of_another_policy(tmp_path, sections):
     policy = llada(9, 8)
     tensors = {f"{moment}.{name}": torch.zeros(1) for name, _ in policy.named_parameters() for moment in MOMENTS}

@@ -39,6 +39,7 @@ def main(
     parser.add_argument("--settings", required=True, type=parse_sections, help="sections of the run, as JSON")
     parser.add_argument("--timing", required=True, type=Path, help="JSON to write: when the stage started and finished")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of all ranks of a node (0: all cores)")
+    parser.add_argument("--code", default="", help="its digest: training killed under another starts afresh")
     parser.add_argument("--sharding", default="none", choices=("none", "full"), help="of what several ranks train")
     parser.add_argument("--keep", type=Keep.model_validate_json, default=EVERYTHING, help="rounds to keep, as JSON")
     for name, text in arguments.items():

@@ -80,7 +80,7 @@ def pretrain(args: Namespace, tokenizer: Tokenizer) -> tuple[nn.Module, list[flo
         partial(matched, mask_id=mask_id(tokenizer)),
         lambda number: base.lr * min(1.0, (number + 1) / max(1, base.warmup)) * (1 - number / base.updates),
         base,
-        Progress(args.progress, digest(plain_json(settings), args.items)),
+        Progress(args.progress, digest(plain_json(settings), args.code, args.items)),
         updates=base.updates,
         title="base",
     )

@@ -48,7 +48,7 @@ def run(args: Namespace) -> dict[str, Any]:
             partial(algorithm.loss, around=around),
             lambda number: lr * min(1.0, (number + 1) / max(1, warmup)),
             train,
-            Progress(args.progress, digest(plain_json(settings), *inputs)),
+            Progress(args.progress, digest(plain_json(settings), args.code, *inputs)),
             updates=train.updates,
             title=f"round {args.round} train",
         )
