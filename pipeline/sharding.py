@@ -97,12 +97,17 @@ def agreed(decision: bool) -> bool:
     return bool(answer)
 
 
-def summed(value: float) -> float:
-    """The sum over all processes. Every process must call this."""
-    if _state().num_processes == 1:
+def parted(value: float) -> float:
+    """The sum over all processes, the last thing that they exchange. Every process must call this.
+
+    One that ends without having left the group may be aborted while its backend's threads still run.
+    """
+    state = _state()
+    if state.num_processes == 1:
         return value
-    total = torch.tensor(value, dtype=torch.float64, device=device())
+    total = torch.tensor(value, dtype=torch.float64, device=state.device)
     distributed.all_reduce(total)
+    state.destroy_process_group()
     return float(total)
 
 

@@ -70,9 +70,9 @@ def main(
 def _of_all_ranks(cpu_seconds: float) -> float:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return cpu_seconds
-    from pipeline.sharding import summed  # noqa: PLC0415, for stages that need no PyTorch
+    from pipeline.sharding import parted  # noqa: PLC0415, for stages that need no PyTorch
 
-    return summed(cpu_seconds)
+    return parted(cpu_seconds)
 
 
 def _timing(ready: float, seconds: float, cpu_seconds: float) -> dict[str, float]:
