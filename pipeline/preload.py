@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.ranks import die_with_shell, free_port, start
+from pipeline.ranks import affordable, die_with_shell, free_port, start
 
 PREFIX = "dam-preload-"
 
@@ -141,6 +141,7 @@ def _wait_for_turn() -> None:
 def run(path: str, ranks: int, command: list[str]) -> None:
     """Run `python -m COMMAND` as `ranks` forks of the server at `path`, or as processes of their own without one."""
     die_with_shell()
+    ranks = affordable(ranks)
     try:
         connections = [_connect(path) for _ in range(ranks)]
     except OSError:

@@ -1,6 +1,7 @@
 """One process per rank: `python -m pipeline.ranks 2 pipeline.stages.train …`; 0 is one that knows of no ranks.
 
-In a SLURM job the allocation decides instead of a number: one rank for each GPU of every node.
+In a SLURM job the allocation decides instead of a number: one rank for each GPU of every node. Elsewhere there are no
+more ranks than GPUs, if there is one.
 """
 
 import ctypes
@@ -8,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from pipeline import slurm
@@ -15,6 +17,7 @@ from pipeline import slurm
 SHELL = "JOB_SHELL"
 """Environment variable that holds the process id of the job's shell."""
 PR_SET_PDEATHSIG = 1
+DEVICES = Path("/dev")
 
 
 def die_with_shell() -> None:
@@ -23,6 +26,18 @@ def die_with_shell() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if SHELL in os.environ and int(os.environ[SHELL]) not in (os.getppid(), os.getpid()):
         sys.exit("error: the job's shell was killed")
+
+
+def gpus() -> int:
+    """How many GPUs there are for a process, asked without PyTorch; 0 where it computes on the CPU."""
+    devices = len(list(DEVICES.glob("nvidia[0-9]*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return devices if visible is None else min(devices, len([name for name in visible.split(",") if name.strip()]))
+
+
+def affordable(ranks: int) -> int:
+    """No more ranks than GPUs, if there are any: two cannot share one. Results differ by rounding only."""
+    return min(ranks, gpus() or ranks)
 
 
 def launcher(ranks: int, nodes: int) -> list[str]:
@@ -39,7 +54,7 @@ def launcher(ranks: int, nodes: int) -> list[str]:
 
 def start(ranks: int, command: list[str]) -> NoReturn:
     """Become the ranks of `python -m COMMAND`."""
-    ranks = ranks and int(os.environ.get("SLURM_GPUS_ON_NODE", ranks))
+    ranks = ranks and int(os.environ.get("SLURM_GPUS_ON_NODE", affordable(ranks)))
     everything = [*launcher(ranks, slurm.nodes()), *command]
     os.execvp(everything[0], everything)
 

@@ -91,6 +91,19 @@ def test_a_workstation_gets_the_number(started):
     assert started(3).endswith("--rdzv-endpoint localhost:0 -m stage --option")
 
 
+def test_a_workstation_has_no_more_ranks_than_gpus(started, monkeypatch, tmp_path):
+    """Two ranks on one GPU would stop in NCCL."""
+    monkeypatch.setattr(ranks, "DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert "--nproc-per-node 2 " in started(4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert started(4) == " -m stage --option"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "--nproc-per-node 4 " in started(4)
+
+
 def test_a_job_gets_one_rank_for_each_gpu(started, monkeypatch):
     monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
     assert "--nproc-per-node 4 " in started(1)
