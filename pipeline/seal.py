@@ -5,6 +5,7 @@ DVC compares bytes. Snakemake compares times and its records in `.snakemake`, an
 Snakemake's records as they are. When the bytes are those of the seal, the Snakefile restores times and records.
 """
 
+import argparse
 import sys
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
@@ -21,7 +22,13 @@ STATE = Path(".snakemake")
 
 
 def seal(run: str) -> None:
-    """Write the seal of a run that is finished. Files are read only if their time has changed."""
+    """Write the seal of a run that is finished. Files are read only if their time has changed.
+
+    Raises:
+        PipelineError: if there is no such run.
+    """
+    if not (RUNS / run).is_dir():
+        raise PipelineError(f"{RUNS / run} does not exist")
     files = _read(run).get("files", {})
     for name, path in _files(run).items():
         time = path.stat().st_mtime_ns
@@ -99,7 +106,9 @@ def _records(run: str, kind: str) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="name of the run, a directory in data/runs")
     try:
-        seal(sys.argv[1])
+        seal(parser.parse_args().run)
     except PipelineError as error:
         sys.exit(f"error: {error}")

@@ -19,8 +19,6 @@ from pipeline.ctmc.masking import state_before
 from pipeline.samplers.blocks import leftmost, schedule
 from pipeline.samplers.posterior import most_confident, read, token_log_prob
 
-ORDERS = ("random", "confidence")
-
 
 @dataclass(frozen=True)
 class Trajectories:

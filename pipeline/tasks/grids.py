@@ -1,16 +1,20 @@
 """Grids of 4×4 Sudoku: all solutions, puzzles with one solution, and answers that know some of the rules only."""
 
+from collections.abc import Iterator
 from functools import cache
 from itertools import permutations
 
 import numpy as np
 
+from pipeline.errors import PipelineError
 from pipeline.tasks.base import Item
 
 SEPARATOR, END = ">", "."
 CELLS = 16
 EVERY_DIGIT = 0b11110
 """Bits 1 to 4."""
+FRUITLESS = 100
+"""So many draws of a thousand puzzles or more without a new one: there is none left."""
 
 
 @cache
@@ -38,9 +42,13 @@ def compact_item(puzzle: str, answer: str) -> Item:
 
 
 def unique_puzzles(count: int, blanks: tuple[int, int], seen: set[str], rng: np.random.Generator) -> list[Item]:
-    """`count` distinct puzzles with one solution, none of them in `seen`, which grows by them."""
+    """`count` distinct puzzles with one solution, none of them in `seen`, which grows by them.
+
+    Raises:
+        PipelineError: if there are not so many.
+    """
     items: list[Item] = []
-    while len(items) < count:
+    for _ in _draws(items, count, blanks):
         grid, puzzle = _random_puzzles(1024, blanks, rng)
         compatible = (puzzle[:, None] == solutions()[None]) | (puzzle[:, None] == 0)
         for index in np.flatnonzero(compatible.all(axis=2).sum(axis=1) == 1):
@@ -55,9 +63,12 @@ def partly_consistent(count: int, blanks: tuple[int, int], seen: set[str], rng: 
     """`count` puzzles outside `seen` whose answers keep the givens and are random permutations in every row.
 
     Of these answers those are taken in which the first box, too, holds every digit.
+
+    Raises:
+        PipelineError: if `seen` leaves none.
     """
     items: list[Item] = []
-    while len(items) < count:
+    for _ in _draws(items, count, blanks):
         grid, puzzle = _random_puzzles(4096, blanks, rng)
         grid, empty = grid.reshape(-1, 4, 4), puzzle.reshape(-1, 4, 4) == 0
         shuffled = np.where(empty, rng.random(empty.shape), np.inf).argsort(axis=2, kind="stable")
@@ -68,6 +79,18 @@ def partly_consistent(count: int, blanks: tuple[int, int], seen: set[str], rng: 
         pairs = zip(map(_text, puzzle[box]), map(_text, answer[box].reshape(-1, CELLS)), strict=True)
         items += [compact_item(text, answer) for text, answer in pairs if text not in seen]
     return items[:count]
+
+
+def _draws(items: list[Item], count: int, blanks: tuple[int, int]) -> Iterator[None]:
+    """One turn for each draw until there are `count` items."""
+    fruitless = 0
+    while len(items) < count:
+        before = len(items)
+        yield
+        fruitless = 0 if len(items) > before else fruitless + 1
+        if fruitless == FRUITLESS:
+            wanted = f"{count} puzzles with {blanks[0]} to {blanks[1]} blanks"
+            raise PipelineError(f"task: {wanted} are wanted, but there are only {before} that no other split has")
 
 
 def _random_puzzles(count: int, blanks: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 
+from pipeline.errors import PipelineError
 from pipeline.registry import load_task
 from pipeline.tasks.grids import solutions
 from pipeline.tasks.sudoku import PLUGIN, Sudoku, items, puzzle_of, render, score
@@ -45,6 +46,15 @@ def test_puzzles_are_distinct_unique_and_held_out(splits):
         assert completions(item.prompt[:16]) == [item.reference]
     assert {item.prompt.count("0") for item in splits["test"]} == {8}
     assert {item.prompt.count("0") for item in splits["hard"]} == {10, 11}
+
+
+def test_more_puzzles_than_there_are():
+    """With one blank there are 288 x 16 of them, each with one solution."""
+    one_blank = SETTINGS.model_copy(update={"train_blanks": (1, 1)})
+    every = items(one_blank.model_copy(update={"train_items": 4608}), seed=3)["train"]
+    assert len({item.prompt for item in every}) == 4608
+    with pytest.raises(PipelineError, match="4609 puzzles with 1 to 1 blanks are wanted, but there are only 4608"):
+        items(one_blank.model_copy(update={"train_items": 4609}), seed=3)
 
 
 def test_a_validation_split_changes_neither_test_nor_hard_puzzles(splits):
