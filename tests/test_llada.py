@@ -1,6 +1,9 @@
 """The model: bidirectional, never predicts [MASK], saved and opened whole or not at all."""
 
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from transformers import AutoModelForMaskedLM
 
 from pipeline.errors import PipelineError
 from pipeline.models.llada import load, save
-from tests.conftest import llada
+from tests.conftest import ROOT, llada
 
 
 def test_attention_is_bidirectional_and_mask_is_banned():
@@ -42,3 +45,12 @@ def test_other_architectures_and_missing_tensors_are_refused(tmp_path):
     (tmp_path / "config.json").unlink()
     with pytest.raises(PipelineError, match="is not a model directory"):
         load(tmp_path)
+
+
+def test_a_policy_opens_as_the_documentation_says(finished):
+    """The lines of docs/llada.md, run on a finished run's last policy."""
+    lines = (ROOT / "docs" / "llada.md").read_text().split("```python\n")[1].split("```")[0]
+    path = finished.run_directory / "round_002" / "policy"
+    script = re.sub(r'path = ".*"', f'path = "{path}"', lines)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert re.fullmatch(r"[1-4>0.]{16}\n", done.stdout), done.stderr
