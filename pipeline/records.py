@@ -186,9 +186,7 @@ def _check_column(path: Path, name: str, column: pa.Array) -> None:
         if name != RAGGED:
             _refuse(path, lengths != length, lambda row: f"{name} has {lengths[row]} entries, not {length} like row 0")
         row = np.repeat(np.arange(len(column)), lengths)
-        _refuse(
-            path, np.bincount(row[np.asarray(values.is_null())]), lambda row: f"{name} has an entry that is missing"
-        )
+        _refuse(path, np.bincount(row[np.asarray(values.is_null())]), lambda row: f"{name} misses an entry")
     if pa.types.is_floating(values.type):
         infinite = ~np.isfinite(values.to_numpy(zero_copy_only=False).reshape(len(column), length))
         _refuse(path, infinite.any(axis=1), lambda row: f"{name} {column[row]} is not a finite number")
