@@ -1,7 +1,7 @@
 """A run's numbers, gathered from the files of its stages: what metrics.json holds and the report shows."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,8 @@ MEASURED = ("rollout", "train")
 """The stages that measure how fast they are."""
 TIMING = ("started", "ready", "finished", "cpu_seconds")
 """What every stage writes about itself."""
+Timings = list[tuple[str, dict[str, Any]]]
+"""Stages with what they wrote."""
 
 DIAGNOSTICS = (
     "reward_mean",
@@ -49,10 +51,10 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
     rounds: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     evaluated = settings.evaluate.rounds(settings.rounds)
-    timings = {number: _timings(run, number, settings) for number in range(settings.rounds + 1)}
-    own = [*chain(*timings.values()), *(run / "timings").glob("joint.json")]
-    stages = [read_json(path, *TIMING) for path in [*(origin / "timings" / f"{stage}.json" for stage in SHARED), *own]]
-    for number, of_round in timings.items():
+    timings = _timings(origin, SHARED)
+    if (run / "timings" / "joint.json").exists():
+        timings += _timings(run, ["joint"])
+    for number in range(settings.rounds + 1):
         folder = run / f"round_{number:03d}"
         entry: dict[str, Any] = {"round": number}
         losses = read_json((folder if number else origin / folder.name) / "train.json", "losses")["losses"]
@@ -65,6 +67,8 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
             evaluations[number] = evaluation["splits"]
             results += [{"round": number, **row} for row in evaluation["rows"]]
             entry |= plain(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
+        of_round = _timings(run, _stages(number, settings.rollout.shards, number in evaluated))
+        timings += of_round
         entry["seconds"], entry["cpu_seconds"] = _spent(of_round)
         rounds.append(entry)
     sampler = "greedy" if settings.algorithm.trains else "ancestral"
@@ -83,7 +87,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
         "evaluations": evaluations,
         "results": results,
         "disk": disk_use(run),
-        "time": wall_time(stages) | {"speed": _speeds(own)},
+        "time": wall_time([timing for _, timing in timings]) | {"speed": _speeds(timings)},
     }
 
 
@@ -173,34 +177,33 @@ def spoken(speed: Mapping[str, float]) -> str:
     return ", ".join(words)
 
 
-def _speeds(timings: Sequence[Path]) -> dict[str, dict[str, float]]:
+def _speeds(timings: Timings) -> dict[str, dict[str, float]]:
     """`speed` of sampling and of training, over all rounds."""
-    measured: dict[str, list[Any]] = {stage: [] for stage in MEASURED}
-    for path in timings:
-        if (stage := _stage(path)) in measured and "measured" in (timing := read_json(path)):
-            measured[stage].append(timing["measured"])
+    measured = {
+        stage: [timing["measured"] for name, timing in timings if name == stage and "measured" in timing]
+        for stage in MEASURED
+    }
     return {stage: speed(found) for stage, found in measured.items() if found}
 
 
-def _timings(run: Path, number: int, settings: SimpleNamespace) -> list[Path]:
-    """The files in which the stages of a round say how long they took."""
-    stages = [f"evaluate_{number:03d}"] if number in settings.evaluate.rounds(settings.rounds) else []
+def _stages(number: int, shards: int, evaluated: bool) -> list[str]:
+    """What the timings of a round's stages are called."""
+    names = [f"evaluate_{number:03d}"] if evaluated else []
     if number:
-        stages += [f"rollout_{number:03d}_{shard:02d}" for shard in range(settings.rollout.shards)]
-        stages += [f"adjoint_{number:03d}", f"train_{number:03d}"]
-    return [run / "timings" / f"{stage}.json" for stage in stages]
+        names += [f"rollout_{number:03d}_{shard:02d}" for shard in range(shards)]
+        names += [f"adjoint_{number:03d}", f"train_{number:03d}"]
+    return names
 
 
-def _stage(timing: Path) -> str:
-    return timing.stem.split("_")[0]
+def _timings(run: Path, names: Sequence[str]) -> Timings:
+    return [(name.split("_")[0], read_json(run / "timings" / f"{name}.json", *TIMING)) for name in names]
 
 
-def _spent(timings: Sequence[Path]) -> tuple[dict[str, float], float]:
+def _spent(timings: Timings) -> tuple[dict[str, float], float]:
     """Seconds per stage of a round, shards that ran side by side added up, and CPU seconds of learning in it."""
     seconds: dict[str, float] = {}
     cpu = 0.0
-    for path in timings:
-        timing, stage = read_json(path), _stage(path)
+    for stage, timing in timings:
         seconds[stage] = seconds.get(stage, 0.0) + timing["finished"] - timing["ready"]
         cpu += timing["cpu_seconds"] if stage != "evaluate" else 0.0
     return seconds, cpu
