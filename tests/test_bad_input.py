@@ -130,12 +130,7 @@ POLICY = "round_000/policy"
         ),
         ("rollout", TRAIN, rows(lambda table: pa.table({"a": [1]})), f"{TRAIN} has the schema 'unknown', not 'it"),
         ("rollout", TRAIN, first("prompt", lambda prompt: None), f"run/{TRAIN}, row 0: prompt is missing"),
-        (
-            "adjoint",
-            SHARD,
-            first("tokens", lambda tokens: [None, *tokens[1:]]),
-            f"run/{SHARD}, row 0: tokens misses an entry",
-        ),
+        ("adjoint", SHARD, first("tokens", lambda t: [None, *t[1:]]), f"run/{SHARD}, row 0: tokens misses an entry"),
         ("adjoint", SHARD, first("reward", lambda reward: float("nan")), f"{SHARD}, row 0: reward nan is not a finite"),
         ("adjoint", SHARD, first("log_prob", lambda _: [float("nan")] * 16), f"{SHARD}, row 0: log_prob [nan, nan"),
         ("adjoint", SHARD, first("tokens", lambda tokens: tokens[:-1]), "row 1: tokens has 16 entries, not 15"),
