@@ -13,15 +13,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path.cwd()))  # for tasks of one's own
 
-from pipeline import slurm
-from pipeline import workflow as wf
-from pipeline.directory import check_writable, settle
+from pipeline.runtime import slurm
+from pipeline.workflow import rules as wf
+from pipeline.workflow.code_digest import code_digest
+from pipeline.workflow.working_directory import check_writable, settle
 from pipeline.errors import PipelineError
-from pipeline.forecast import after_dry_run
-from pipeline.params import members, read_params
-from pipeline.preload import Preloaded
-from pipeline.ranks import SHELL
-from pipeline.seal import restore
+from pipeline.workflow.dry_run import after_dry_run
+from pipeline.settings.params_file import members, read_params
+from pipeline.runtime.fork_server import Preloaded
+from pipeline.runtime.launch import SHELL
+from pipeline.workflow.seal import restore
 from pipeline.tasks.base import HELD_OUT, SPLITS
 
 try:
@@ -65,7 +66,7 @@ def processes(wildcards):
 
 
 def code(stage):
-    return lambda wildcards: wf.code(stage, RUNS[wildcards.run])
+    return lambda wildcards: code_digest(stage, RUNS[wildcards.run])
 
 
 def of_origin(path):
@@ -371,7 +372,7 @@ rule compare:
     resources:
         launch=FORK,
     params:
-        code=wf.code("compare"),
+        code=code_digest("compare"),
         published=lambda wildcards: json.dumps(PARAMS.suites[wildcards.suite].published),
     shell:
         "{resources.launch} pipeline.stages.compare --settings '{{}}' --metrics {input.metrics}"

@@ -1,7 +1,7 @@
 """Rollouts and training steps of LLaDA-8B on one GPU, beside what the card could do at best.
 
 Random weights, made on the device; the project's own sampler, loss, adapters and optimiser. A floor is the operations
-of `pipeline.flops` at the card's peak, or, where that is unknown, at the speed of a large matrix product.
+of `pipeline.models.flops` at the card's peak, or, where that is unknown, at the speed of a large matrix product.
 
     python -m benchmarks.llada_gpu
     python -m benchmarks.llada_gpu --shape small --device cpu --prompt 17 --answer 32 --batch 4 --train-batch 4
@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.rollout import at_least_one
-from pipeline.flops import Shape, peak
-from pipeline.matching import matched
+from pipeline.algorithms.weighted_cross_entropy import matched
 from pipeline.models import adapters
+from pipeline.models.flops import Shape, peak
 from pipeline.models.llada import create, recompute
-from pipeline.optimizer import AdamW
-from pipeline.provenance import processor
-from pipeline.replay import Replay
+from pipeline.runtime.random_streams import Stream
 from pipeline.samplers.ancestral import rollout
-from pipeline.sections import Adapter, Model, Train
-from pipeline.seeding import Stream
-from pipeline.throughput import Meter, now
+from pipeline.settings.sections import Adapter, Model, Train
+from pipeline.storage.provenance import processor
+from pipeline.training.adamw import AdamW
+from pipeline.training.replay_buffer import Replay
+from pipeline.training.throughput import Meter, now
 
 SHAPES = {
     "8b": (

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.llada import create
-from pipeline.provenance import processor
 from pipeline.samplers.ancestral import rollout
-from pipeline.sections import Model
+from pipeline.settings.sections import Model
+from pipeline.storage.provenance import processor
 
 
 @torch.no_grad()

@@ -20,22 +20,23 @@ import yaml
 from jaxtyping import install_import_hook
 
 with install_import_hook(
-    ["pipeline.ctmc", "pipeline.losses", "pipeline.samplers", "pipeline.replay"], "beartype.beartype"
+    ["pipeline.ctmc", "pipeline.samplers", "pipeline.training.replay_buffer"], "beartype.beartype"
 ):
     import pipeline.ctmc.diffusion
     import pipeline.ctmc.exact
+    import pipeline.ctmc.losses
     import pipeline.ctmc.uniform
-    import pipeline.replay
     import pipeline.samplers.enumeration
-    import pipeline.samplers.rounds  # noqa: F401
+    import pipeline.samplers.round_states
+    import pipeline.training.replay_buffer  # noqa: F401
 
 import torch
 
-from pipeline import workflow as wf
-from pipeline.config import Run
 from pipeline.models.llada import create
-from pipeline.params import merge, parse_params
-from pipeline.sections import Model
+from pipeline.settings.params_file import merge, parse_params
+from pipeline.settings.run import Run
+from pipeline.settings.sections import Model
+from pipeline.workflow import rules as wf
 
 ROOT = Path(__file__).parent.parent
 

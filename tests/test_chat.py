@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import records
+from pipeline.storage import parquet as records
 from tests.conftest import Workflow
 from tests.models import hub
 

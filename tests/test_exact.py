@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from examples.words import PLUGIN
-from pipeline import records
-from pipeline.matching import matched
-from pipeline.policies import load_policy
-from pipeline.replay import Replay
-from pipeline.sections import Model
-from pipeline.seeding import Stream
+from pipeline.algorithms.weighted_cross_entropy import matched
+from pipeline.models.policy_directory import load_policy
+from pipeline.runtime.random_streams import Stream
+from pipeline.settings.sections import Model
+from pipeline.storage import parquet as records
 from pipeline.tasks.base import Item
-from pipeline.text import encode
+from pipeline.text.tokenizer import encode
+from pipeline.training.replay_buffer import Replay
 from tests.conftest import ROOT, Workflow
 
 ALPHA = 0.5

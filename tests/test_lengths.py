@@ -2,7 +2,7 @@
 
 import json
 
-from pipeline import records
+from pipeline.storage import parquet as records
 from tests.conftest import Workflow
 
 

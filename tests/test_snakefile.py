@@ -10,8 +10,8 @@ import time
 import pytest
 import yaml
 
-from pipeline import records
-from pipeline.workflow import SECTIONS
+from pipeline.storage import parquet as records
+from pipeline.workflow.rules import SECTIONS
 from tests.conftest import ROOT, Workflow
 
 

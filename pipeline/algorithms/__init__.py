@@ -1,3 +1,3 @@
-from pipeline.algorithms.settings import SETTINGS
+from pipeline.settings.algorithms import SETTINGS
 
 NAMES = tuple(SETTINGS)

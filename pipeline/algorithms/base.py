@@ -12,14 +12,14 @@ from jaxtyping import Float, Int
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from pipeline.algorithms.settings import Settings
+from pipeline.algorithms.targets import Labels, Rollouts
 from pipeline.errors import PipelineError
-from pipeline.labels import Labels, Rollouts
-from pipeline.policies import frozen_policy
-from pipeline.registry import load_task
-from pipeline.replay import Batch, Replay
+from pipeline.models.policy_directory import frozen_policy
+from pipeline.plugins import load_task
+from pipeline.settings.algorithms import Settings
 from pipeline.tasks.base import Enumerated, Task
-from pipeline.text import encode, mask_id
+from pipeline.text.tokenizer import encode, mask_id
+from pipeline.training.replay_buffer import Batch, Replay
 
 
 @dataclass(frozen=True)

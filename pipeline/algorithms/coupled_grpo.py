@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.settings import CoupledGrpo
-from pipeline.labels import Labels, Rollouts, centred_rewards, weighted
-from pipeline.losses import clipped_surrogate, k3_kl
-from pipeline.replay import Batch, Replay
+from pipeline.algorithms.targets import Labels, Rollouts, centred_rewards, weighted
+from pipeline.ctmc.losses import clipped_surrogate, k3_kl
 from pipeline.samplers.posterior import completion_log_prob
+from pipeline.settings.algorithms import CoupledGrpo
+from pipeline.training.replay_buffer import Batch, Replay
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:

@@ -36,13 +36,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.settings import Dam
+from pipeline.algorithms.targets import Labels, Rollouts, assemble, column, kept, log_ratio, next_step
+from pipeline.algorithms.weighted_cross_entropy import controlled, matched
+from pipeline.ctmc.losses import squared_loss
 from pipeline.ctmc.weights import log_weights, self_normalized
-from pipeline.labels import Labels, Rollouts, assemble, column, kept, log_ratio, next_step
-from pipeline.losses import squared_loss
-from pipeline.matching import controlled, matched
-from pipeline.replay import Batch, Replay
 from pipeline.samplers.posterior import of_completions, read, scattered
+from pipeline.settings.algorithms import Dam
+from pipeline.training.replay_buffer import Batch, Replay
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:

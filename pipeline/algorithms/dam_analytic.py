@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.settings import DamAnalytic
+from pipeline.algorithms.targets import Labels, Rollouts, column, weighted
 from pipeline.ctmc import exact
-from pipeline.labels import Labels, Rollouts, column, weighted
-from pipeline.replay import Batch, Replay
 from pipeline.samplers.enumeration import rows_of
 from pipeline.samplers.posterior import cross_entropy, read, scattered
+from pipeline.settings.algorithms import DamAnalytic
+from pipeline.training.replay_buffer import Batch, Replay
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.settings import DiffuGrpo
-from pipeline.labels import Labels, Rollouts, centred_rewards, weighted
-from pipeline.losses import clipped_surrogate, k3_kl
-from pipeline.replay import Batch, Replay
+from pipeline.algorithms.targets import Labels, Rollouts, centred_rewards, weighted
+from pipeline.ctmc.losses import clipped_surrogate, k3_kl
 from pipeline.samplers.posterior import completion_log_prob
-from pipeline.text import PADDING
+from pipeline.settings.algorithms import DiffuGrpo
+from pipeline.text.tokenizer import PADDING
+from pipeline.training.replay_buffer import Batch, Replay
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.settings import Drakes
-from pipeline.labels import Labels, Rollouts, column, weighted
-from pipeline.replay import Batch, Replay
+from pipeline.algorithms.targets import Labels, Rollouts, column, weighted
 from pipeline.samplers.posterior import read, scattered
+from pipeline.settings.algorithms import Drakes
+from pipeline.training.replay_buffer import Batch, Replay
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:

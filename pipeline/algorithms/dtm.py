@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.settings import Dtm
+from pipeline.algorithms.targets import Labels, Rollouts, assemble, column, next_step
+from pipeline.algorithms.weighted_cross_entropy import controlled, matched
 from pipeline.ctmc.weights import log_weights, self_normalized
-from pipeline.labels import Labels, Rollouts, assemble, column, next_step
-from pipeline.matching import controlled, matched
-from pipeline.records import TARGETS
-from pipeline.replay import Batch, Replay
+from pipeline.settings.algorithms import Dtm
+from pipeline.storage.parquet import TARGETS
+from pipeline.training.replay_buffer import Batch, Replay
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:

@@ -12,10 +12,10 @@ import pyarrow as pa
 from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.settings import Settings
-from pipeline.labels import Labels, Rollouts, column, weighted
-from pipeline.matching import matched
-from pipeline.replay import Batch, Replay
+from pipeline.algorithms.targets import Labels, Rollouts, column, weighted
+from pipeline.algorithms.weighted_cross_entropy import matched
+from pipeline.settings.algorithms import Settings
+from pipeline.training.replay_buffer import Batch, Replay
 
 
 def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, Reward, Round
-from pipeline.algorithms.settings import Svdd
+from pipeline.runtime.random_streams import Stream, torch_generator
 from pipeline.samplers.ancestral import rollout
-from pipeline.samplers.blocks import schedule
 from pipeline.samplers.posterior import read
-from pipeline.seeding import Stream, torch_generator
+from pipeline.samplers.unmasking_order import schedule
+from pipeline.settings.algorithms import Svdd
 
 STEP = 0.024
 

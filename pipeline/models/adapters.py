@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.files import read_tensors
 from pipeline.models.base import Adapters
-from pipeline.sharding import placed
+from pipeline.runtime.distributed import placed
+from pipeline.storage.atomic_files import read_tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 NAME = "default"

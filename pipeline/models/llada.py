@@ -21,10 +21,10 @@ from transformers.models.llama.modeling_llama import LlamaModel, LlamaPreTrained
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from pipeline.errors import PipelineError
-from pipeline.limits import CHUNK
 from pipeline.models import adapters
 from pipeline.models.base import Model, Output, read_config
 from pipeline.models.checkpoint import LladaConfig
+from pipeline.runtime.memory_limits import CHUNK
 
 ATTENTION = "llada"
 

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.ctmc.masking import state_before
-from pipeline.samplers.blocks import leftmost, schedule
 from pipeline.samplers.posterior import most_confident, read, token_log_prob
+from pipeline.samplers.unmasking_order import leftmost, schedule
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from pipeline.samplers.blocks import leftmost
 from pipeline.samplers.posterior import most_confident, read
+from pipeline.samplers.unmasking_order import leftmost
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pipeline.text import PADDING
+from pipeline.text.tokenizer import PADDING
 
 
 def read(

@@ -16,11 +16,11 @@ from typing import Any
 
 import psutil
 
-from pipeline.config import parse_sections
 from pipeline.errors import PipelineError
-from pipeline.files import write_json
-from pipeline.metrics import speed, spoken
-from pipeline.sections import Keep
+from pipeline.report.run_metrics import speed, spoken
+from pipeline.settings.run import parse_sections
+from pipeline.settings.sections import Keep
+from pipeline.storage.atomic_files import write_json
 
 EVERYTHING = Keep(buffers="all", optimizer="all")
 
@@ -70,7 +70,7 @@ def main(
 def _of_all_ranks(cpu_seconds: float) -> float:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return cpu_seconds
-    from pipeline.sharding import parted  # noqa: PLC0415, for stages that need no PyTorch
+    from pipeline.runtime.distributed import parted  # noqa: PLC0415, for stages that need no PyTorch
 
     return parted(cpu_seconds)
 

@@ -6,18 +6,18 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline import records
+from pipeline.algorithms.targets import Rollouts
 from pipeline.errors import PipelineError
-from pipeline.files import write_json
-from pipeline.labels import Rollouts
-from pipeline.limits import STATES, TOKENS
-from pipeline.policies import load_policy
-from pipeline.provenance import provenance
-from pipeline.registry import load
+from pipeline.models.policy_directory import load_policy
+from pipeline.plugins import load
+from pipeline.runtime.distributed import device
+from pipeline.runtime.memory_limits import STATES, TOKENS
 from pipeline.samplers.ancestral import Trajectories, path_log_prob
-from pipeline.sharding import device
 from pipeline.stages import main
-from pipeline.text import buckets, load_tokenizer, token_ids
+from pipeline.storage import parquet as records
+from pipeline.storage.atomic_files import write_json
+from pipeline.storage.provenance import provenance
+from pipeline.text.tokenizer import buckets, load_tokenizer, token_ids
 
 
 def run(args: Namespace) -> None:

@@ -12,21 +12,21 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from pipeline import records
+from pipeline.algorithms.weighted_cross_entropy import matched
 from pipeline.ctmc.exact import posteriors
 from pipeline.errors import PipelineError
-from pipeline.files import digest, discard, write_json
-from pipeline.matching import matched
-from pipeline.optimizer import AdamW
-from pipeline.policies import load_policy, located, merged, rounded, save_memory, save_policy
-from pipeline.provenance import plain_json
-from pipeline.registry import load, load_task
-from pipeline.replay import Batch, Replay
-from pipeline.seeding import Stream, seed_torch
-from pipeline.sharding import gather_trained, is_main_process, spread
+from pipeline.models.policy_directory import load_policy, located, merged, rounded, save_memory, save_policy
+from pipeline.plugins import load, load_task
+from pipeline.runtime.distributed import gather_trained, is_main_process, spread
+from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.stages import main
-from pipeline.text import character_tokenizer, encode, mask_id
-from pipeline.training import Progress, fit
+from pipeline.storage import parquet as records
+from pipeline.storage.atomic_files import digest, discard, write_json
+from pipeline.storage.provenance import plain_json
+from pipeline.text.tokenizer import character_tokenizer, encode, mask_id
+from pipeline.training.adamw import AdamW
+from pipeline.training.loop import Progress, fit
+from pipeline.training.replay_buffer import Batch, Replay
 
 
 def run(args: Namespace) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline import figures, records
-from pipeline.files import read_json, write_json, write_text
-from pipeline.pages import page
+from pipeline.report import figures
+from pipeline.report.html import page
+from pipeline.report.seed_average import family, result
+from pipeline.report.tables import markdown, tables
 from pipeline.stages import main
-from pipeline.suites import family, result
-from pipeline.tables import markdown, tables
+from pipeline.storage import parquet as records
+from pipeline.storage.atomic_files import read_json, write_json, write_text
 
 
 def run(args: Namespace) -> None:

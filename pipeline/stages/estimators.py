@@ -5,15 +5,15 @@ from dataclasses import asdict
 
 import torch
 
-from pipeline import records
 from pipeline.algorithms.base import round_of
 from pipeline.ctmc.estimators import errors
-from pipeline.files import write_json
-from pipeline.policies import load_policy
+from pipeline.models.policy_directory import load_policy
+from pipeline.runtime.random_streams import Stream, torch_generator
 from pipeline.samplers.enumeration import tabulate
-from pipeline.seeding import Stream, torch_generator
 from pipeline.stages import main
-from pipeline.text import encode
+from pipeline.storage import parquet as records
+from pipeline.storage.atomic_files import write_json
+from pipeline.text.tokenizer import encode
 
 COMPLETIONS = (4, 16, 64, 256, 1024)
 DRAWN = 2**19

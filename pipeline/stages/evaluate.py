@@ -9,20 +9,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import records
 from pipeline.algorithms.base import round_of
-from pipeline.decoding import Decoder
-from pipeline.evaluation import by_group, exact_kl, posteriors_of, summarize
-from pipeline.files import write_json
-from pipeline.language import language
-from pipeline.policies import load_policy, weights
-from pipeline.provenance import measured
-from pipeline.registry import load, load_task
-from pipeline.scoring import score
-from pipeline.sharding import device
+from pipeline.evaluation.decoding import Decoder
+from pipeline.evaluation.statistics import by_group, exact_kl, posteriors_of, summarize
+from pipeline.models.policy_directory import load_policy, weights
+from pipeline.plugins import load, load_task
+from pipeline.runtime.distributed import device
 from pipeline.stages import main
+from pipeline.storage import parquet as records
+from pipeline.storage.atomic_files import write_json
+from pipeline.storage.provenance import measured
 from pipeline.tasks.base import Item, Task
-from pipeline.text import encode
+from pipeline.tasks.scoring import score
+from pipeline.text.prompts import language
+from pipeline.text.tokenizer import encode
 
 SAMPLES = 6
 

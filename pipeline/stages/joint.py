@@ -4,15 +4,15 @@ from argparse import Namespace
 
 import torch
 
-from pipeline import records
 from pipeline.algorithms.base import round_of
 from pipeline.ctmc.exact import path_law
-from pipeline.evaluation import optimum, posteriors_of
-from pipeline.policies import load_policy
-from pipeline.provenance import provenance
-from pipeline.registry import load
+from pipeline.evaluation.statistics import optimum, posteriors_of
+from pipeline.models.policy_directory import load_policy
+from pipeline.plugins import load
 from pipeline.stages import main
-from pipeline.text import encode
+from pipeline.storage import parquet as records
+from pipeline.storage.provenance import provenance
+from pipeline.text.tokenizer import encode
 
 
 def run(args: Namespace) -> None:

@@ -2,11 +2,11 @@
 
 from argparse import Namespace
 
-from pipeline import records
 from pipeline.errors import PipelineError
-from pipeline.provenance import provenance
-from pipeline.registry import load
+from pipeline.plugins import load
 from pipeline.stages import main
+from pipeline.storage import parquet as records
+from pipeline.storage.provenance import provenance
 from pipeline.tasks.base import HELD_OUT, OPTIONAL, SPLITS
 
 

@@ -7,15 +7,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline import figures, records
-from pipeline.files import write_json, write_text
-from pipeline.metrics import gather, scored, spoken
-from pipeline.pages import page
-from pipeline.provenance import plain_json
-from pipeline.registry import load
-from pipeline.retention import prune
+from pipeline.plugins import load
+from pipeline.report import figures
+from pipeline.report.html import page
+from pipeline.report.run_metrics import gather, scored, spoken
+from pipeline.report.tables import shown
 from pipeline.stages import main
-from pipeline.tables import shown
+from pipeline.storage import parquet as records
+from pipeline.storage.atomic_files import write_json, write_text
+from pipeline.storage.provenance import plain_json
+from pipeline.workflow.retention import prune
 
 FIGURES = ("learning_curve", "diagnostics", "losses", "timings", "exact")
 

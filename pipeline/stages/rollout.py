@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import records
-from pipeline.language import language
-from pipeline.policies import load_policy
-from pipeline.provenance import provenance
-from pipeline.registry import load_task
-from pipeline.samplers.rounds import prompts_of_round, sample_states
-from pipeline.scoring import score
-from pipeline.sharding import device
+from pipeline.models.policy_directory import load_policy
+from pipeline.plugins import load_task
+from pipeline.runtime.distributed import device
+from pipeline.samplers.round_states import prompts_of_round, sample_states
 from pipeline.stages import main
+from pipeline.storage import parquet as records
+from pipeline.storage.provenance import provenance
 from pipeline.tasks.base import Item
-from pipeline.text import buckets
-from pipeline.throughput import Meter
+from pipeline.tasks.scoring import score
+from pipeline.text.prompts import language
+from pipeline.text.tokenizer import buckets
+from pipeline.training.throughput import Meter
 
 
 def run(args: Namespace) -> dict[str, Any]:

@@ -26,11 +26,11 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from pipeline import scoring
 from pipeline.errors import PipelineError
-from pipeline.files import write_json
-from pipeline.registry import load, load_task
-from pipeline.schemas import describe
+from pipeline.plugins import load, load_task
+from pipeline.settings.validation import describe
+from pipeline.storage.atomic_files import write_json
+from pipeline.tasks import scoring
 from pipeline.tasks.base import Item, Profile, Saved, Task
 
 KEYS = ("question", "generation", "reference")

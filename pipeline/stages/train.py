@@ -6,20 +6,20 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from pipeline import records
 from pipeline.algorithms.base import round_of
-from pipeline.files import digest, discard, replacing, write_json
-from pipeline.optimizer import AdamW, load_moments, moments
-from pipeline.policies import load_policy, make_trainable, save_policy, weights
-from pipeline.provenance import plain_json
-from pipeline.registry import load
-from pipeline.retention import prune
-from pipeline.seeding import Stream
-from pipeline.sharding import device, gather_trained, is_main_process, spread
+from pipeline.models.policy_directory import load_policy, make_trainable, save_policy, weights
+from pipeline.plugins import load
+from pipeline.runtime.distributed import device, gather_trained, is_main_process, spread
+from pipeline.runtime.random_streams import Stream
 from pipeline.stages import main
-from pipeline.text import token_ids
-from pipeline.throughput import Meter
-from pipeline.training import Progress, fit
+from pipeline.storage import parquet as records
+from pipeline.storage.atomic_files import digest, discard, replacing, write_json
+from pipeline.storage.provenance import plain_json
+from pipeline.text.tokenizer import token_ids
+from pipeline.training.adamw import AdamW, load_moments, moments
+from pipeline.training.loop import Progress, fit
+from pipeline.training.throughput import Meter
+from pipeline.workflow.retention import prune
 
 
 def run(args: Namespace) -> dict[str, Any]:

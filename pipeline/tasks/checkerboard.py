@@ -1,11 +1,11 @@
 """A 7×7 checkerboard on {0..90}²: picture(a, b) ∝ 1 if ⌊a/13⌋ + ⌊b/13⌋ is even, else 1/50.
 
-The base and the reward are those of `pipeline.grid`; at α = 1 the optimum is this picture.
+The base and the reward are those of `pipeline.tasks.pictures`; at α = 1 the optimum is this picture.
 """
 
 import numpy as np
 
-from pipeline.grid import SIZE, picture_task
+from pipeline.tasks.pictures import SIZE, picture_task
 
 FIELD = 13
 FLOOR = 1 / 50

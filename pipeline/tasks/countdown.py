@@ -17,11 +17,19 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.tasks.answers import before_stop, boxes, left_side, plain_operators, published_box, tagged, without_stops
-from pipeline.tasks.arithmetic import PYTHON, parse
 from pipeline.tasks.base import Item, Profile, Saved, Settings, Task, apart
+from pipeline.tasks.countdown_puzzles import identity, numbers_and_target, puzzles, read, saved_item
 from pipeline.tasks.data import Data, Reading, splits
-from pipeline.tasks.puzzles import identity, numbers_and_target, puzzles, read, saved_item
+from pipeline.tasks.parsing.answers import (
+    before_stop,
+    boxes,
+    left_side,
+    plain_operators,
+    published_box,
+    tagged,
+    without_stops,
+)
+from pipeline.tasks.parsing.arithmetic import PYTHON, parse
 
 TEMPLATES = {
     "compact": "{a:3d} {b:3d} {c:3d}={target:3d}>",

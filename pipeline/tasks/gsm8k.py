@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.tasks.answers import before_stop, boxes, short_boxes, tagged, without_stops
 from pipeline.tasks.base import Item, Profile, Task
 from pipeline.tasks.chat import Chat, chat_task, in_words
 from pipeline.tasks.data import Data, Reading, Values, splits
-from pipeline.tasks.latex import repaired
-from pipeline.tasks.terms import number
+from pipeline.tasks.parsing.answers import before_stop, boxes, short_boxes, tagged, without_stops
+from pipeline.tasks.parsing.latex import repaired
+from pipeline.tasks.parsing.terms import number
 
 TEMPLATES = {
     "chat-train": (

@@ -5,11 +5,11 @@ A row has `problem` and `answer`, or `solution`, whose last box is the answer. T
 
 from typing import Any
 
-from pipeline.tasks.answers import before_stop, boxes, published_box, tagged, without_stops
 from pipeline.tasks.base import Item, Profile, Task
 from pipeline.tasks.chat import Chat, chat_task, in_words
 from pipeline.tasks.data import Data, Reading, Values, splits
-from pipeline.tasks.latex import equal, published_equal
+from pipeline.tasks.parsing.answers import before_stop, boxes, published_box, tagged, without_stops
+from pipeline.tasks.parsing.latex import equal, published_equal
 
 TEMPLATES = {
     "chat-train": (

@@ -17,11 +17,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from pipeline.tasks.answers import before_stop, published_grid, tagged, unfenced, without_stops
 from pipeline.tasks.base import HELD_OUT, Item, Profile, Saved, Settings, Task, apart
 from pipeline.tasks.chat import as_it_is
 from pipeline.tasks.data import Data, Reading, Values, splits
-from pipeline.tasks.grids import (
+from pipeline.tasks.parsing.answers import before_stop, published_grid, tagged, unfenced, without_stops
+from pipeline.tasks.sudoku_grids import (
     CELLS,
     END,
     SEPARATOR,

@@ -6,16 +6,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline import records
 from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.settings import SETTINGS
+from pipeline.algorithms.targets import Labels, Rollouts
 from pipeline.ctmc import exact
-from pipeline.labels import Labels, Rollouts
 from pipeline.models import tabular
-from pipeline.registry import load
+from pipeline.plugins import load
 from pipeline.samplers.ancestral import Trajectories, path_log_prob
-from pipeline.samplers.rounds import sample_states
-from pipeline.sections import Evaluate, Rollout
+from pipeline.samplers.round_states import sample_states
+from pipeline.settings.algorithms import SETTINGS
+from pipeline.settings.sections import Evaluate, Rollout
+from pipeline.storage import parquet as records
 from pipeline.tasks.base import Enumerated, Settings, Task
 
 ALPHA = 0.25

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.ctmc import exact
-from pipeline.seeding import Stream
+from pipeline.runtime.random_streams import Stream
 from tests.algorithms.harness import Bench, plugin
 
 RECIPROCAL = {"branch": "reciprocal"}

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from pipeline.algorithms import NAMES
-from pipeline.algorithms.settings import SETTINGS, Statewise
 from pipeline.ctmc import exact
-from pipeline.registry import load
+from pipeline.plugins import load
+from pipeline.runtime.random_streams import Stream
 from pipeline.samplers.enumeration import rows_of
-from pipeline.seeding import Stream
+from pipeline.settings.algorithms import SETTINGS, Statewise
 from tests.algorithms.harness import ALPHA, Bench, plugin
 
 TRAINING = [name for name in NAMES if SETTINGS[name].trains]

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from pipeline.algorithms import agrpo, coupled_grpo, diffu_grpo
-from pipeline.algorithms.settings import SETTINGS
-from pipeline.optimizer import AdamW
-from pipeline.replay import Batch, Replay
-from pipeline.sections import Train
-from pipeline.seeding import Stream
-from pipeline.training import Progress, fit
+from pipeline.runtime.random_streams import Stream
+from pipeline.settings.algorithms import SETTINGS
+from pipeline.settings.sections import Train
+from pipeline.training.adamw import AdamW
+from pipeline.training.loop import Progress, fit
+from pipeline.training.replay_buffer import Batch, Replay
 from tests.conftest import llada
 
 MASK, GROUPS, COMPLETIONS, LENGTH = 8, 8, 4, 5

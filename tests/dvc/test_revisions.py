@@ -13,8 +13,8 @@ from urllib.request import Request, urlopen
 import pytest
 from snakemake.persistence.file import FilePersistence
 
-from pipeline import retention, seal
-from pipeline.sections import Keep
+from pipeline.settings.sections import Keep
+from pipeline.workflow import retention, seal
 from tests.dvc.conftest import Repository
 
 EVALUATIONS = {"evaluate": 3, "report": 1}

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from pipeline import retention, workflow
-from pipeline.config import Params, Run
-from pipeline.sections import Keep
+from pipeline.settings.run import Params, Run
+from pipeline.settings.sections import Keep
+from pipeline.workflow import retention
+from pipeline.workflow import rules as workflow
 from tests.conftest import ROOT
 from tests.dvc.conftest import Repository
 
@@ -83,7 +84,7 @@ CONTRACT: dict[str, tuple[Callable[[Repository], object], dict[str, int], bool]]
     "what to keep": (keep, {}, False),
     "another run": (another_run, {}, False),
     # DVC compares bytes, and the files that are there: it starts Snakemake, which finds nothing to do.
-    "comment in code": (lambda r: r.replace("pipeline/training.py", "\ndef ", "\n# why\ndef "), {}, True),
+    "comment in code": (lambda r: r.replace("pipeline/training/loop.py", "\ndef ", "\n# why\ndef "), {}, True),
     "old buffers removed": (prune, {}, True),
     "code of train": (train_code, FROM_TRAIN, True),
     "code of train, undone": (undone, {}, False),

@@ -12,12 +12,12 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import PipelineError
-from pipeline.merge import merge
 from pipeline.models import adapters, llada
-from pipeline.optimizer import AdamW
-from pipeline.policies import frozen_policy, make_trainable, rounded
-from pipeline.sections import Adapter, Model, Train
-from pipeline.text import character_tokenizer
+from pipeline.models.policy_directory import frozen_policy, make_trainable, rounded
+from pipeline.settings.sections import Adapter, Model, Train
+from pipeline.stages.merge_adapters import merge
+from pipeline.text.tokenizer import character_tokenizer
+from pipeline.training.adamw import AdamW
 from tests.conftest import llada as tiny
 
 TOKENS = torch.randint(8, (4, 6), generator=torch.Generator().manual_seed(0))

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
-from pipeline import policies
 from pipeline.errors import PipelineError
 from pipeline.models import llada
+from pipeline.models import policy_directory as policies
 from pipeline.models.checkpoint import LladaConfig
 from tests.conftest import llada as tiny
 from tests.models import hub

@@ -7,11 +7,11 @@ import torch
 
 from pipeline.ctmc import exact
 from pipeline.errors import PipelineError
-from pipeline.registry import load
+from pipeline.plugins import load
 from pipeline.samplers.ancestral import path_log_prob, rollout
 from pipeline.samplers.enumeration import tabulate
 from pipeline.samplers.posterior import read
-from pipeline.sections import Model
+from pipeline.settings.sections import Model
 
 VALUES, MASK = torch.tensor([3, 0, 4, 1]), 5
 PROMPT = torch.tensor([2])

@@ -6,14 +6,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline import records
-from pipeline.registry import load_task
-from pipeline.replay import Batch, Replay
-from pipeline.sections import Base
-from pipeline.seeding import Stream
+from pipeline.plugins import load_task
+from pipeline.runtime.random_streams import Stream
+from pipeline.settings.sections import Base
 from pipeline.stages.base import batches
+from pipeline.storage import parquet as records
 from pipeline.tasks.sudoku import Sudoku, items
-from pipeline.text import character_tokenizer, decode, encode, mask_id
+from pipeline.text.tokenizer import character_tokenizer, decode, encode, mask_id
+from pipeline.training.replay_buffer import Batch, Replay
 
 TASK = load_task({"name": "sudoku"})
 

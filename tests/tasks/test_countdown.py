@@ -5,12 +5,12 @@ from itertools import permutations, product
 
 import pytest
 
-from pipeline.registry import load_task
-from pipeline.tasks.arithmetic import PYTHON, parse
+from pipeline.plugins import load_task
 from pipeline.tasks.base import Item
 from pipeline.tasks.countdown import ALPHABET, ANSWER_LENGTH, PLUGIN, Countdown, items
-from pipeline.tasks.puzzles import numbers_and_target
-from pipeline.text import character_tokenizer, decode, encode
+from pipeline.tasks.countdown_puzzles import numbers_and_target
+from pipeline.tasks.parsing.arithmetic import PYTHON, parse
+from pipeline.text.tokenizer import character_tokenizer, decode, encode
 
 SETTINGS = Countdown(base_items=400, train_items=300, test_items=60)
 SHAPES = ("({0}{3}{1}){4}{2}", "{0}{3}({1}{4}{2})")

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import workflow
-from pipeline.config import Run
 from pipeline.errors import PipelineError
-from pipeline.registry import load
+from pipeline.plugins import load
+from pipeline.settings.run import Run
+from pipeline.workflow import rules as workflow
 
 ROWS = {
     "countdown": [{"nums": [n, 2, 3], "target": n + 5} for n in range(1, 9)],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.registry import load_task
+from pipeline.plugins import load_task
 
 PUZZLE, SOLUTION = "1000001000000001", "1234341221434321"
 OTHER = "1243431221343421"

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from pipeline.registry import load_task
+from pipeline.plugins import load_task
 
 SIZE = 100_000
 REFERENCES = {"countdown": ("?", [[3, 4, 5], 23]), "gsm8k": ("?", "18"), "math500": ("?", r"\frac{1}{2}")}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.registry import load_task
+from pipeline.plugins import load_task
 from pipeline.tasks.base import Item
 
 

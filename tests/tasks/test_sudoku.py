@@ -5,9 +5,9 @@ import hashlib
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.registry import load_task
-from pipeline.tasks.grids import solutions
+from pipeline.plugins import load_task
 from pipeline.tasks.sudoku import PLUGIN, Sudoku, items, puzzle_of, render, score
+from pipeline.tasks.sudoku_grids import solutions
 
 SETTINGS = Sudoku(base_items=300, train_items=300, test_items=50, hard_items=20)
 HELD_OUT = ("test", "hard", "validation")

@@ -1,0 +1,106 @@
+"""The size of a transformer and the operations of its passes. Torch-free.
+
+N blocks of width D, keys and values of width E, MLPs of width I, a vocabulary of V; sequences of T tokens of which s
+positions are read:
+
+    M = N (2 D² + 2 D E + 3 D I)            parameters in the blocks' matrix products
+    P = M + (2 N + 1) D + 2 V D             all parameters (V D once if head and embedding are tied)
+    A = r Σ (inputs + outputs)              adapters of rank r (LoRA)
+    F = 2 T (M + A) + 4 T² D N + 2 V D s    operations of a forward pass of one sequence
+    training: 3 F; 2 T M + 2 V D s less if the base is frozen; F with s = 0 more with gradient checkpointing, which
+        without adapters need not repeat a block's last product, 2 T D I
+
+Two operations are a multiplication and an addition. The gradient of a product costs one product for its input and one
+for its weights, which a frozen base does not need. Norms, softmax, drawing and optimiser are not counted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.settings.sections import Adapter
+
+ACCELERATORS = {"a100": 312e12, "b200": 2250e12, "h100": 989e12, "h200": 989e12}
+"""Operations per second that the makers give for dense bfloat16 products (SXM modules)."""
+
+
+def peak(device: str) -> float | None:
+    """Of the accelerator that a device's name tells, such as "NVIDIA H100 80GB HBM3"; None for others."""
+    return next((flops for name, flops in ACCELERATORS.items() if name in device.lower()), None)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a transformer as in the formulas above."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    tied: bool = False
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Shape":
+        """From config.json, with the keys of a Llama or of LLaDA on the Hub."""
+
+        def size(*names: str) -> int:
+            return int(next(config[name] for name in names if config.get(name) is not None))
+
+        return cls(
+            hidden=size("hidden_size", "d_model"),
+            intermediate=size("intermediate_size", "mlp_hidden_size"),
+            layers=size("num_hidden_layers", "n_layers"),
+            heads=size("num_attention_heads", "n_heads"),
+            kv_heads=size("num_key_value_heads", "n_kv_heads", "num_attention_heads", "n_heads"),
+            vocabulary=size("embedding_size", "vocab_size"),
+            tied=bool(config.get("tie_word_embeddings") or config.get("weight_tying")),
+        )
+
+    @property
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of each linear layer of a block."""
+        wide, narrow, middle = self.hidden, self.hidden // self.heads * self.kv_heads, self.intermediate
+        attention = {"q_proj": (wide, wide), "k_proj": (wide, narrow), "v_proj": (wide, narrow), "o_proj": (wide, wide)}
+        return attention | {"gate_proj": (wide, middle), "up_proj": (wide, middle), "down_proj": (middle, wide)}
+
+    @property
+    def products(self) -> int:
+        """M"""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.linear.values())
+
+    @property
+    def parameters(self) -> int:
+        """P"""
+        embeddings = (1 if self.tied else 2) * self.vocabulary * self.hidden
+        return self.products + (2 * self.layers + 1) * self.hidden + embeddings
+
+    def adapters(self, adapter: Adapter | None) -> int:
+        """A; 0 without adapters."""
+        targets = adapter.targets if adapter else ()
+        rank = adapter.rank if adapter else 0
+        return self.layers * rank * sum(sum(self.linear.get(name, (0, 0))) for name in targets)
+
+    def forward(self, rows: float, length: int, read: float, adapters: int = 0) -> float:
+        """F of `rows` sequences of `length` tokens, `read` positions in all."""
+        return self._attention(rows, length) + self._matrices(rows * length, read) + 2 * rows * length * adapters
+
+    def training(self, rows: float, length: int, read: float, adapters: int = 0, recompute: bool = False) -> float:
+        """Forward and backward pass; with adapters nothing else trains."""
+        flops = 3 * self.forward(rows, length, read, adapters)
+        if adapters:
+            flops -= self._matrices(rows * length, read)
+        if recompute:
+            last = 0 if adapters else self.layers * self.hidden * self.intermediate
+            flops += self.forward(rows, length, 0, adapters) - 2 * rows * length * last
+        return flops
+
+    def _matrices(self, tokens: float, read: float) -> float:
+        return 2 * tokens * self.products + 2 * self.vocabulary * self.hidden * read
+
+    def _attention(self, rows: float, length: int) -> float:
+        return 4 * rows * length**2 * self.hidden * self.layers
+
+
+LLADA_8B = Shape(4096, 12288, 32, 32, 32, 126464)

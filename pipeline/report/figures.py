@@ -1,0 +1,202 @@
+"""The report's figures as SVG text."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+from pipeline.report.run_metrics import scored
+
+LINES = {"greedy": "-", "ancestral": ":"}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+}
+
+
+def learning_curve(metrics: dict[str, Any]) -> str:
+    """Every metric of the task over rounds, by split and sampler, with a band of one standard error."""
+    evaluations = metrics["evaluations"]
+    names = scored(metrics["base"])
+    figure, (axes,) = _panels(len(names))
+    for axis, name in zip(axes, names, strict=True):
+        for split in evaluations[0]:
+            for sampler in evaluations[0][split]:
+                rounds = sorted(evaluations)
+                mean = [evaluations[k][split][sampler][name] for k in rounds]
+                error = [evaluations[k][split][sampler][f"{name}_se"] for k in rounds]
+                (drawn,) = axis.plot(
+                    rounds, mean, LINES[sampler], marker="o", markersize=3, label=f"{split}, {sampler}"
+                )
+                band = [(m - e, m + e) for m, e in zip(mean, error, strict=True)]
+                axis.fill_between(rounds, *zip(*band, strict=True), color=drawn.get_color(), alpha=0.15, linewidth=0)
+        axis.set(title=_words(name), xlabel="round")
+        if name.endswith("accuracy"):
+            axis.set_ylim(0, 1.02)
+    axes[0].legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def diagnostics(metrics: dict[str, Any]) -> str:
+    """Mean reward, ESS, KL to the base and the tilt spent, over rounds."""
+    panels = {
+        "reward_mean": "mean reward of rollouts",
+        "ess_mean": "effective sample size",
+        "kl_to_base": "KL to base (nats)",
+        "inverse_alpha_total": "1/α aimed at",
+    }
+    figure, (axes,) = _panels(len(panels))
+    rounds = [entry["round"] for entry in metrics["rounds"]]
+    for axis, (key, title) in zip(axes, panels.items(), strict=True):
+        values = [entry[key] for entry in metrics["rounds"]]
+        axis.errorbar(
+            rounds,
+            values,
+            [entry.get(key.replace("_mean", "") + "_se", 0) for entry in metrics["rounds"]],
+            marker="o",
+            markersize=3,
+        )
+        axis.set(title=title, xlabel="round")
+    return _svg(figure)
+
+
+def losses(metrics: dict[str, Any]) -> str:
+    """The loss of every update: pre-training of the base, and matching over all rounds."""
+    figure, (axes,) = _panels(2)
+    axes[0].plot(metrics["base_loss"], linewidth=0.8)
+    axes[0].set(title="base: masked cross-entropy", xlabel="update", yscale="log")
+    done = 0
+    for entry in metrics["rounds"]:
+        axes[1].plot(range(done, done + len(entry["losses"])), entry["losses"], linewidth=0.8)
+        done += len(entry["losses"])
+    axes[1].set(title="matching loss, a colour per round", xlabel="update")
+    return _svg(figure)
+
+
+def exact(metrics: dict[str, Any]) -> str:
+    """KL(p* ‖ p^u) of the answers and of each jump, over rounds."""
+    figure, ((axis,),) = _panels(1)
+    rounds = sorted(metrics["exact"])
+    for key, label in {"kl": "answers", "kl_jump_1": "jump 1", "kl_jump_2": "jump 2"}.items():
+        axis.plot(rounds, [metrics["exact"][k][key] for k in rounds], marker="o", markersize=3, label=label)
+    axis.set(title="KL(p* ‖ p^u), exact", xlabel="round", yscale="log")
+    axis.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def heat_maps(laws: dict[str, Any]) -> str:
+    """Probabilities [M, M] side by side, in one scale, six in a row."""
+    figure, grid = _panels(min(len(laws), 6), -(-len(laws) // 6), height=2.9)
+    top = max(float(law.max()) for law in laws.values())
+    for axis in grid.flat:
+        axis.set_axis_off()
+    for axis, (name, law) in zip(grid.flat, laws.items(), strict=False):
+        axis.imshow(law, vmin=0, vmax=top, cmap="magma", interpolation="nearest")
+        axis.set_title(name, fontsize=8)
+    return _svg(figure)
+
+
+def comparison(rows: Sequence[dict[str, Any]]) -> str:
+    """A row of panels for each task: every family's headline metric against rollouts, CPU seconds; jumps over rounds.
+
+    The legend names the ten families that end best.
+
+    Args:
+        rows: those of `suites.result`.
+    """
+    tasks: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        tasks.setdefault(row["task"], []).append(row)
+    enumerated = any(row["headline"] == "kl" for row in rows)
+    figure, grid = _panels(4 if enumerated else 2, len(tasks), height=3.2)
+    for line, (task, families) in zip(grid, tasks.items(), strict=True):
+        name = families[0]["headline"]
+        panels = [("rollouts", name), ("cpu_seconds", name), ("round", "kl_jump_1"), ("round", "kl_jump_2")]
+        sign = 1 if name == "kl" else -1
+        best = [row["run"] for row in sorted(families, key=lambda row: sign * row["final"][name])[:10]]
+        for axis, (across, key) in zip(line, panels, strict=False):
+            for color, row in zip(_colors(len(families)), families, strict=True):
+                if key in row["final"]:
+                    _curve(axis, row, across, key, row["run"] if row["run"] in best else None, color)
+            axis.set(title=f"{task}: {_words(key)}", xlabel=_words(across), yscale="log" if "kl" in key else "linear")
+        known = line[0].get_legend_handles_labels()
+        line[-1].legend(*known, frameon=False, fontsize=6, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return _svg(figure)
+
+
+def _curve(axis: Any, row: dict[str, Any], across: str, key: str, label: str | None, color: Any) -> None:
+    points = row["curve"]
+    if len(points) == 1:
+        axis.axhline(row["final"][key], linestyle="--", linewidth=1, color=color, label=label)
+        return
+    mean, error = [point[key] for point in points], [point[f"{key}_se"] for point in points]
+    place = [point[across] for point in points]
+    axis.plot(place, mean, marker="o", markersize=2, linewidth=1, color=color, label=label)
+    band = [(max(m - e, m / 2), m + e) for m, e in zip(mean, error, strict=True)]
+    axis.fill_between(place, *zip(*band, strict=True), color=color, alpha=0.15, linewidth=0)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _colors(count: int) -> Any:
+    if count <= 10:
+        return plt.get_cmap("tab10")(range(count))
+    return plt.get_cmap("turbo")([number / count for number in range(count)])
+
+
+def estimators(rows: Any) -> str:
+    """Squared bias and variance of each estimator of the adjoint target against K, under two policies.
+
+    A squared bias that does not stand above the noise of its measurement is left out.
+    """
+    figure, grid = _panels(4, height=3.2)
+    panels = [(policy, measure) for policy in ("base", "last") for measure in ("bias", "variance")]
+    for axis, (policy, measure) in zip(grid[0], panels, strict=True):
+        for name in dict.fromkeys(row["estimator"] for row in rows):
+            here = [row for row in rows if (row["policy"], row["estimator"]) == (policy, name)]
+            if measure == "bias":
+                here = [row for row in here if row["bias"] > 2 * row["bias_noise"]]
+            place, value = [row["completions"] for row in here], [row[measure] for row in here]
+            axis.plot(place, value, marker="o", markersize=3, label=name)
+        title = "squared bias" if measure == "bias" else "variance"
+        axis.set(title=f"{title}, {policy} policy", xlabel="K", xscale="log", yscale="log")
+    grid[0][1].legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def timings(metrics: dict[str, Any]) -> str:
+    """Seconds of computation per stage and round."""
+    figure, ((axis,),) = _panels(1)
+    rounds = [entry["round"] for entry in metrics["rounds"]]
+    bottom = [0.0] * len(rounds)
+    for stage in ("rollout", "adjoint", "train", "evaluate"):
+        height = [entry["seconds"].get(stage, 0.0) for entry in metrics["rounds"]]
+        axis.bar(rounds, height, bottom=bottom, label=stage)
+        bottom = [b + h for b, h in zip(bottom, height, strict=True)]
+    axis.set(title="seconds per stage (shards added up)", xlabel="round")
+    axis.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def _panels(columns: int, rows: int = 1, *, height: float = 2.6) -> tuple[Any, Any]:
+    plt.rcParams.update(STYLE)
+    size = (max(4.5, 3.0 * columns), height * rows)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+
+
+def _svg(figure: Any) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return text.getvalue()[text.getvalue().index("<svg") :]

@@ -1,0 +1,70 @@
+"""One process per rank: `python -m pipeline.runtime.launch 2 pipeline.stages.train …`; 0 is one that knows of no ranks.
+
+In a SLURM job the allocation decides instead of a number: one rank for each GPU of every node. Elsewhere there are no
+more ranks than GPUs, if there is one.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from pipeline.runtime import slurm
+
+SHELL = "JOB_SHELL"
+"""Environment variable that holds the process id of the job's shell."""
+PR_SET_PDEATHSIG = 1
+DEVICES = Path("/dev")
+
+
+def die_with_shell() -> None:
+    """Ask Linux for SIGTERM when the job's shell is gone: Snakemake has given the job up by then. Outlasts `exec`."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if SHELL in os.environ and int(os.environ[SHELL]) not in (os.getppid(), os.getpid()):
+        sys.exit("error: the job's shell was killed")
+
+
+def gpus() -> int:
+    """How many GPUs there are for a process, asked without PyTorch; 0 where it computes on the CPU."""
+    devices = len(list(DEVICES.glob("nvidia[0-9]*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return devices if visible is None else min(devices, len([name for name in visible.split(",") if name.strip()]))
+
+
+def affordable(ranks: int) -> int:
+    """No more ranks than GPUs, if there are any: two cannot share one. Results differ by rounding only."""
+    return min(ranks, gpus() or ranks)
+
+
+def launcher(ranks: int, nodes: int) -> list[str]:
+    """The command in front of a stage's module: `ranks` processes on each of the nodes."""
+    python = [sys.executable, "-m"]
+    if ranks == 0 or nodes == ranks == 1:
+        return python
+    torchrun = [*python, "torch.distributed.run", "--nproc-per-node", str(ranks), "--rdzv-backend", "c10d"]
+    if nodes == 1:
+        return [*torchrun, "--rdzv-endpoint", "localhost:0", "-m"]
+    meeting = ["--nnodes", str(nodes), "--rdzv-endpoint", f"{socket.gethostname()}:{free_port()}"]
+    return [*slurm.on_every_node(nodes), *torchrun, *meeting, "-m"]
+
+
+def start(ranks: int, command: list[str]) -> NoReturn:
+    """Become the ranks of `python -m COMMAND`."""
+    ranks = ranks and int(os.environ.get("SLURM_GPUS_ON_NODE", affordable(ranks)))
+    everything = [*launcher(ranks, slurm.nodes()), *command]
+    os.execvp(everything[0], everything)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    die_with_shell()
+    start(int(sys.argv[1]), sys.argv[2:])

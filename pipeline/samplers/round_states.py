@@ -1,0 +1,80 @@
+"""The states of a round and their completions, each a function of (seed, round, prompt, state, sample)."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from pipeline.ctmc.masking import remask, stratified_counts
+from pipeline.runtime.random_streams import Stream, generator, torch_generator, uniforms
+from pipeline.samplers.ancestral import rollout
+
+
+def prompts_of_round(available: int, count: int, round_: int, seed: int) -> np.ndarray:
+    """Items of round k, [count]: consecutive stretches of one random order per epoch, so that none is drawn
+    again before all have been."""
+    places = range((round_ - 1) * count, round_ * count)
+    orders = {
+        epoch: generator(seed, Stream.PROMPTS, epoch).permutation(available)
+        for epoch in {place // available for place in places}
+    }
+    return np.array([orders[place // available][place % available] for place in places])
+
+
+@torch.no_grad()
+def sample_states(
+    policy: nn.Module,
+    prompts: Int[Tensor, "s P"] | list[Int[Tensor, " _"]],
+    prompt_ids: np.ndarray,
+    states: Sequence[int],
+    length: int,
+    mask_id: int,
+    run: SimpleNamespace,
+    round_: int,
+) -> dict[str, Any]:
+    """K completions of each of the given states of a round, as columns of `records.ROLLOUTS`.
+
+    `prompts` are those of all states of the round; those of the given states have one length.
+
+    `branch: root`: x is the empty answer. `branch: reciprocal`: x ~ p(x_t | X_1) for X_1 ~ p^u and t ~ U(0,1).
+    """
+    settings = run.rollout
+    on = next(policy.parameters()).device
+    prompt = torch.stack([prompts[state] for state in states]).to(on)
+    empty = torch.full((len(states), length), mask_id, device=on)
+    keys = [(int(prompt_ids[state]), state, 0) for state in states]
+    sampling = {
+        "mask_id": mask_id,
+        "order": settings.order,
+        "tokens_per_step": settings.tokens_per_step,
+        "block_length": settings.block_length,
+        "temperature": settings.temperature,
+    }
+    start = empty
+    if settings.branch == "reciprocal":
+        noise = uniforms(run.seed, Stream.PROJECTION, round_, keys, 3 * length).to(on).split(length, dim=1)
+        x_1 = rollout(policy, prompt, empty, order_noise=noise[0], token_noise=noise[1], **sampling).tokens
+        counts = stratified_counts(len(prompts), length, torch_generator(run.seed, Stream.PROJECTION, round_))
+        start = torch.where(remask(counts[torch.tensor(states)].to(on), noise[2]), mask_id, x_1)
+
+    samples = settings.completions
+    keys = [(prompt, state, sample) for prompt, state, _ in keys for sample in range(samples)]
+    noise = uniforms(run.seed, Stream.COMPLETION, round_, keys, 2 * length).to(on).split(length, dim=1)
+    prompt, start = prompt.repeat_interleave(samples, 0), start.repeat_interleave(samples, 0)
+    done = rollout(policy, prompt, start, order_noise=noise[0], token_noise=noise[1], **sampling)
+    prompt_id, state_id, sample_id = torch.tensor(keys).unbind(1)
+    return {
+        "round": torch.full_like(prompt_id, round_),
+        "prompt_id": prompt_id,
+        "state_id": state_id,
+        "sample_id": sample_id,
+        "prompt_tokens": prompt.cpu(),
+        "start": start.cpu(),
+        "tokens": done.tokens.cpu(),
+        "unmask_step": done.unmask_step.cpu(),
+        "log_prob": done.log_prob.cpu(),
+    }

@@ -1,0 +1,205 @@
+"""The sections of params.yaml, one class each: types, defaults, and what they mean."""
+
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from pipeline.settings.validation import checked
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    """The embedded model; ignored when `base.path` names a saved one. `mlp` has width and depth, `tabular` nothing.
+
+    `dtype` is the type of the weights, of an imported base too; what trains is kept in float32 beside them.
+    """
+
+    name: str = "llada"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    hidden_size: PositiveInt = 64
+    intermediate_size: PositiveInt = 168
+    num_hidden_layers: PositiveInt = 3
+    num_attention_heads: PositiveInt = 8
+    rope_theta: PositiveFloat = 30.0
+    initializer_range: PositiveFloat = 0.06
+
+
+class Optimizer(Section):
+    """AdamW with linear warm-up. All batch sizes are global: the number of processes does not change them.
+
+    `gradient_checkpointing` keeps each layer's input only and computes the layer again in the backward pass.
+    """
+
+    batch_size: PositiveInt = 256
+    accumulation: PositiveInt = 1
+    lr: PositiveFloat = 1e-3
+    warmup: int = Field(default=20, ge=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: PositiveFloat = 1.0
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Optimizer":
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulation {self.accumulation}")
+        return self
+
+
+class Base(Optimizer):
+    """Masked-diffusion pre-training; the learning rate falls linearly to 0. Or `path`: a saved model to start from.
+
+    Or `exact: true`: the posteriors of the task's own joint, for an enumerated task and a model that can hold them.
+    `lengths` are the numbers of answer tokens that the updates learn in turn, filled up with the task's end token; null
+    is the task's own.
+    """
+
+    path: str | None = None
+    exact: bool = False
+    updates: PositiveInt = 1500
+    lengths: tuple[PositiveInt, ...] | None = None
+
+
+class Adapter(Section):
+    """LoRA on the linear layers named by `targets`, W x + (alpha/rank) B A x. The defaults are those of d1."""
+
+    rank: PositiveInt = 128
+    alpha: PositiveInt = 64
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class Train(Optimizer):
+    """One round of matching. Round k uses lr · lr_decay^(k-1), so that later rounds can be added.
+
+    With `adapter: {}` LoRA adapters train and the base stays as it is; without, all weights train.
+    """
+
+    updates: PositiveInt = 60
+    lr_decay: float = Field(default=0.9, gt=0, le=1)
+    adapter: Adapter | None = None
+
+
+class Rollout(Section):
+    """Each round takes `prompts` states x and K = `completions` trajectories from each.
+
+    `branch: root` starts from the empty answer, `branch: reciprocal` from a re-masked rollout. `shards` is the
+    number of files, and of jobs that may run at once; it changes no row. `block_length` reveals one block of the
+    answer after the other, from left to right. `prefill` begins every answer of a chat task. `length` is the number of
+    answer tokens, and so the one that training sees; null is the task's own.
+    """
+
+    branch: Literal["root", "reciprocal"] = "root"
+    shards: int = Field(default=2, ge=1, le=100)
+    prompts: PositiveInt = 256
+    completions: int = Field(default=16, ge=2)
+    length: PositiveInt | None = None
+    order: Literal["random", "confidence"] = "random"
+    tokens_per_step: PositiveInt = 2
+    block_length: PositiveInt | None = None
+    temperature: PositiveFloat = 1.0
+    prefill: str = ""
+    batch_size: PositiveInt = 256
+    reward_timeout: PositiveFloat = 10.0
+
+
+class Evaluate(Section):
+    """Decoding of the held-out prompts: the base, every `every`-th round and the last.
+
+    `lengths` are the numbers of answer tokens to decode with, of which the task's own gives the headline; null is that
+    one alone. The rest is as in `rollout`, for greedy decoding.
+    """
+
+    every: PositiveInt = 2
+    samplers: tuple[Literal["greedy", "ancestral"], ...] = Field(default=("greedy", "ancestral"), min_length=1)
+    lengths: tuple[PositiveInt, ...] | None = None
+    tokens_per_step: PositiveInt = 1
+    block_length: PositiveInt | None = None
+    prefill: str = ""
+    batch_size: PositiveInt = 256
+    reward_timeout: PositiveFloat = 10.0
+
+    def rounds(self, last: int) -> list[int]:
+        """The rounds that are evaluated when `last` is the last; 0 is the base."""
+        return [number for number in range(last + 1) if number % self.every == 0 or number == last]
+
+
+class Hardware(Section):
+    """How the work is spread; changing it reruns nothing.
+
+    `processes` train a model, unless `runs` (patterns such as `table-*`) or `models` gives its run or its model a
+    number of its own: updates of less than a few milliseconds are slower when they are shared, and two runs of a suite
+    can go side by side.
+    `sharding: full` gives each process a part of the weights, gradients and moments (FSDP2) instead of a copy (DDP).
+    `accelerator` is the GPU that the estimate of a dry run reckons with.
+    """
+
+    processes: PositiveInt = 1
+    models: dict[str, PositiveInt] = {}
+    runs: dict[str, PositiveInt] = {}
+    threads: PositiveInt = 2
+    preload: bool = True
+    sharding: Literal["none", "full"] = "none"
+    accelerator: Literal["a100", "h100", "h200", "b200"] = "h100"
+
+    @field_validator("models")
+    @classmethod
+    def _models(cls, models: dict[str, int]) -> dict[str, int]:
+        return {checked("model", name): count for name, count in models.items()}
+
+    def of(self, run: str, model: str) -> "Hardware":
+        """With the `processes` of this run."""
+        named = [count for pattern, count in self.runs.items() if fnmatchcase(run, pattern)]
+        return self.model_copy(update={"processes": [*named, self.models.get(model, self.processes)][0]})
+
+
+class Keep(Section):
+    """How many rounds' files stay on disk, counted back from the last: `all` or a number. Changing it reruns nothing.
+
+    `buffers` are rollouts and targets, `optimizer` the states that the next round starts from. Policies stay.
+    """
+
+    buffers: PositiveInt | Literal["all"] = "all"
+    optimizer: PositiveInt | Literal["all"] = 1
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _rounds(cls, count: Any) -> Any:
+        if count != "all" and (not isinstance(count, int) or count < 1):
+            raise ValueError(
+                f"must be all, or a number of rounds from 1: the next round reads the last (got {count!r})"
+            )
+        return count
+
+
+class Suite(Section):
+    """Runs that one target makes, each with every seed: `NAME-seed1` is the run NAME with the seed 1.
+
+    A mapping from names to {key: values} sweeps: `NAME-lr0.1-beta1` is the run NAME with the settings train.lr 0.1 and
+    algorithm.beta 1, one run for each combination. `published` are figures of others, by run and metric: those of the
+    base and of the run.
+    """
+
+    runs: list[str] | dict[str, dict[str, list[bool | int | float | str]]]
+    seeds: list[int] | None = None
+    published: dict[str, dict[str, tuple[float, float]]] = {}
+
+    @field_validator("runs", "seeds")
+    @classmethod
+    def _once(cls, entries: Any) -> Any:
+        if isinstance(entries, list) and (twice := [entry for entry in entries if entries.count(entry) > 1]):
+            raise ValueError(f"{twice[0]} stands twice")
+        return entries
+
+    @property
+    def varied(self) -> dict[str, dict[str, list[Any]]]:
+        """What is swept in each run, by dotted key; nothing for a plain list of runs."""
+        return self.runs if isinstance(self.runs, dict) else {name: {} for name in self.runs}

@@ -1,0 +1,28 @@
+"""Write a policy whose adapters are merged into its weights, in the Hub's layout."""
+
+import argparse
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from pipeline.errors import PipelineError
+from pipeline.models.policy_directory import load_policy, merged, save_policy
+from pipeline.settings.sections import Model
+
+
+def merge(policy: Path, out: Path) -> None:
+    """W + (α/r) B A in the place of W, in the type of W."""
+    settings = SimpleNamespace(model=Model())
+    model, tokenizer, _ = load_policy(policy, settings)
+    save_policy(out, merged(model, settings), tokenizer, settings, policy)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("policy", type=Path, help="policy directory of adapters")
+    parser.add_argument("out", type=Path, help="policy directory to write")
+    arguments = parser.parse_args()
+    try:
+        merge(arguments.policy, arguments.out)
+    except PipelineError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,94 @@
+"""AdamW in fp32 whatever the type of the weights, and its state as named tensors."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import PipelineError
+from pipeline.runtime.distributed import gathered, placed
+from pipeline.settings.sections import Optimizer
+from pipeline.storage.atomic_files import read_tensors
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+MASTER = "master"
+
+
+class AdamW(torch.optim.AdamW):
+    """AdamW on the parameters that train. One in bfloat16 has a master copy in fp32, which is rounded after each step.
+
+    Attributes:
+        trained: name -> parameter of the model.
+        masters: name -> what the optimiser changes: the parameter itself, or its master copy.
+    """
+
+    def __init__(self, policy: nn.Module, settings: Optimizer):
+        self.trained = {name: value for name, value in policy.named_parameters() if value.requires_grad}
+        self.masters = {
+            name: value.detach().float().requires_grad_() if value.dtype == torch.bfloat16 else value
+            for name, value in self.trained.items()
+        }
+        super().__init__(
+            self.masters.values(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+
+    def copies(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(name, parameter, master copy) of those that have one."""
+        for name, master in self.masters.items():
+            if master is not self.trained[name]:
+                yield name, self.trained[name], master
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for _, value, master in self.copies():
+            master.grad = None if value.grad is None else value.grad.float()
+        super().step(closure)
+        for _, value, master in self.copies():
+            value.copy_(master)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        for _, value, _ in self.copies():
+            value.grad = None
+
+
+def moments(optimizer: AdamW) -> dict[str, Tensor]:
+    """The state as named tensors, for safetensors, in the main process; {} elsewhere. Every process must call this."""
+    state = [(f"{moment}.{name}", optimizer.state[value][moment]) for name, value, moment in _places(optimizer)]
+    masters = [(f"{MASTER}.{name}", master) for name, _, master in optimizer.copies()]
+    return gathered([*state, *masters])
+
+
+def load_moments(path: Path, optimizer: AdamW) -> None:
+    """Put back what `moments` gave.
+
+    Raises:
+        PipelineError: for a file that is missing, truncated or of another policy.
+    """
+    tensors, _ = read_tensors(path)
+    wanted = [
+        (f"{moment}.{name}", () if moment == "step" else value.shape) for name, value, moment in _places(optimizer)
+    ]
+    wanted += [(f"{MASTER}.{name}", master.shape) for name, _, master in optimizer.copies()]
+    for name, shape in wanted:
+        if name not in tensors or tensors[name].shape != shape:
+            raise PipelineError(f"{path} does not belong to this policy: see '{name}'")
+    set_moments(optimizer, tensors)
+
+
+@torch.no_grad()
+def set_moments(optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
+    for name, value, moment in _places(optimizer):
+        found = tensors[f"{moment}.{name}"]
+        optimizer.state[value][moment] = found if moment == "step" else placed(found, value)
+    for name, _, master in optimizer.copies():
+        master.copy_(placed(tensors[f"{MASTER}.{name}"], master))
+
+
+def _places(optimizer: AdamW) -> Iterator[tuple[str, Tensor, str]]:
+    """(parameter's name, what the optimiser changes, moment)"""
+    for name, value in optimizer.masters.items():
+        for moment in MOMENTS:
+            yield name, value, moment

@@ -1,0 +1,152 @@
+"""The one training loop: batch → loss → step. It knows no algorithm."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pipeline.errors import PipelineError
+from pipeline.runtime.distributed import agreed, gathered, is_main_process, is_sharded, placed
+from pipeline.settings.sections import Optimizer
+from pipeline.storage.atomic_files import digest, read_tensors, replacing
+from pipeline.training.adamw import AdamW, moments, set_moments
+from pipeline.training.replay_buffer import Batch
+
+
+@dataclass
+class Progress:
+    """How far a training stage has come: written beside the output, so that a killed stage continues.
+
+    Attributes:
+        key: a digest of everything that the result depends on; progress under another key is ignored.
+        path: the checkpoint, one safetensors file; removed when training is done.
+        interval: seconds between checkpoints.
+    """
+
+    path: Path
+    key: str
+    interval: float = 60.0
+    losses: list[float] = field(default_factory=list)
+    saved: float = field(default_factory=time.monotonic)
+
+    def heed_notice(self) -> None:
+        """From SIGTERM on, save after every update: in a SLURM job it says that SIGKILL will come, but not when."""
+        if "SLURM_JOB_ID" in os.environ:
+            signal.signal(signal.SIGTERM, lambda *_: setattr(self, "interval", 0.0))
+
+    @torch.no_grad()
+    def restore(self, optimizer: AdamW) -> None:
+        """Put back what trains, its moments and the losses so far, if there are any under this key."""
+        if not self.path.exists():
+            return
+        tensors, metadata = read_tensors(self.path)
+        if metadata.get("key") != self.key:
+            return
+        self.losses = json.loads(metadata["losses"])
+        for name, value in optimizer.trained.items():
+            value.copy_(placed(tensors[f"policy.{name}"], value))
+        set_moments(optimizer, tensors)
+
+    def save(self, optimizer: AdamW) -> None:
+        """Write a checkpoint, if the last one is older than `interval`. Every process must call this."""
+        if not agreed(time.monotonic() - self.saved >= self.interval):
+            return
+        tensors = gathered((f"policy.{name}", value) for name, value in optimizer.trained.items())
+        tensors |= moments(optimizer)
+        if is_main_process():
+            with replacing(self.path) as temporary:
+                save_file(tensors, temporary, {"key": self.key, "losses": json.dumps(self.losses)})
+        self.saved = time.monotonic()
+
+
+def fit(
+    policy: nn.Module,
+    optimizer: AdamW,
+    batches: Iterable[Batch],
+    loss: Callable[[nn.Module, Batch], Tensor],
+    schedule: Callable[[int], float],
+    settings: Optimizer,
+    progress: Progress,
+    *,
+    updates: int,
+    title: str,
+) -> list[float]:
+    """Minimise the mean loss over states; returns the loss of every update.
+
+    `settings.batch_size` is global. Each update's batch is cut into accumulation × processes equal parts; the
+    gradient is that of the mean over the whole batch however it is cut.
+
+    Args:
+        policy: as `sharding.spread` gives it; unless in shards, it is replicated on all processes (DDP).
+        loss: (policy, batch) -> one loss for each state.
+        schedule: number of the update, from 0 -> learning rate.
+
+    Raises:
+        PipelineError: when the batch cannot be cut equally, or the loss is not finite.
+    """
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    parts = settings.accumulation * accelerator.num_processes
+    if settings.batch_size % parts:
+        raise PipelineError(f"batch_size {settings.batch_size} is not a multiple of accumulation × processes = {parts}")
+    progress.restore(optimizer)
+    progress.heed_notice()
+    policy.train()
+    wrapped, stepper = (policy, optimizer) if is_sharded(policy) else accelerator.prepare(policy, optimizer)
+    done = len(progress.losses)
+    bar = tqdm(total=updates, initial=done, desc=title, unit="update", disable=not accelerator.is_main_process)
+    with bar:
+        for number, batch in enumerate(islice(batches, done, None), start=done):
+            for group in stepper.param_groups:
+                group["lr"] = schedule(number)
+            torch.manual_seed(_dropout_seed(progress.key, number, accelerator.process_index))
+            value = _update(accelerator, wrapped, stepper, batch, loss, settings)
+            if not value < float("inf"):
+                raise PipelineError(f"{title}: the loss of update {number} is {value}; lower the learning rate")
+            progress.losses.append(value)
+            bar.set_postfix(loss=f"{value:.4f}", refresh=False)
+            bar.update()
+            progress.save(optimizer)
+    policy.eval()
+    return progress.losses
+
+
+def _dropout_seed(key: str, number: int, rank: int) -> int:
+    """The one use of PyTorch's global generator: a killed training goes on with what it would have drawn."""
+    return int(digest(key, str(number), str(rank))[:15], 16)
+
+
+def _update(
+    accelerator: Accelerator,
+    policy: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    settings: Optimizer,
+) -> float:
+    """One optimiser step on one global batch; returns its mean loss."""
+    ranks, size = accelerator.num_processes, len(batch.state)
+    part = size // (settings.accumulation * ranks)
+    total = torch.zeros((), device=accelerator.device)
+    for micro in range(settings.accumulation):
+        begin = (micro * ranks + accelerator.process_index) * part
+        piece = batch.rows(slice(begin, begin + part)).to(accelerator.device)
+        last = micro == settings.accumulation - 1
+        with accelerator.no_sync(policy) if not last else torch.enable_grad():
+            # DDP averages over ranks, so each rank's share of the mean is scaled by their number.
+            share = loss(policy, piece).sum() * (ranks / size)
+            accelerator.backward(share)
+        total += share.detach() / ranks
+    accelerator.clip_grad_norm_(policy.parameters(), settings.clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(accelerator.reduce(total, "sum"))

@@ -1,0 +1,67 @@
+"""How fast a stage computes: seconds, tokens and operations of a model's passes, by the formulas of `flops`."""
+
+import time
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.models import adapters
+from pipeline.models.flops import Shape, peak
+
+
+class Meter:
+    """Measures what happens inside its `with` blocks, in this process: seconds, and the passes of one model.
+
+    Attributes:
+        seconds: the device's work included.
+        flops: operations of the passes; what gradient checkpointing computes again counts. 0 for models that are no
+            transformers.
+        positions: tokens of all sequences that passed.
+    """
+
+    def __init__(self, model: nn.Module, *, recompute: bool = False):
+        config: Any = getattr(model, "config", None)
+        self.model, self.recompute = model, recompute
+        self.shape = Shape.of(config.to_dict()) if config is not None else None
+        self.adapters = sum(parameter.numel() for _, parameter in adapters.own_parameters(model))
+        self.seconds, self.flops, self.positions = 0.0, 0.0, 0
+
+    def __enter__(self) -> "Meter":
+        self._hook = self.model.register_forward_hook(self._count, with_kwargs=True)
+        self._started = now()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.seconds += now() - self._started
+        self._hook.remove()
+
+    def measured(self, tokens: int) -> dict[str, Any]:
+        """For the stage's timing; {} if there was nothing to measure.
+
+        Args:
+            tokens: by which the stage's speed is told, such as the tokens that it generated.
+        """
+        if not self.seconds:
+            return {}
+        name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+        return {"tokens": tokens, "seconds": self.seconds, "flops": self.flops, "peak": peak(name)}
+
+    def _count(self, module: nn.Module, args: Any, inputs: dict[str, Any], output: Any) -> None:
+        rows, length = inputs["input_ids"].shape
+        self.positions += rows * length
+        if self.shape is None:
+            return
+        read = (output.logits if output.log_prob is None else output.log_prob).shape[:-1].numel()
+        if torch.is_grad_enabled() and module.training:
+            self.flops += self.shape.training(rows, length, read, self.adapters, self.recompute)
+        else:
+            self.flops += self.shape.forward(rows, length, read, self.adapters)
+
+
+def now() -> float:
+    """Seconds of a clock, once the GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

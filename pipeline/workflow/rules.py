@@ -1,0 +1,138 @@
+"""File names, input functions and rerun triggers of the Snakefile, as plain functions."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.plugins import load
+from pipeline.settings.run import Run
+from pipeline.storage.atomic_files import sha256_of
+
+ROUND = "data/runs/{run}/round_{round}"
+
+SECTIONS = {
+    "prepare": ("seed", "task"),
+    "base": ("seed", "task", "model", "base"),
+    "rollout": ("seed", "task", "model", "rollout"),
+    "adjoint": ("seed", "model", "rollout", "algorithm"),
+    "train": ("seed", "task", "model", "rollout", "algorithm", "train"),
+    "evaluate": ("seed", "task", "model", "algorithm", "evaluate"),
+    "joint": ("seed", "task", "model", "algorithm"),
+    "estimators": ("seed", "task", "model", "algorithm"),
+    "report": tuple(Run.model_fields),
+}
+"""What each stage reads: a change elsewhere reruns nothing. Hardware is in none of them."""
+
+
+def number(round_: int) -> str:
+    """Rounds are written with three digits."""
+    return f"{round_:03d}"
+
+
+def before(round_: str) -> str:
+    return number(int(round_) - 1)
+
+
+def origins(runs: Mapping[str, Run], first: str) -> dict[str, str]:
+    """For each run the one whose data and base model it uses: of those with equal settings `first`, or the first.
+
+    The default run is given as `first`, so that what DVC versions holds all that it needs.
+    """
+    makers: dict[str, str] = {}
+    for name in (first, *runs):
+        makers.setdefault(settings(runs[name], "base"), name)
+    return {name: makers[settings(run, "base")] for name, run in runs.items()}
+
+
+def policy(run: str, round_: str, origins: Mapping[str, str]) -> str:
+    """The policy after a round; the base, round 0, is that of the run's origin."""
+    return f"{ROUND}/policy".format(run=run if int(round_) else origins[run], round=round_)
+
+
+def evaluated_rounds(run: Run) -> list[str]:
+    """The base, every `evaluate.every`-th round, and the last."""
+    return [number(k) for k in run.evaluate.rounds(run.rounds)]
+
+
+def shards(run: Run, wildcards: Any) -> list[str]:
+    """The rollout files of a round."""
+    return [f"{ROUND}/rollouts/{shard:02d}.parquet".format(**wildcards) for shard in range(run.rollout.shards)]
+
+
+def enumerated(run: Run) -> bool:
+    """Whether the law of the answers can be written out."""
+    return load("task", run.task["name"]).enumerated is not None
+
+
+def report_inputs(run: Run, name: str, origins: Mapping[str, str]) -> list[str]:
+    """All that a report shows."""
+    rounds = [number(k) for k in range(run.rounds + 1)]
+    files = [f"{ROUND}/train.json".format(run=name if int(k) else origins[name], round=k) for k in rounds]
+    files += [f"{ROUND}/adjoint.json".format(run=name, round=k) for k in rounds[1:]]
+    files += [f"data/runs/{name}/joint.parquet"] if enumerated(run) else []
+    return files + [f"{ROUND}/evaluation.json".format(run=name, round=k) for k in evaluated_rounds(run)]
+
+
+def suite_inputs(names: Sequence[str], runs: Mapping[str, Run]) -> dict[str, list[str]]:
+    """All that a suite's report shows: every run's numbers; on enumerated tasks the laws, and the estimators once."""
+    known = [name for name in names if enumerated(runs[name])]
+    trained: dict[str, str] = {}
+    for name in known:
+        if runs[name].rounds:
+            trained.setdefault(runs[name].task["name"], name)
+    return {
+        "metrics": [f"data/runs/{name}/metrics.json" for name in names],
+        "joints": [f"data/runs/{name}/joint.parquet" for name in known],
+        "estimators": [f"data/runs/{name}/estimators.json" for name in trained.values()],
+    }
+
+
+def results(runs: Iterable[str], *, since: float) -> str:
+    """What the reports of these runs said after the time `since`."""
+    said = [f"\n{log.parent.parent.name}\n{log.read_text()}" for log in _logs(runs, since) if log.stem == "report"]
+    return "".join(said).rstrip()
+
+
+def errors(runs: Iterable[str], *, since: float) -> str:
+    """The error lines of the stages of these runs after the time `since`, each with its log."""
+    lines = [(log, line) for log in _logs(runs, since) for line in log.read_text().splitlines()]
+    return "\n".join(f"{line} [{log}]" for log, line in lines if line.startswith("error:"))
+
+
+def _logs(runs: Iterable[str], since: float) -> list[Path]:
+    logs = [log for run in runs for log in sorted(Path("data/runs", run, "logs").glob("*.log"))]
+    return [log for log in logs if log.stat().st_mtime > since]
+
+
+def settings(run: Run, stage: str) -> str:
+    """The sections that a stage reads, as JSON with sorted keys: an argument of the stage and its rerun trigger.
+
+    One string: Snakemake compares the *set* of a rule's parameters, so values in separate parameters could
+    trade places unseen.
+    """
+    sections = {key: getattr(run, key) for key in SECTIONS[stage]}
+    plain = {
+        key: value.model_dump(mode="json") if isinstance(value, BaseModel) else value for key, value in sections.items()
+    }
+    return json.dumps(plain, sort_keys=True)
+
+
+def data(run: Run) -> str:
+    """A digest of the files that the task reads (`task.data.path`, `task.data.test_path`); "" where it reads none.
+
+    A missing file has one too: rule `prepare` checks what it reads.
+    """
+    named = run.task.get("data")
+    paths = [named.get(key) for key in ("path", "test_path")] if isinstance(named, dict) else []
+    files = [Path(path) for path in paths if isinstance(path, str)]
+    return " ".join(sha256_of(path)[:16] if path.is_file() else "missing" for path in files)
+
+
+def launch(python: str, socket: str = "", *, ranks: int = 0) -> str:
+    """What starts a stage's module: forks of the preloaded process, one process per rank, or one alone."""
+    if socket:
+        return f"{python} -m pipeline.runtime.fork_server run {socket} {ranks or 1}"
+    return f"{python} -m pipeline.runtime.launch {ranks}"

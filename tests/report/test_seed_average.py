@@ -1,0 +1,194 @@
+"""The table of a suite: seeds are averaged, families are kept apart."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from pipeline.report.run_metrics import selected
+from pipeline.report.seed_average import by_family, curve, result, row
+from pipeline.report.tables import markdown, tables
+from pipeline.settings.params_file import parse_params
+from pipeline.storage import parquet as records
+from pipeline.workflow.rules import suite_inputs
+from tests.conftest import ROOT, Workflow
+
+RESULT = {
+    "round": 2,
+    "split": "test",
+    "sampler": "greedy",
+    "length": 16,
+    "hardware": "abacus",
+    "versions": {"torch": "2"},
+    "metrics": {"n": 8, "grid_accuracy": 0.0, "grid_accuracy_se": 0.0},
+}
+
+
+def metrics(name: str, accuracy: float) -> dict:
+    """What `metrics.gather` says of a run of two rounds, whose accuracy is 0, `accuracy`, 2 `accuracy`."""
+    at = [
+        {"n": 8, "reward": 0.5 + accuracy * k, "grid_accuracy": accuracy * k, "grid_accuracy_se": 0.1} for k in range(3)
+    ]
+    return {
+        "run": name,
+        "task": "sudoku",
+        "git": "abc",
+        "sampler": "greedy",
+        "base": at[0],
+        "final": at[2],
+        "rounds": [{"round": k, "cpu_seconds": 30 * accuracy, **at[k]} for k in (1, 2)],
+        "results": [RESULT | {"round": 1}, RESULT | {"metrics": at[2]}, RESULT | {"split": "hard"}],
+        "evaluations": [{"round": 2, "splits": {"test": {}, "hard": {"greedy": {**at[1], "groups": {}}}}}],
+        "rollouts": 2000,
+        "time": {"cpu_seconds": 7.0},
+    }
+
+
+RUNS = [metrics("one", 0.1), metrics("one-seed1", 0.3), metrics("other", 0.25)]
+
+
+def test_rows():
+    """Mean over seeds, s/√n as error; the errors over items enter for a single seed alone."""
+    found = result("both", RUNS, {"other": {"grid_accuracy": (0.1, 0.9)}})
+    one, other = found["rows"]
+    assert (found["git"], found["hardware"], found["versions"]) == (["abc"], ["abacus"], {"torch": "2"})
+    assert one["final"]["grid_accuracy"] == pytest.approx(0.4)
+    assert one["final"]["grid_accuracy_se"] == pytest.approx(0.2)
+    assert one["splits"]["hard"]["grid_accuracy"] == pytest.approx(0.2)
+    assert (one["run"], one["n"], one["seeds"], one["lengths"]) == ("one", 2, [0.2, 0.6], {})
+    assert (other["run"], other["n"], other["rollouts"], one["published"]) == ("other", 1, 2000, {})
+    assert [other[part]["grid_accuracy_se"] for part in ("base", "final")] == [0.1, 0.1]
+    assert (other["splits"]["hard"]["grid_accuracy_se"], other["cpu_seconds_se"]) == (0.1, 0)
+
+
+def test_tables():
+    """Accuracies in percent; columns that no row fills are left out."""
+    shown = tables(result("both", RUNS, {"other": {"grid_accuracy": (0.1, 0.9)}})["rows"])
+    ends, compute = shown.values()
+    assert markdown(ends).splitlines() == [
+        "| run | seeds | grid_accuracy: base | grid_accuracy | grid_accuracy: published, base → final "
+        "| grid_accuracy: each seed | grid_accuracy: hard | rollouts | cpu_seconds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| one | 2 | 0.0 ± 0.0 % | 40.0 ± 20.0 % |  | 20.0, 60.0 | 20.0 ± 10.0 % | 2,000 | 7 |",
+        "| other | 1 | 0.0 ± 10.0 % | 50.0 ± 10.0 % | 10.0 % → 90.0 % |  | 25.0 ± 10.0 % | 2,000 | 7 |",
+    ]
+    assert list(shown)[1] == "At the same compute: sudoku, 12 CPU seconds of rollouts, targets and training"
+    assert [line[:4] for line in compute[1:]] == [
+        ["one", "40.0 ± 20.0 %", "2,000", "12"],
+        ["other", "25.0 ± 10.0 %", "1,000", "8"],
+    ]
+
+
+def test_how_soon_the_first_row_has_the_reward_of_another():
+    """After 1,000 of the 2,000 rollouts the reward is at least as high; a row that ends higher is never reached."""
+    rows = [row(name, [metrics(name, value)], {}) for name, value in (("best", 0.4), ("half", 0.2), ("more", 0.5))]
+    (*_, compute) = tables(rows).values()
+    assert [line[-1] for line in compute] == ["as soon by best", "", "1,000 (0.5)", "never"]
+
+
+def test_lengths():
+    """The last round on the test split, by number of answer tokens; nothing where there is one number only."""
+    assert "By number of answer tokens" not in tables([row("one", RUNS[:2], {})])
+    longer = [RESULT | {"length": 32, "metrics": {**RESULT["metrics"], "grid_accuracy": 0.5}}]
+    longer += [RESULT | {"round": 0, "length": length} for length in (16, 32)]
+    rows = [row(name, [RUNS[0] | {"results": RUNS[0]["results"] + longer}], {}) for name in ("one", "other")]
+    assert tables(rows)["By number of answer tokens"] == [
+        ["run", "seeds", "16", "32"],
+        ["base of one", "1", "0.0 %", "0.0 %"],
+        ["one", "1", "20.0 ± 10.0 %", "50.0 %"],
+        ["other", "1", "20.0 ± 10.0 %", "50.0 %"],
+    ]
+
+
+def test_the_round_that_the_validation_split_selects():
+    """The best there, the earliest of equals; the numbers are the test split's."""
+    found = {k: {"validation": {"greedy": {"n": 4, "accuracy": best, "accuracy_se": 0.1, "groups": {}}},
+                 "test": {"greedy": {"n": 8, "accuracy": k / 10, "accuracy_se": 0.1, "groups": {}}}}
+             for k, best in enumerate((0.1, 0.5, 0.5))}  # fmt: skip
+    assert selected(found) == {"round": 1, "validation_accuracy": 0.5, "n": 8, "accuracy": 0.1, "accuracy_se": 0.1}
+    assert selected({0: {"test": found[0]["test"]}}) is None
+
+
+def test_curves():
+    """From the base on: rollouts and CPU seconds spent so far, mean and error over seeds."""
+    assert list(by_family(RUNS)) == ["one", "other"]
+    base, first, last = curve(RUNS[:2])
+    assert (base["round"], base["rollouts"], base["cpu_seconds"], base["grid_accuracy"]) == (0, 0, 0, 0)
+    assert (first["rollouts"], first["cpu_seconds"], last["rollouts"], last["cpu_seconds"]) == (1000, 6, 2000, 12)
+    assert first["grid_accuracy"] == pytest.approx(0.2)
+    assert first["grid_accuracy_se"] == pytest.approx(0.1)
+
+
+def test_inputs_of_a_suite():
+    """The laws of enumerated tasks, and the estimators once for each of them, from a run that trains."""
+    raw = {
+        "default_run": "words",
+        "runs": {
+            "words": {"task": {"name": "examples.words"}},
+            "decoded": {"task": {"name": "pinwheel"}, "rounds": 0, "algorithm": {"name": "svdd"}},
+            "grid": {"task": {"name": "pinwheel"}},
+            "again": {"like": "grid", "seed": 1},
+        },
+    }
+    inputs = suite_inputs(["words", "decoded", "grid", "again"], parse_params(raw).runs)
+    assert [path.split("/")[2] for path in inputs["metrics"]] == ["words", "decoded", "grid", "again"]
+    assert [path.split("/")[2] for path in inputs["joints"]] == ["decoded", "grid", "again"]
+    assert inputs["estimators"] == ["data/runs/grid/estimators.json"]
+
+
+def test_a_suite_of_the_grid(workflow: Workflow):
+    """Real runs: one base for all, the KL of the table recomputed from joint.parquet, figures in one file."""
+    workflow.params["runs"] = {
+        "small": {
+            "rounds": 1,
+            "task": {"name": "checkerboard", "base_items": 10, "test_items": 4},
+            "model": {"name": "tabular"},
+            "base": {"exact": True},
+            "rollout": {"branch": "reciprocal"},
+            "algorithm": {"name": "dam", "alpha": 1.0, "tilt": "direct", "jumps": "first"},
+        },
+        "decoded": {"like": "small", "rounds": 0, "algorithm": {"name": "svdd", "alpha": 1.0}},
+    }
+    workflow.params["suites"] = {"both": {"runs": ["small", "decoded"], "seeds": [0, 1]}}
+    pending = workflow.pending("both")
+    assert (pending["base"], pending["joint"], pending["estimators"], pending["compare"]) == (2, 4, 1, 1)
+    workflow("both")
+    results = workflow.directory / "data" / "results"
+    small, decoded = json.loads((results / "both.json").read_text())["rows"]
+    laws = [records.read_laws(path) for path in sorted((workflow.directory / "data/runs").glob("small*/joint.parquet"))]
+    kl = [(law["target"] * np.log(law["target"] / law["model"])).sum() for law in laws]
+    assert small["final"]["kl"] == pytest.approx(np.mean(kl), rel=1e-6)
+    assert small["n"] == decoded["n"] == 2
+    assert decoded["final"]["kl"] < small["base"]["kl"]
+    html = (results / "both.html").read_text()
+    assert html.count("<svg") == 3
+    assert "decoded" in (results / "both.svg").read_text()
+
+
+REWARD_ALONE = """
+def score(item: Item, answer: str) -> dict[str, float]:
+    return {"reward": 3.0 * answer.count("c") - 1}
+
+
+PLUGIN = Task(settings=Words, alphabet=LETTERS + ">?", answer_length=3, items=items, score=score, render=render)
+"""
+
+
+def test_a_reward_alone_judges_the_runs(workflow: Workflow):
+    """And it may be any number: nothing is shown in percent."""
+    package = workflow.directory / "mine"
+    package.mkdir()
+    (package / "task.py").write_text((ROOT / "examples" / "words.py").read_text() + REWARD_ALONE)
+    workflow.params["defaults"] |= {"task": {"name": "mine.task"}, "rounds": 1}
+    workflow.params["suites"] = {"two": {"runs": ["small"], "seeds": [0, 1]}}
+    said = workflow("two")
+    found = json.loads((workflow.directory / "data/results/two.json").read_text())["rows"][0]
+    rewards = [
+        json.loads((workflow.directory / "data/runs" / run / "metrics.json").read_text())["final"]["reward"]
+        for run in ("small", "small-seed1")
+    ]
+    assert (found["headline"], found["seeds"], found["final"]["reward"]) == ("reward", rewards, np.mean(rewards))
+    assert re.search(r"^reward: base -?[\d.]+, final -?[\d.]+$", said, re.MULTILINE)  # there is one test item
+    report = (workflow.run_directory / "report.html").read_text()
+    assert "Green: reward 1." in report and "accuracy" not in report

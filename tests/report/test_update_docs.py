@@ -1,0 +1,60 @@
+"""The published tables are those of the published files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.report.update_docs import BLOCK, filled
+from tests.conftest import ROOT
+from tests.report.test_seed_average import RUNS, result
+
+TEXTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PUBLISHED = [path for path in TEXTS if BLOCK.search(path.read_text())]
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.name)
+def test_published_tables_are_those_of_the_files_they_name(path):
+    """`python -m pipeline.report.update_docs` brings them together again."""
+    assert filled(path.read_text(), ROOT) == path.read_text()
+
+
+def test_readme_has_result_tables():
+    assert ROOT / "README.md" in PUBLISHED
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    (tmp_path / "suite.json").write_text(json.dumps(result("suite", RUNS, {})))
+    (tmp_path / "text.md").write_text("before\n<!-- After the last round: suite.json -->\nold\n<!-- end -->\nafter\n")
+    return tmp_path / "text.md"
+
+
+def test_the_command_fills_in_what_the_file_says(text):
+    """Once; the second time there is nothing to do. Another file's numbers change the text."""
+    command = [sys.executable, "-m", "pipeline.report.update_docs", "text.md"]
+    env = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    said = [subprocess.check_output(command, cwd=text.parent, env=env, text=True) for _ in range(2)]
+    assert said == ["text.md: new results\n", ""]
+    lines = text.read_text().splitlines()
+    assert (lines[0], lines[-1], "old" in lines) == ("before", "after", False)
+    assert any(line.startswith("| one | 2 | 0.0 ± 0.0 % | 40.0 ± 20.0 % |") for line in lines)
+    (text.parent / "suite.json").write_text(json.dumps(result("suite", RUNS[:1], {})))
+    assert filled(text.read_text(), text.parent) != text.read_text()
+
+
+def test_a_missing_file_is_one_line(text):
+    (text.parent / "suite.json").unlink()
+    with pytest.raises(PipelineError, match=r"cannot read .*suite\.json"):
+        filled(text.read_text(), text.parent)
+
+
+def test_a_table_that_there_is_not(text):
+    with pytest.raises(
+        PipelineError,
+        match=r"'By length' is no table of suite.json, which has: After the last round, At the same compute",
+    ):
+        filled(text.read_text().replace("After the last round", "By length"), text.parent)

@@ -1,0 +1,103 @@
+"""Trains a small policy in whatever processes it is started in: alone, or by `python -m torch.distributed.run`.
+
+The loss looks at the base and the behavior policy too, as several algorithms do.
+"""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import save_file
+
+from pipeline.models import llada
+from pipeline.models.policy_directory import frozen_policy, make_trainable, save_policy
+from pipeline.runtime.distributed import device, gather_trained, is_main_process, spread
+from pipeline.runtime.random_streams import Stream
+from pipeline.samplers.posterior import completion_log_prob
+from pipeline.settings.sections import Adapter, Model, Train
+from pipeline.text.tokenizer import character_tokenizer
+from pipeline.training.adamw import AdamW, load_moments, moments
+from pipeline.training.loop import Progress, fit
+from pipeline.training.replay_buffer import Batch, Replay
+
+MASK, UPDATES, RATE = 8, 4, 2e-3
+TOKENIZER = character_tokenizer("01234567")
+KINDS = ("full", "lora", "bfloat16")
+"""All weights, adapters, and all weights in bfloat16 with fp32 masters."""
+
+
+def settings(kind: str) -> SimpleNamespace:
+    adapter = Adapter(rank=4, alpha=8, dropout=0.0) if kind == "lora" else None
+    train = Train(batch_size=8, accumulation=2, lr=RATE, adapter=adapter, gradient_checkpointing=True)
+    return SimpleNamespace(seed=0, model=Model(dtype="bfloat16" if kind == "bfloat16" else "float32"), train=train)
+
+
+def base_of(kind: str) -> Path:
+    return Path(f"base-{settings(kind).model.dtype}")
+
+
+def loss(policy: torch.nn.Module, batch: Batch, others: list[torch.nn.Module]) -> torch.Tensor:
+    """-log p + (log p - log p_base)² + (log p - log p_behavior)², the mean over the masked positions."""
+    arguments = (batch.prompt, batch.state, batch.tokens, MASK)
+    log_prob = completion_log_prob(policy, *arguments)
+    with torch.no_grad():
+        known = [completion_log_prob(model, *arguments) for model in others]
+    value = sum(((log_prob - other) ** 2 for other in known), -log_prob)
+    return (value * batch.jump).sum(dim=(1, 2)) / batch.jump.sum(dim=(1, 2))
+
+
+def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDATES) -> list[float]:
+    """One round of training, from the policy and the moments of the round before."""
+    run, base, here = settings(kind), base_of(kind), out / str(number)
+    before = out / f"{number - 1}" / "policy" if number > 1 else base
+    policy = llada.load(before)
+    make_trainable(policy, run, base, here / "policy")
+    spread(policy, sharding == "full")
+    optimizer = AdamW(policy, run.train)
+    if number > 1:
+        load_moments(before.parent / "optimizer.safetensors", optimizer)
+    others = [frozen_policy(path, run, policy, device()) for path in (base, before)]
+    generator = torch.Generator().manual_seed(number)
+    texts = [torch.randint(8, (32, length), generator=generator) for length in (3, 6)]
+    batches = Replay.of_texts(*texts, MASK).batches(UPDATES, 8, 0, Stream.REPLAY, number)
+    progress = Progress(here.with_suffix(".progress"), "key", interval=0.0)
+    losses = fit(
+        policy,
+        optimizer,
+        (batch for batch, _ in zip(batches, range(updates))),  # noqa: B905
+        partial(loss, others=others),
+        lambda update: RATE,
+        run.train,
+        progress,
+        updates=UPDATES,
+        title=kind,
+    )
+    state = moments(optimizer)
+    gather_trained(policy)
+    if is_main_process() and updates == UPDATES:
+        save_policy(here / "policy", policy, TOKENIZER, run)
+        save_file(state, here / "optimizer.safetensors")
+    PartialState().wait_for_everyone()
+    return losses
+
+
+def train(kind: str, sharding: str, out: Path) -> list[float]:
+    """Two rounds; the second stops after two updates and goes on from its checkpoint."""
+    out.mkdir(parents=True, exist_ok=True)
+    first = round_(1, kind, sharding, out)
+    round_(2, kind, sharding, out, updates=2)
+    return first + round_(2, kind, sharding, out)
+
+
+if __name__ == "__main__":
+    found = {
+        f"{kind} {sharding}": train(kind, sharding, Path(sys.argv[1]) / f"{kind}-{sharding}")
+        for kind in KINDS
+        for sharding in ("none", "full")
+    }
+    if is_main_process():
+        Path(sys.argv[1], "losses.json").write_text(json.dumps(found))

@@ -1,0 +1,78 @@
+"""Full fine-tuning and LoRA are the same in one process, replicated on two (DDP) and in shards on two (FSDP2)."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.models import llada
+from pipeline.models.policy_directory import rounded, save_policy
+from pipeline.training.adamw import MASTER
+from tests.runtime import sharded
+from tests.conftest import ROOT
+from tests.conftest import llada as tiny
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """What two processes made of one base, by DDP and FSDP2."""
+    directory = tmp_path_factory.mktemp("sharded")
+    for kind in sharded.KINDS:
+        run = sharded.settings(kind)
+        base = rounded(tiny(9, 8, initializer_range=0.2), run.model.dtype)
+        save_policy(directory / sharded.base_of(kind), base, sharded.TOKENIZER, run)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command += ["--rdzv-endpoint", "localhost:0", "-m", "tests.runtime.sharded", "two"]
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return directory
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_processes_and_shards_change_nothing(directory, kind, monkeypatch):
+    monkeypatch.chdir(directory)
+    alone = sharded.train(kind, "none", directory / "one" / kind)
+    losses = json.loads((directory / "two" / "losses.json").read_text())
+    assert len(alone) == 8
+    weights = "adapter_model.safetensors" if kind == "lora" else "model.safetensors"
+    for sharding in ("none", "full"):
+        assert losses[f"{kind} {sharding}"] == pytest.approx(alone, abs=1e-4)
+        for name in (f"policy/{weights}", "optimizer.safetensors"):
+            one = load_file(directory / "one" / kind / "2" / name)
+            two = load_file(directory / "two" / f"{kind}-{sharding}" / "2" / name)
+            torch.testing.assert_close(two, one, atol=2e-4, rtol=1e-3)
+
+
+def test_bfloat16_on_two_processes_differs_by_rounding(directory, monkeypatch):
+    """Gradients are summed in bfloat16: the fp32 masters differ by a fraction of what a round moves them."""
+    monkeypatch.chdir(directory)
+    alone = sharded.train("bfloat16", "none", directory / "one" / "bfloat16")
+    losses = json.loads((directory / "two" / "losses.json").read_text())
+    before, one = (masters(directory / "one" / "bfloat16" / number) for number in "12")
+    assert one.dtype == torch.float32
+    for sharding in ("none", "full"):
+        assert losses[f"bfloat16 {sharding}"] == pytest.approx(alone, rel=0.02)
+        two = masters(directory / "two" / f"bfloat16-{sharding}" / "2")
+        assert (two - one).norm() < 0.2 * (one - before).norm()
+
+
+def masters(round_: Path) -> torch.Tensor:
+    """All master copies of a round in one vector."""
+    state = load_file(round_ / "optimizer.safetensors")
+    return torch.cat([state[name].flatten() for name in sorted(state) if name.startswith(MASTER)])
+
+
+def test_the_base_is_untouched_and_named(directory):
+    """Adapters made in shards open again, on the base they name, which has not moved."""
+    policy = llada.load(directory / "two" / "lora-full" / "2" / "policy")
+    assert policy.adapter_home == (directory / "base-float32").resolve()
+    base = load_file(directory / "base-float32" / "model.safetensors")
+    for name, value in tiny(9, 8, initializer_range=0.2).state_dict().items():
+        if "embed_tokens" in name:
+            assert torch.equal(base["model.transformer.wte.weight"], value)

@@ -1,0 +1,187 @@
+"""Bad configurations: Snakemake stops with one line that names the key and what would be right."""
+
+import copy
+import sys
+from collections.abc import Callable
+
+import pytest
+from snakemake.cli import main
+
+from pipeline.settings.params_file import members, parse_params, read_params
+from pipeline.settings.sections import Hardware
+from tests.conftest import ROOT, SMALL, Workflow, said
+
+
+@pytest.fixture
+def refused(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict | bytes | None], str]:
+    """What Snakemake says to a params.yaml of this content, or to none, before it has written anything."""
+    monkeypatch.chdir(workflow.directory)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(content: dict | bytes | None) -> str:
+        workflow.params = content
+        arguments = workflow.command()[3:]
+        path = workflow.directory / "params.yaml"
+        path.unlink() if content is None else path.write_bytes(content) if isinstance(content, bytes) else None
+        line = said(lambda: main(arguments))
+        assert not (workflow.directory / "data").exists()
+        return line
+
+    return run
+
+
+def broken(path: str, value: object) -> dict:
+    raw = copy.deepcopy(SMALL)
+    section = raw
+    *parents, key = path.split(".")
+    for parent in parents:
+        section = section[parent]
+    section[key] = value
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("defaults.train.learning_rat", 1, "unknown key 'defaults.train.learning_rat'"),
+        ("defaults.train.update", 1, "did you mean 'updates'"),
+        ("runs.small", {"round": 3}, "unknown key 'runs.small.round': did you mean 'rounds'"),
+        ("defaults.task", {"name": "sudok"}, "unknown task 'sudok': did you mean 'sudoku'"),
+        ("defaults.task.test_item", 3, "unknown key 'test_item': did you mean 'test_items'"),
+        ("defaults.task", {"name": "countdown", "data": {"pth": "x"}}, "unknown key 'data.pth': did you mean 'path'"),
+        ("defaults.task", {"name": "gsm8k", "data": {"pth": "x"}}, "unknown key 'data.pth': did you mean 'path'"),
+        ("defaults.task", {"name": "countdown", "data": {}}, "data: needs either hub, the id of a data set, or path"),
+        ("defaults.task", {"name": "math500", "profile": "loose"}, "profile: input should be 'd1' or 'strict'"),
+        ("defaults.task", {"name": "math500", "template": "compact"}, "template: input should be 'chat'"),
+        ("defaults.model.name", "lada", "unknown model 'lada': did you mean 'llada'"),
+        ("defaults.algorithm.name", "dan", "unknown algorithm 'dan': did you mean 'dam'"),
+        ("defaults.task", {"name": "gsm8k"}, "asks in chat messages: base.path must name a checkpoint"),
+        ("defaults.rounds", 0, "rounds is 0, but algorithm 'dam' trains"),
+        ("defaults.rounds", "ten", "defaults.rounds: input should be a valid integer"),
+        ("defaults.algorithm.alpha", 0, "algorithm: alpha: input should be greater than 0"),
+        ("defaults.algorithm.tilt", "anealed", "input should be 'direct' or 'annealed'"),
+        ("defaults.train.adapter", {"rnak": 8}, "unknown key 'defaults.train.adapter.rnak': did you mean 'rank'"),
+        ("defaults.model.dtype", "float16", "input should be 'float32' or 'bfloat16'"),
+        ("hardware.sharding", "half", "input should be 'none' or 'full'"),
+        ("keep", {"buffers": 0}, "keep.buffers: must be all, or a number of rounds from 1"),
+        ("keep", {"optimiser": 1}, "unknown key 'keep.optimiser': did you mean 'optimizer'"),
+        ("defaults.rounds", 1000, "defaults.rounds: input should be less than or equal to 999 (got 1000)"),
+        ("defaults.rollout.shards", 101, "defaults.rollout.shards: input should be less than or equal to 100"),
+        ("defaults.seed", -1, "defaults.seed: input should be greater than or equal to 0 (got -1)"),
+        ("defaults.train.betas", [0.9, 1.5], "defaults.train.betas.1: input should be less than 1 (got 1.5)"),
+        ("defaults.train.accumulation", 3, "defaults.train: batch_size 32 must be a multiple of accumulation 3"),
+        ("defaults.train", [1], "defaults.train: input should be a valid dictionary or instance of Train (got [1])"),
+        ("defaults.model.hidden_size", 30, "hidden_size must be a multiple of 2"),
+        ("defaults.task", {"base_items": 3}, "defaults.task: needs a name"),
+        ("defaults.task", {"name": "os.path"}, "does not define PLUGIN"),
+        ("default_run", None, "default_run: input should be a valid string (got None)"),
+        ("runs.train", {}, "runs.train: is the name of a rule; choose another name"),
+        ("runs.a/b", {}, "runs.a/b: a name is made of letters, digits"),
+        ("suites", {"small": {"runs": ["small"], "seeds": [1]}}, "suites.small: is the name of a run too"),
+        ("defaults.base.exact", True, "base.exact needs an enumerated task, not 'sudoku'"),
+        ("defaults.algorithm", {"name": "dam_analytic"}, "needs exact: task 'sudoku' is not enumerated"),
+        ("defaults.algorithm", {"name": "svdd"}, "algorithm 'svdd' only decodes: set rounds to 0, not 2"),
+        ("defaults.algorithm", {"name": "dtm"}, "needs rollout.branch: reciprocal"),
+        ("defaults.algorithm", {"name": "dtm", "jumps": "all"}, "unknown key 'jumps'"),
+        ("defaults.algorithm", {"name": "raft", "window": 2}, "unknown key 'window'"),
+        (
+            "defaults",
+            {"algorithm": {"name": "dtm"}, "rollout": {"branch": "reciprocal", "temperature": 0.9}},
+            "algorithm.name: dtm needs rollout.temperature: 1",
+        ),
+        (
+            "defaults",
+            {
+                "algorithm": {"name": "dam", "control_variate": True, "jumps": "first", "window": 1},
+                "rollout": {"branch": "reciprocal", "block_length": 4},
+            },
+            "algorithm.control_variate needs rollout.branch: reciprocal, rollout.order: random and no",
+        ),
+        ("default_run", "smal", "names unknown run 'smal': did you mean 'small'"),
+        ("hardware.runs", {"smal*": 1, "big": 2}, "hardware.runs: 'big' is the name of no run"),
+        ("hardware.models", {"tabula": 1}, "hardware.models: unknown model 'tabula': did you mean 'tabular'"),
+        ("defaults.base.lengths", [16, 8], "base.lengths: answers of task 'sudoku' have 16 tokens at least, not 8"),
+        ("defaults.base.lengths", [0], "defaults.base.lengths.0: input should be greater than 0"),
+        ("defaults.rollout.length", 32, "rollout.length: answers of task 'sudoku' have 16 tokens unless base.lengths"),
+        ("defaults.evaluate.lengths", [16, 32], "evaluate.lengths: answers of task 'sudoku' have 16 tokens unless"),
+        ("defaults", {"task": {"name": "countdown"}, "evaluate": {"lengths": [15, 30]}}, "15 tokens, no other number"),
+        ("defaults.base", {"lengths": [16], "path": "x"}, "base.lengths: a saved base (base.path) is not trained"),
+        (
+            "defaults",
+            {"base": {"lengths": [16, 32]}, "evaluate": {"lengths": [32]}},
+            "evaluate.lengths must hold task.answer_length, 16",
+        ),
+        (
+            "defaults",
+            {"base": {"lengths": [16, 32]}, "model": {"name": "mlp"}},
+            "base.lengths: model 'mlp' is made for answers of one length",
+        ),
+        ("runs", None, "needs the key 'runs'"),
+        ("runs.other", {"like": "smal"}, "runs.other.like names unknown run 'smal': did you mean 'small'"),
+        ("runs.small", {"like": "small"}, "runs.small.like goes round in a circle: small -> small"),
+        ("suites", {"all": {"runs": ["smal"]}}, "suites.all names unknown run 'smal'"),
+        ("suites", {"all": {"runs": ["small"], "published": {"smal": {}}}}, "suites.all names unknown run 'smal'"),
+        ("suites", {"all": {"runs": {"small": {"train.lrr": [1]}}}}, "unknown key 'runs.small-lrr1.train.lrr'"),
+        ("suites", {"all": {"runs": ["small"], "seed": [1]}}, "unknown key 'suites.all.seed': did you mean 'seeds'"),
+        ("suites", ["small"], "suites: input should be a valid dictionary"),
+        ("suites", {"all": {"runs": ["small"], "seeds": [0, 0]}}, "suites.all.seeds: 0 stands twice"),
+        (
+            "suites",
+            {"a": {"runs": {"small": {"train.lr": [1]}}}, "b": {"runs": {"small": {"base.lr": [1]}}}},
+            "suites.b makes a run 'small-lr1', but there is another one of that name",
+        ),
+        ("runs.other", {"like": ["small"]}, "runs.other.like names unknown run"),
+    ],
+)
+def test_mistakes_are_named(refused, path, value, message):
+    assert message in refused(broken(path, value))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read params.yaml: No such file or directory"),
+        (b"", "params.yaml: needs the key 'runs'"),
+        (b"a: [", "params.yaml is not valid YAML: while parsing a flow node"),
+        (b"a:\n\tb: 1\n", "params.yaml is not valid YAML: while scanning for the next token found character"),
+        (b"a: 1\nb: 2\na: 3\n", "params.yaml is not valid YAML: the key 'a' twice in \"<unicode string>\", line 3"),
+        (b"\xff\xfe", "params.yaml is not valid YAML: 'utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_a_file_that_is_no_params(refused, text, message):
+    assert message in refused(text)
+
+
+@pytest.mark.parametrize(("path", "value"), [("defaults.train.batch_size", 33), ("defaults.train.adapter", {})])
+def test_what_is_right(path, value):
+    parse_params(broken(path, value))
+
+
+def test_the_shipped_params_are_valid():
+    assert read_params(ROOT / "params.yaml").default_run == "sudoku-dam"
+
+
+def test_suites_and_runs_like_others():
+    """`like` inherits, a plug-in of another name starts afresh, and a suite adds runs with further seeds."""
+    raw = broken("runs", {"small": {"rounds": 3}, "other": {"like": "small", "train": {"lr": 0.5}}})
+    params = parse_params({**raw, "suites": {"both": {"runs": ["small", "other"], "seeds": [0, 4]}}})
+    assert members(params, params.suites["both"]) == ["small", "small-seed4", "other", "other-seed4"]
+    assert (params.runs["other-seed4"].rounds, params.runs["other-seed4"].seed) == (3, 4)
+    assert params.runs["other"].train.lr == 0.5 != params.runs["small"].train.lr
+
+
+def test_sweeps():
+    """One run for each combination, named by what it changes; seeds come last, where families are told apart."""
+    swept = {"train.lr": [0.1, 0.5], "rollout.branch": ["reciprocal"]}
+    params = parse_params({**broken("runs.small", {}), "suites": {"sweep": {"runs": {"small": swept}, "seeds": [3]}}})
+    names = ["small-lr0.1-branchreciprocal-seed3", "small-lr0.5-branchreciprocal-seed3"]
+    assert members(params, params.suites["sweep"]) == names
+    run = params.runs[names[1]]
+    assert (run.train.lr, run.rollout.branch, run.seed, run.train.updates) == (0.5, "reciprocal", 3, 8)
+
+
+def test_the_processes_of_a_run():
+    """The first pattern that fits its name, else what its model has, else the number for all."""
+    hardware = Hardware(processes=4, models={"mlp": 2}, runs={"table-*": 1})
+    found = [hardware.of(*names).processes for names in (("table-dam", "mlp"), ("dam", "mlp"), ("dam", "llada"))]
+    assert found == [1, 2, 4]

@@ -1,0 +1,62 @@
+"""Files appear whole or not at all, and a killed writer's remains go away."""
+
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline.errors import PipelineError
+from pipeline.storage.atomic_files import discard, replacing, write_json
+
+
+def killed_while_writing(path):
+    """A process that dies with the file half written, and a library's own temporary file beside it."""
+    child = os.fork()
+    if child == 0:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            (temporary.parent / ".tmpXYZ").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_remains_of_a_killed_writer_go_when_the_file_is_written_again(tmp_path):
+    killed_while_writing(tmp_path / "a.json")
+    assert [path.name for path in tmp_path.iterdir()] == [".a.json.tmp"]
+    write_json(tmp_path / "a.json", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_discard_takes_the_remains_too(tmp_path):
+    killed_while_writing(tmp_path / "a.progress")
+    discard(tmp_path / "a.progress")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_replaces_a_directory(tmp_path):
+    for name in ("old", "new"):
+        with replacing(tmp_path / "policy") as temporary:
+            temporary.mkdir()
+            (temporary / name).touch()
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["policy", "policy/new"]
+
+
+def test_failure_keeps_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(PipelineError, match=r"cannot write .*a.json: .*JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["1\n"]
+
+
+def test_unwritable_paths_are_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(PipelineError, match=r"cannot write .*/file/a: Not a directory"):
+        write_json(tmp_path / "file" / "a", 1)
+    with (
+        pytest.raises(PipelineError, match=r"cannot write .*/a: .*Not a directory"),
+        replacing(tmp_path / "a") as temporary,
+    ):
+        temporary.write_text("")
+        save_file({"x": torch.zeros(1)}, temporary / "x")

@@ -1,0 +1,55 @@
+"""A training that is killed after a checkpoint goes on from there, bit by bit the same."""
+
+import signal
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline.errors import PipelineError
+from pipeline.training.adamw import MOMENTS, AdamW, load_moments
+from tests.conftest import Stage, llada
+
+KILLED = """
+import os, runpy, sys
+from pipeline.training.loop import Progress
+save = Progress.save
+def save_and_die(progress, *state):
+    progress.interval = 0
+    save(progress, *state)
+    if len(progress.losses) == 5:
+        os.kill(os.getpid(), 9)
+Progress.save = save_and_die
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def test_killed_after_a_checkpoint(finished, tmp_path):
+    """Killed after update 5 of 8, training does the remaining 3 and writes the very bytes of an uninterrupted one."""
+    stage = Stage(tmp_path, finished.run_directory)
+    assert stage(["-c", KILLED, *stage.command("train")]).returncode == -signal.SIGKILL
+    assert [path.name for path in stage.out.iterdir()] == ["train.progress"]
+    done = stage(stage.command("train"))
+    assert done.returncode == 0, done.stderr
+    assert " 5/8 " in done.stderr and " 0/8 " not in done.stderr
+    whole = Stage(tmp_path / "whole", finished.run_directory)
+    assert whole(whole.command("train")).returncode == 0
+    for name in ("policy/model.safetensors", "optimizer.safetensors", "train.json"):
+        assert (stage.out / name).read_bytes() == (whole.out / name).read_bytes()
+    assert not (stage.out / "train.progress").exists()
+
+
+def test_code_that_was_edited_does_not_go_on_with_what_the_old_has_left(finished, tmp_path):
+    stage = Stage(tmp_path, finished.run_directory)
+    assert stage(["-c", KILLED, *stage.command("train"), "--code", "old"]).returncode == -signal.SIGKILL
+    done = stage([*stage.command("train"), "--code", "new"])
+    assert done.returncode == 0 and " 0/8 " in done.stderr, done.stderr
+
+
+def test_optimiser_state_of_another_policy(tmp_path, sections):
+    policy = llada(9, 8)
+    tensors = {f"{moment}.{name}": torch.zeros(1) for name, _ in policy.named_parameters() for moment in MOMENTS}
+    save_file(tensors, tmp_path / "optimizer.safetensors")
+    with pytest.raises(PipelineError, match=r"optimizer.safetensors does not belong to this policy"):
+        load_moments(tmp_path / "optimizer.safetensors", AdamW(policy, sections.train))

@@ -1,0 +1,151 @@
+"""The estimate against what runs really computed, kept and wrote, against known sizes, and as a dry run prints it."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from pipeline.models import adapters, llada
+from pipeline.models.flops import LLADA_8B
+from pipeline.settings.params_file import parse_params, read_params
+from pipeline.settings.run import Run
+from pipeline.settings.sections import Hardware
+from pipeline.workflow.dry_run import forecast
+from pipeline.workflow.estimate import Estimate, shape_of
+from tests.conftest import ROOT, SMALL, Workflow
+from tests.conftest import llada as tiny
+
+LLADA = "llada-countdown-256-dam"
+
+
+def estimated(run: Run, **hardware: object) -> Estimate:
+    shape = shape_of(run)
+    assert shape is not None
+    return Estimate(run, Hardware(**hardware), shape)
+
+
+def test_a_finished_run(finished: Workflow):
+    """Operations to 10 %, and what lies on disk to a factor of 1.5, of the stages that measure and write."""
+    estimate = estimated(parse_params(SMALL).runs["small"], processes=1)
+    folder, timings = finished.run_directory / "round_001", finished.run_directory / "timings"
+
+    def measured(name: str) -> float:
+        return json.loads((timings / f"{name}.json").read_text())["measured"]["flops"]
+
+    def size(*patterns: str) -> int:
+        return sum(path.stat().st_size for pattern in patterns for path in folder.glob(pattern))
+
+    assert estimate.rollout().flops == pytest.approx(measured("rollout_001_00"), rel=0.1)
+    assert estimate.train().flops == pytest.approx(measured("train_001"), rel=0.1)
+    assert estimate.train().disk == pytest.approx(size("policy/*.safetensors", "optimizer.safetensors"), rel=0.1)
+    kept = json.loads((finished.run_directory / "round_000" / "train.json").read_text())["parameters"]
+    assert estimate.base().disk == 4 * kept
+
+
+def test_rows_on_disk(finished: Workflow):
+    """A round's files, less what a Parquet file of no rows takes: to a factor of 2."""
+    estimate = estimated(parse_params(SMALL).runs["small"])
+    folder = finished.run_directory / "round_002"
+    files = [*folder.glob("rollouts/*.parquet"), *folder.glob("targets/*.parquet")]
+    written = sum(path.stat().st_size for path in files)
+    assert written / 8 < 2 * estimate.rollout().disk + estimate.adjoint().disk < 2 * written
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lora", [False, True])
+def test_activations_of_a_block(dtype, lora, tmp_path):
+    """The bytes that a real block keeps for its backward pass, to 20 %."""
+
+    def kept(layers: int) -> int:
+        model = tiny(101, 100, hidden_size=64, intermediate_size=160, num_hidden_layers=layers).to(dtype).train()
+        if lora:
+            adapters.train(model, run.train.adapter, tmp_path / "base", tmp_path / "out")
+        own, sizes = {value.untyped_storage().data_ptr() for value in model.parameters()}, {}
+        tensors = []  # kept alive, so that no storage takes another's place
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            tensors.append(tensor)
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(input_ids=torch.zeros(4, 32, dtype=torch.long), select=torch.eye(4, 32) > 0)
+        return sum(size for storage, size in sizes.items() if storage not in own)
+
+    model = {"hidden_size": 64, "intermediate_size": 160, "dtype": str(dtype).removeprefix("torch.")}
+    run = Run.model_validate({"model": model, "train": {"adapter": {"rank": 8} if lora else None}})
+    estimate = estimated(run)
+    assert estimate._block(4 * 32, estimate.adapters) == pytest.approx(kept(3) - kept(2), rel=0.2)
+
+
+def test_memory_of_llada_8b():
+    """All weights with AdamW in fp32: 119 GiB beside the activations; LoRA of rank 128: 5.4 GB beside 16 GB."""
+    run = read_params(ROOT / "params.yaml").runs[LLADA]
+    bare = {"batch_size": 1, "accumulation": 1}
+    lora = estimated(run.model_copy(update={"train": run.train.model_copy(update=bare)}))
+    assert lora.weights + 16 * lora.adapters == pytest.approx(21.4e9, rel=0.01)
+    full = run.train.model_copy(update={**bare, "adapter": None})
+    model = run.model.model_copy(update={"dtype": "float32"})
+    whole = estimated(run.model_copy(update={"train": full, "model": model}))
+    assert 119 < whole.train().memory / 2**30 < 125
+    parts = Estimate(whole.run, Hardware(processes=8, sharding="full"), LLADA_8B)
+    assert whole.train().memory - parts.train().memory == pytest.approx(7 / 8 * 119.4 * 2**30, rel=0.03)
+
+
+def test_rollouts_of_llada_8b():
+    """Prompt 200 + 256 tokens in 128 steps, the head where tokens are revealed: 0.83 PFLOP each, and the adapters."""
+    run = read_params(ROOT / "params.yaml").runs[LLADA]
+    estimate, trajectories = estimated(run), run.rollout.prompts * run.rollout.completions
+    own = 2 * 128 * 456 * estimate.adapters
+    assert run.rollout.shards * estimate.rollout().flops / trajectories - own == pytest.approx(0.83e15, rel=0.01)
+
+
+def test_sizes_come_from_where_the_base_comes_from(tmp_path):
+    assert shape_of(Run(base={"path": "GSAI-ML/LLaDA-8B-Base"})) == LLADA_8B
+    model = tiny(101, 100)
+    llada.save(model, tmp_path)
+    shape = shape_of(Run(base={"path": str(tmp_path)}))
+    assert shape is not None and shape.parameters == sum(value.numel() for value in model.parameters())
+    assert shape_of(Run(model={"name": "tabular"})) is None
+
+
+def test_one_table_or_a_line_for_each():
+    params = read_params(ROOT / "params.yaml")
+    stages = {"base": 1, "rollout": 44, "train": 22, "prepare": 1}
+    table = forecast({("sudoku-dam", stage): count for stage, count in stages.items()}, params).splitlines()
+    assert table[0].startswith("sudoku-dam, estimated: 147 k parameters, 16 + 16 tokens, one core at 19 GFLOP/s")
+    assert [line.split()[0] for line in table[1:]] == ["stage", "base", "rollout", "train", "total"]
+    assert table[-1].split()[1] == "67"
+    names = ["sudoku-dam", "sudoku-dam-seed1", "sudoku-dam-seed2", LLADA, "checkerboard-dam"]
+    cpu, gpu = forecast(dict.fromkeys(((name, "train") for name in names), 1), params).split("\n\n")
+    assert [line.split()[0] for line in cpu.splitlines()] == ["run,", *names[:3], "together"]
+    assert [line.split()[0] for line in gpu.splitlines()] == ["run,", LLADA, "together"]
+    assert forecast({("sudoku-dam", "prepare"): 1, ("checkerboard-dam", "train"): 1, ("", "all"): 1}, params) == ""
+
+
+def test_a_dry_run_prints_it(workflow: Workflow, finished: Workflow):
+    """For what is pending only, and neither in a run nor with `--quiet all`."""
+    assert "small, estimated: " in workflow("--dry-run")
+    assert "estimated" not in workflow("--dry-run", "--quiet", "all")
+    assert "estimated" not in finished("--dry-run")
+
+
+@pytest.mark.parametrize("name", [LLADA, "llada-gsm8k-128-d1", "llada-math500-256-svdd"])
+def test_runs_of_llada_8b_without_network(workflow: Workflow, name: str):
+    workflow.params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    printed = workflow("--dry-run", name)
+    (head,) = [line for line in printed.splitlines() if line.startswith(f"{name}, estimated: ")]
+    assert "8.02 B parameters" in head and "h100" in head and "evaluate" in printed
+    assert not (workflow.directory / "data").exists()
+
+
+def test_all_named_runs_of_llada_8b():
+    """Each fits one GPU of 80 GB."""
+    tasks = [(task, length) for task in ("sudoku", "countdown", "gsm8k", "math500") for length in (128, 256)]
+    runs = read_params(ROOT / "params.yaml").runs
+    for task, length in tasks:
+        for method, algorithm in {"dam": "dam", "d1": "diffu_grpo", "svdd": "svdd"}.items():
+            run = runs[f"llada-{task}-{length}-{method}"]
+            assert (run.task["name"], run.task["answer_length"], run.algorithm.name) == (task, length, algorithm)
+            assert all(cost.memory < 80e9 for cost in estimated(run).stages().values())
