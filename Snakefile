@@ -18,8 +18,9 @@ from pipeline.workflow import rules as wf
 from pipeline.workflow.code_digest import code_digest
 from pipeline.workflow.working_directory import check_writable, settle
 from pipeline.errors import PipelineError
-from pipeline.workflow.dry_run import after_dry_run
-from pipeline.settings.params_file import members, read_params
+from pipeline.workflow.dry_run import print_estimate
+from pipeline.settings.params_file import read_params, runs_of_suite
+from pipeline.settings.stages import settings_json
 from pipeline.runtime.fork_server import Preloaded
 from pipeline.runtime.launch import SHELL
 from pipeline.workflow.seal import restore
@@ -35,10 +36,10 @@ try:
 except PipelineError as error:
     sys.exit(f"error: {error}")
 if workflow.is_main_process:
-    atexit.register(after_dry_run, workflow, PARAMS)
+    atexit.register(print_estimate, workflow, PARAMS)
 RUNS, HARDWARE, KEEP = PARAMS.runs, PARAMS.hardware, PARAMS.keep.model_dump_json()
 ORIGINS = wf.origins(RUNS, PARAMS.default_run)
-SUITES = {suite: members(PARAMS, named) for suite, named in PARAMS.suites.items()}
+SUITES = {suite: runs_of_suite(PARAMS, named) for suite, named in PARAMS.suites.items()}
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
 STARTED = time.time()
 os.environ.setdefault("TQDM_MININTERVAL", "1")
@@ -58,7 +59,7 @@ wildcard_constraints:
 
 
 def settings(stage):
-    return lambda wildcards: wf.settings(RUNS[wildcards.run], stage)
+    return lambda wildcards: settings_json(RUNS[wildcards.run], stage)
 
 
 def processes(wildcards):
@@ -198,7 +199,7 @@ rule rollout:
 rule adjoint:
     input:
         rollouts=lambda wildcards: wf.shards(RUNS[wildcards.run], wildcards),
-        kept=unless_first("data/runs/{run}/round_{round}/targets/targets.parquet"),
+        previous=unless_first("data/runs/{run}/round_{round}/targets/targets.parquet"),
         base=of_origin("data/runs/{run}/round_000/policy"),
         policy=policy(round_before),
     output:
@@ -214,10 +215,12 @@ rule adjoint:
     params:
         settings=settings("adjoint"),
         code=code("adjoint"),
-        kept=lambda wildcards, input: f"--kept {input.kept}" if input.kept else "",
+        previous=lambda wildcards, input: (
+            f"--previous-targets {input.previous}" if input.previous else ""
+        ),
     shell:
         "{resources.launch} pipeline.stages.adjoint --settings {params.settings:q}"
-        " --rollouts {input.rollouts} {params.kept} --base {input.base}"
+        " --rollouts {input.rollouts} {params.previous} --base {input.base}"
         " --policy {input.policy} --out {output.targets} --summary {output.summary}"
         " --timing {output.timing} --threads {threads}"
         " 2>&1 | tee {log}"
@@ -228,10 +231,10 @@ rule train:
         targets="data/runs/{run}/round_{round}/targets/targets.parquet",
         base=of_origin("data/runs/{run}/round_000/policy"),
         policy=policy(round_before),
-        moments=unless_first("data/runs/{run}/round_{round}/optimizer.safetensors"),
+        optimizer=unless_first("data/runs/{run}/round_{round}/optimizer.safetensors"),
     output:
         policy=directory("data/runs/{run}/round_{round}/policy"),
-        moments="data/runs/{run}/round_{round}/optimizer.safetensors",
+        optimizer="data/runs/{run}/round_{round}/optimizer.safetensors",
         summary="data/runs/{run}/round_{round}/train.json",
         timing="data/runs/{run}/timings/train_{round}.json",
     log:
@@ -249,13 +252,15 @@ rule train:
     params:
         settings=settings("train"),
         code=code("train"),
-        moments=lambda wildcards, input: (f"--moments {input.moments}" if input.moments else ""),
+        optimizer=lambda wildcards, input: (
+            f"--optimizer {input.optimizer}" if input.optimizer else ""
+        ),
         progress="data/runs/{run}/round_{round}/train.progress",
     shell:
         "{resources.launch} pipeline.stages.train --settings {params.settings:q}"
-        " --targets {input.targets} --base {input.base} --policy {input.policy} {params.moments}"
+        " --targets {input.targets} --base {input.base} --policy {input.policy} {params.optimizer}"
         " --round {wildcards.round} --out {output.policy}"
-        " --moments-out {output.moments} --summary {output.summary}"
+        " --optimizer-out {output.optimizer} --summary {output.summary}"
         " --progress {params.progress} --code {params.code} --timing {output.timing} --threads {threads}"
         " --sharding {resources.sharding} --keep {resources.keep:q}"
         " 2>&1 | tee {log}"

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.rollout import at_least_one
-from pipeline.algorithms.weighted_cross_entropy import matched
+from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.models import adapters
 from pipeline.models.flops import Shape, peak
 from pipeline.models.llada import create, recompute
 from pipeline.runtime.random_streams import Stream
 from pipeline.samplers.ancestral import rollout
-from pipeline.settings.sections import Adapter, Model, Train
+from pipeline.settings.sections import Adapter, ModelSection, Train
 from pipeline.storage.provenance import processor
 from pipeline.training.adamw import AdamW
 from pipeline.training.replay_buffer import Replay
@@ -33,7 +33,7 @@ from pipeline.training.throughput import Meter, now
 
 SHAPES = {
     "8b": (
-        Model(
+        ModelSection(
             hidden_size=4096,
             intermediate_size=12288,
             num_hidden_layers=32,
@@ -43,7 +43,7 @@ SHAPES = {
         ),
         126464,
     ),
-    "small": (Model(), 512),
+    "small": (ModelSection(), 512),
 }
 """The sections `model` and the vocabularies of LLaDA-8B and of the embedded model."""
 
@@ -115,7 +115,7 @@ class Bench:
                 self._reset()
                 meter = Meter(self.model, recompute=True)
             with meter:
-                matched(self.model, piece, self.mask_id).mean().backward()
+                weighted_cross_entropy(self.model, piece, self.mask_id).mean().backward()
                 nn.utils.clip_grad_norm_(self.optimizer.trained.values(), 0.2)
                 self.optimizer.step()
                 self.optimizer.zero_grad()

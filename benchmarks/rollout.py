@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.models.llada import create
 from pipeline.samplers.ancestral import rollout
-from pipeline.settings.sections import Model
+from pipeline.settings.sections import ModelSection
 from pipeline.storage.provenance import processor
 
 
@@ -65,7 +65,7 @@ def measure(args: argparse.Namespace, vocabulary: int) -> tuple[dict[str, list[f
     """CPU seconds of every repeat, and log p of every trajectory; the two samplers take turns."""
     torch.manual_seed(args.seed)
     sizes = {"hidden_size": args.hidden, "intermediate_size": args.intermediate, "num_hidden_layers": args.layers}
-    settings = Model(**sizes, num_attention_heads=args.heads, initializer_range=args.initializer_range)
+    settings = ModelSection(**sizes, num_attention_heads=args.heads, initializer_range=args.initializer_range)
     mask_id = vocabulary - 1
     model = create(settings, vocabulary, mask_id).eval()
     prompt = torch.randint(mask_id, (args.batch, args.prompt))
@@ -127,7 +127,7 @@ def at_least_one(text: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    model = Model()
+    model = ModelSection()
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )

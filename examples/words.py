@@ -11,12 +11,12 @@ from itertools import pairwise
 
 from pydantic import Field
 
-from pipeline.tasks.base import Item, Settings, Task
+from pipeline.tasks.base import Item, Task, TaskSettings
 
 LETTERS = "abc"
 
 
-class Words(Settings):
+class Words(TaskSettings):
     """Keys of the section `task`, besides its name."""
 
     base_items: int = Field(default=4000, ge=1)

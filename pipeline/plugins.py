@@ -4,17 +4,23 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline import algorithms, models, tasks
 from pipeline.errors import PipelineError
 
+if TYPE_CHECKING:  # the Snakefile loads tasks and never PyTorch
+    from pipeline.algorithms.base import Algorithm
+    from pipeline.models.base import Model
+    from pipeline.settings.algorithms import Settings
+    from pipeline.tasks.base import Task, TaskSettings
+
 KINDS = {"task": tasks, "model": models, "algorithm": algorithms}
 
 
-def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
     """The end of an error message: the closest known word, and all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
     hint = f"did you mean '{close[0]}'? " if close else ""
@@ -29,7 +35,47 @@ def check(kind: str, name: str) -> None:
         )
 
 
-def load(kind: str, name: str) -> Any:
+def load_algorithm(name: str) -> "Algorithm[Settings]":
+    """The PLUGIN of an algorithm; importing it imports PyTorch."""
+    found: Algorithm[Settings] = _load("algorithm", name)
+    return found
+
+
+def load_model(name: str) -> "Model":
+    """The PLUGIN of a model; importing it imports PyTorch."""
+    found: Model = _load("model", name)
+    return found
+
+
+def load_task(name: str) -> "Task":
+    """The PLUGIN of a task, before its settings are known: for its schema. Stages want `resolve_task`."""
+    found: Task = _load("task", name)
+    return found
+
+
+def resolve_task(settings: "TaskSettings") -> "Task":
+    """The task with everything that its settings decide.
+
+    A user's module may take another task's PLUGIN and replace parts of it; these stay replaced.
+    """
+    task = load_task(settings.name)
+    if not task.resolve:
+        return task
+    original: Task = importlib.import_module(task.resolve.__module__).PLUGIN
+    names = (field.name for field in dataclasses.fields(task))
+    own = {name: getattr(task, name) for name in names if getattr(task, name) is not getattr(original, name)}
+    return dataclasses.replace(task.resolve(settings), **own)
+
+
+def source(kind: str, name: str) -> Path:
+    """The file of a plug-in, which is not imported."""
+    spec = importlib.util.find_spec(_path(kind, name))
+    if spec is None or spec.origin is None:
+        raise PipelineError(f"cannot find {kind} '{name}'")
+    return Path(spec.origin)
+
+
+def _load(kind: str, name: str):  # type: ignore[no-untyped-def]  # the three above say what it is
     """The PLUGIN of `pipeline/<kind>s/<name>.py`, or of the module at an import path."""
     check(kind, name)
     try:
@@ -39,32 +85,6 @@ def load(kind: str, name: str) -> Any:
     if not hasattr(found, "PLUGIN"):
         raise PipelineError(f"module '{found.__name__}' ({found.__file__}) does not define PLUGIN")
     return found.PLUGIN
-
-
-def load_task(section: Mapping[str, Any]) -> Any:
-    """The task of a validated section `task`, with all that its settings decide.
-
-    What a module of one's own has replaced in another's PLUGIN stays replaced, whatever the settings.
-    """
-    settings = {key: value for key, value in section.items() if key != "name"}
-    task = load("task", section["name"])
-    if not task.resolve:
-        return task
-    original, resolved = (
-        importlib.import_module(task.resolve.__module__).PLUGIN,
-        task.resolve(task.settings(**settings)),
-    )
-    names = (field.name for field in dataclasses.fields(task))
-    own = {name: getattr(task, name) for name in names if getattr(task, name) is not getattr(original, name)}
-    return dataclasses.replace(resolved, **own)
-
-
-def source(kind: str, name: str) -> Path:
-    """The file of a plug-in, which is not imported."""
-    spec = importlib.util.find_spec(_path(kind, name))
-    if spec is None or spec.origin is None:
-        raise PipelineError(f"cannot find {kind} '{name}'")
-    return Path(spec.origin)
 
 
 def _path(kind: str, name: str) -> str:

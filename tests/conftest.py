@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -33,10 +32,12 @@ with install_import_hook(
 import torch
 
 from pipeline.models.llada import create
+from pipeline.plugins import load_task, resolve_task
 from pipeline.settings.params_file import merge, parse_params
 from pipeline.settings.run import Run
-from pipeline.settings.sections import Model
-from pipeline.workflow import rules as wf
+from pipeline.settings.sections import ModelSection
+from pipeline.settings.stages import settings_json
+from pipeline.tasks.base import Task
 
 ROOT = Path(__file__).parent.parent
 
@@ -121,8 +122,8 @@ ARGUMENTS = {
     "adjoint": "--rollouts RUN/round_001/rollouts/00.parquet RUN/round_001/rollouts/01.parquet"
     " --base RUN/round_000/policy --policy RUN/round_000/policy --out OUT/targets.parquet --summary OUT/adjoint.json",
     "train": "--targets RUN/round_002/targets/targets.parquet --policy RUN/round_002/policy --round 3"
-    " --base RUN/round_000/policy --moments RUN/round_002/optimizer.safetensors"
-    " --out OUT/policy --moments-out OUT/optimizer.safetensors"
+    " --base RUN/round_000/policy --optimizer RUN/round_002/optimizer.safetensors"
+    " --out OUT/policy --optimizer-out OUT/optimizer.safetensors"
     " --summary OUT/train.json --progress OUT/train.progress",
     "evaluate": "--items RUN/items/test.parquet --policy RUN/round_001/policy --round 1 --out OUT/evaluation.json",
     "report": "--run RUN --origin RUN --out OUT/report.html --figure OUT/learning_curve.svg --metrics OUT/metrics.json",
@@ -137,7 +138,7 @@ class Stage:
         shutil.copytree(finished, self.run)
 
     def command(self, name: str, **changes: object) -> list[str]:
-        settings = merge(json.loads(wf.settings(parse_params(SMALL).runs["small"], name)), changes)
+        settings = merge(json.loads(settings_json(parse_params(SMALL).runs["small"], name)), changes)
         places = {"RUN": str(self.run), "OUT": str(self.out)}
         arguments = [
             places.get(word.split("/")[0], word.split("/")[0]) + word[len(word.split("/")[0]) :]
@@ -219,14 +220,18 @@ def line(stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 
 @pytest.fixture(scope="session")
-def sections() -> SimpleNamespace:
+def sections() -> Run:
     """Every section of a run with its defaults."""
-    run = Run()
-    return SimpleNamespace(**{name: getattr(run, name) for name in Run.model_fields})
+    return Run()
+
+
+def task_of(name: str, **settings: object) -> Task:
+    """A task as its section of params.yaml decides it."""
+    return resolve_task(load_task(name).settings(name=name, **settings))
 
 
 def llada(vocabulary: int, mask_id: int, seed: int = 0, **sizes: float) -> torch.nn.Module:
     """A small LLaDA with fresh weights, large enough for posteriors that differ between states."""
     torch.manual_seed(seed)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return create(Model(**{**shape, "initializer_range": 0.5, **sizes}), vocabulary, mask_id).eval()
+    return create(ModelSection(**{**shape, "initializer_range": 0.5, **sizes}), vocabulary, mask_id).eval()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage import parquet as records
+from pipeline.storage import parquet
 from tests.conftest import Workflow
 from tests.models import hub
 
@@ -30,7 +30,7 @@ def small(task: str, directory: Path) -> dict:
         "model": {"dtype": "bfloat16"},
         "base": {"path": str(hub.write_chat(directory / "checkpoint"))},
         "rollout": {"prompts": 2, "completions": 2, "block_length": 8, "temperature": 0.9},
-        "train": {"updates": 2, "batch_size": 4, "accumulation": 2, "adapter": {"rank": 4},
+        "train": {"updates": 2, "batch_size": 4, "gradient_accumulation_steps": 2, "adapter": {"rank": 4},
                   "gradient_checkpointing": True},
         "evaluate": {"lengths": [16, 24], "tokens_per_step": 2, "block_length": 8, "prefill": "<reasoning>",
                      "samplers": ["greedy"], "every": 2},
@@ -50,8 +50,8 @@ def test_every_chat_task(task, workflow: Workflow):
     assert (first["template"], first["profile"], first["prefill"]) == ("chat", "strict", "<reasoning>")
     assert metrics["selected"]["round"] in (0, 2)
     shards = sorted((workflow.run_directory / "round_001" / "rollouts").glob("*.parquet"))
-    rollouts = records.read(shards, records.ROLLOUTS, may_be_empty=True)
-    lengths = set(records.lengths(rollouts, "prompt_tokens"))
+    rollouts = parquet.read(shards, parquet.ROLLOUTS, may_be_empty=True)
+    lengths = set(parquet.lengths(rollouts, "prompt_tokens"))
     assert len(rollouts) == 4 and len(lengths) == (2 if task in ("gsm8k", "math500") else 1)
     assert (workflow.run_directory / "round_002" / "policy" / "adapter_model.safetensors").exists()
     assert "By number of answer tokens" in (workflow.run_directory / "report.html").read_text()

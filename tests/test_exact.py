@@ -2,17 +2,16 @@
 
 from itertools import permutations, product
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from examples.words import PLUGIN
-from pipeline.algorithms.weighted_cross_entropy import matched
+from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.models.policy_directory import load_policy
+from pipeline.plugins import load_model
 from pipeline.runtime.random_streams import Stream
-from pipeline.settings.sections import Model
-from pipeline.storage import parquet as records
+from pipeline.storage import parquet
 from pipeline.tasks.base import Item
 from pipeline.text.tokenizer import encode
 from pipeline.training.replay_buffer import Replay
@@ -28,18 +27,18 @@ PARAMS = {
     "train": {"updates": 60, "batch_size": 512, "lr": 5e-3, "lr_decay": 0.7, "warmup": 5},
     "evaluate": {"every": 8},
 }
-RECIPROCAL = {"branch": "reciprocal", "prompts": 128, "shards": 2}  # each prompt is one state x only
+REMASKED = {"start": "remasked", "prompts": 128, "shards": 2}  # each prompt is one state x only
 CASES = {
-    "root": {"algorithm": {"alpha": ALPHA, "tilt": "direct"}},
-    "annealed": {"algorithm": {"alpha": ALPHA, "tilt": "annealed", "ess": 0.8}},
-    "reciprocal": {"algorithm": {"alpha": ALPHA, "tilt": "direct"}, "rollout": RECIPROCAL},
-    "first": {"algorithm": {"alpha": ALPHA, "tilt": "direct", "jumps": "first"}, "rollout": RECIPROCAL},
+    "empty": {"algorithm": {"alpha": ALPHA, "tilt": "direct"}},
+    "annealed": {"algorithm": {"alpha": ALPHA, "tilt": "annealed", "min_ess": 0.8}},
+    "remasked": {"algorithm": {"alpha": ALPHA, "tilt": "direct"}, "rollout": REMASKED},
+    "first": {"algorithm": {"alpha": ALPHA, "tilt": "direct", "jumps": "first"}, "rollout": REMASKED},
 }
 
 
 def law(policy: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """All words over the alphabet, [125, 3], and p(x_1) = (1/3!) Σ_orders Π_s p(x_i | x_s, i), in float64."""
-    model, tokenizer, mask = load_policy(policy, SimpleNamespace(model=Model()))
+    model, tokenizer, mask = load_policy(policy, load_model("llada"))
     words = encode(tokenizer, ["".join(word) for word in product(PLUGIN.alphabet, repeat=3)])
     prompt = encode(tokenizer, [">"]).expand(len(words), 1)
     total = torch.zeros(len(words), dtype=torch.float64)
@@ -70,7 +69,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "defaults": PARAMS,
         "runs": CASES,
         "suites": {"cases": {"runs": list(CASES)}},
-        "default_run": "root",
+        "default_run": "empty",
     }
     (workflow.directory / "examples").symlink_to(ROOT / "examples")
     workflow("cases")
@@ -79,7 +78,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_policy_converges_to_the_tilted_distribution(runs, case):
-    base = runs / "root" / "round_000" / "policy"  # the cases share it
+    base = runs / "empty" / "round_000" / "policy"  # the cases share it
     _, target = optimum(base, 1 / ALPHA)
     kl = []
     for path in (base, runs / case / "round_008" / "policy"):
@@ -89,16 +88,16 @@ def test_policy_converges_to_the_tilted_distribution(runs, case):
     assert kl[1] < 1e-2, kl
 
 
-@pytest.mark.parametrize("case", ["root", "annealed"])
+@pytest.mark.parametrize("case", ["empty", "annealed"])
 def test_estimated_targets_are_unbiased(runs, case):
     """(1/K) Σ_k W_k 1[X^(k)_i = v], averaged over groups, is p*_k(x_i = v) within 5 standard errors.
 
     Round 1: p* of the direct tilt; of the annealed one, the base tilted by the first step alone.
     """
     folder = runs / case / "round_001" / "targets"
-    table = records.read([folder / "targets.parquet"], records.TARGETS)
-    words, target = optimum(runs / "root" / "round_000" / "policy", table.column("tilt_after")[0].as_py())
-    tokens = torch.from_numpy(records.matrix(table, "tokens")).view(32, 64, 3)
+    table = parquet.read([folder / "targets.parquet"], parquet.TARGETS)
+    words, target = optimum(runs / "empty" / "round_000" / "policy", table.column("tilt_after")[0].as_py())
+    tokens = torch.from_numpy(parquet.matrix(table, "tokens")).view(32, 64, 3)
     weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(32, 64, 1)
     for value in range(3):
         estimate = (weight * (tokens == value)).mean(dim=1)
@@ -109,16 +108,16 @@ def test_estimated_targets_are_unbiased(runs, case):
 
 def test_policy_equal_to_base_without_reward_has_unit_weights_and_zero_mean_gradient(runs):
     """r = 0 and policy = base: W_k = 1 exactly, and the loss gradient averages to 0 at the base's own posterior."""
-    base = runs / "root" / "round_000" / "policy"
-    table = records.read([runs / "root" / "round_001" / "rollouts" / "00.parquet"], records.ROLLOUTS)
-    model, _, mask = load_policy(base, SimpleNamespace(model=Model()))
-    tokens = torch.from_numpy(records.matrix(table, "tokens")).long()
-    prompt = torch.from_numpy(records.matrix(table, "prompt_tokens")).long()
+    base = runs / "empty" / "round_000" / "policy"
+    table = parquet.read([runs / "empty" / "round_001" / "rollouts" / "00.parquet"], parquet.ROLLOUTS)
+    model, _, mask = load_policy(base, load_model("llada"))
+    tokens = torch.from_numpy(parquet.matrix(table, "tokens")).long()
+    prompt = torch.from_numpy(parquet.matrix(table, "prompt_tokens")).long()
     replay = Replay.of_texts(prompt, tokens, mask)
     gradients = []
     for batch in replay.batches(40, 512, 0, Stream.REPLAY, 0):
         model.zero_grad()
-        matched(model, batch, mask).mean().backward()
+        weighted_cross_entropy(model, batch, mask).mean().backward()
         gradients.append(model.lm_head.weight.grad.flatten().clone())
     drawn = torch.stack(gradients)
     score = drawn.mean(dim=0) / (drawn.std(dim=0) / len(drawn) ** 0.5).clamp(min=1e-12)

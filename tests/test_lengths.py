@@ -2,7 +2,7 @@
 
 import json
 
-from pipeline.storage import parquet as records
+from pipeline.storage import parquet
 from tests.conftest import Workflow
 
 
@@ -22,5 +22,5 @@ def test_trained_at_two_lengths_tested_at_three(workflow: Workflow):
         rows = [(row["round"], row["split"], row["length"]) for row in metrics["results"]]
         assert rows == [(k, "test", tested) for k in (0, 1) for tested in (16, 20, 24)]
         shards = sorted((runs / run / "round_001" / "rollouts").glob("*.parquet"))
-        assert records.matrix(records.read(shards, records.ROLLOUTS), "tokens").shape[1] == length
+        assert parquet.matrix(parquet.read(shards, parquet.ROLLOUTS), "tokens").shape[1] == length
     assert "| run | seeds | 16 | 20 | 24 |" in (workflow.directory / "data/results/both.md").read_text()

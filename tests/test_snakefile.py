@@ -10,8 +10,8 @@ import time
 import pytest
 import yaml
 
-from pipeline.storage import parquet as records
-from pipeline.workflow.rules import SECTIONS
+from pipeline.settings.stages import STAGES
+from pipeline.storage import parquet
 from tests.conftest import ROOT, Workflow
 
 
@@ -109,7 +109,7 @@ def test_ranks_shards_and_kills_change_nothing(finished, workflow):
 
     def tokens(run):
         folder = run.run_directory / "round_001" / "rollouts"
-        return records.read(sorted(folder.glob("*.parquet")), records.ROLLOUTS).sort_by(order)["tokens"].to_pylist()
+        return parquet.read(sorted(folder.glob("*.parquet")), parquet.ROLLOUTS).sort_by(order)["tokens"].to_pylist()
 
     assert tokens(workflow) == tokens(finished)
     alone, together = finished.metrics(), workflow.metrics()
@@ -137,5 +137,5 @@ def test_slurm_profile_fits(finished):
         yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text()) for name in ("default", "slurm")
     )
     assert not workstation.keys() & slurm.keys()
-    assert slurm["set-resources"].keys() <= SECTIONS.keys()
+    assert slurm["set-resources"].keys() <= STAGES.keys()
     assert finished.pending("--profile", str(ROOT / "profiles" / "slurm")) == {}

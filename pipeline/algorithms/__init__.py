@@ -1,3 +1,1 @@
-from pipeline.settings.algorithms import SETTINGS
-
-NAMES = tuple(SETTINGS)
+NAMES = ("agrpo", "coupled_grpo", "dam", "dam_analytic", "diffu_grpo", "drakes", "dtm", "raft", "svdd")

@@ -1,10 +1,8 @@
-"""What an algorithm is: a way to label rollouts, a loss on the labelled rows, or a way to decode."""
+"""What an algorithm is: targets made from rollouts, a loss on them, or a way to decode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from types import SimpleNamespace
+from typing import Generic, Protocol, TypeVar
 
 import pyarrow as pa
 import torch
@@ -12,44 +10,73 @@ from jaxtyping import Float, Int
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from pipeline.algorithms.targets import Labels, Rollouts
+from pipeline.algorithms.targets import Rollouts, Targets
 from pipeline.errors import PipelineError
-from pipeline.models.policy_directory import frozen_policy
-from pipeline.plugins import load_task
-from pipeline.settings.algorithms import Settings
+from pipeline.settings.algorithms import Frozen, Settings
+from pipeline.settings.sections import Evaluate, Rollout
 from pipeline.tasks.base import Enumerated, Task
 from pipeline.text.tokenizer import encode, mask_id
 from pipeline.training.replay_buffer import Batch, Replay
 
+S = TypeVar("S", bound=Settings)
+S_contra = TypeVar("S_contra", bound=Settings, contravariant=True)
+S_co = TypeVar("S_co", bound=Settings, covariant=True)
+
 
 @dataclass(frozen=True)
-class Round:
-    """What a loss or a decoder may look at besides the policy and its rows.
+class Context(Generic[S_co]):
+    """What an algorithm may use besides the policy and its rows.
 
     Attributes:
-        settings: the sections of the configuration that the stage was given.
-        mask_id: the token id of [MASK].
+        algorithm: its section of params.yaml.
         task: the task's plug-in.
-        values: the token ids of an enumerated task's values.
-        behavior: opens the policy that sampled the round's rollouts, frozen.
-        base: opens the base model, frozen.
-        device: where the stage computes.
+        mask_id: the token id of [MASK].
+        values: the token ids of an enumerated task's values, on the device of the stage; empty for other tasks.
     """
 
-    settings: SimpleNamespace
-    mask_id: int
+    algorithm: S_co
     task: Task
+    mask_id: int
     values: Int[Tensor, " M"]
-    behavior: Callable[[], nn.Module]
-    base: Callable[[], nn.Module]
-    device: torch.device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the stage computes."""
+        return self.values.device
 
     @property
     def problem(self) -> Enumerated:
         """The enumerated task, for methods that need one."""
         if self.task.enumerated is None:
-            raise PipelineError(f"algorithm '{self.settings.algorithm.name}' needs an enumerated task")
+            raise PipelineError(f"algorithm '{self.algorithm.name}' needs an enumerated task")
         return self.task.enumerated
+
+
+@dataclass(frozen=True)
+class LossContext(Context[S_co]):
+    """Of rule `train`.
+
+    Attributes:
+        rollout: the section that the rollouts were drawn under.
+        frozen: the policies that `Settings.frozen_policies` asks for.
+    """
+
+    rollout: Rollout
+    frozen: Mapping[Frozen, nn.Module]
+
+
+@dataclass(frozen=True)
+class DecodeContext(Context[S_co]):
+    """Of rule `evaluate`."""
+
+    seed: int
+    evaluate: Evaluate
+
+
+class Loss(Protocol[S_contra]):
+    """(policy, batch, context) -> a loss for each state of the batch, [n]."""
+
+    def __call__(self, policy: nn.Module, batch: Batch, context: LossContext[S_contra]) -> Tensor: ...
 
 
 Reward = Callable[[Int[Tensor, " m"], Int[Tensor, "m L"]], Float[Tensor, " m"]]
@@ -57,50 +84,37 @@ Reward = Callable[[Int[Tensor, " m"], Int[Tensor, "m L"]], Float[Tensor, " m"]]
 
 
 @dataclass(frozen=True)
-class Algorithm:
-    """Final: composed of functions, never subclassed.
+class Algorithm(Generic[S]):
+    """A method, composed of functions; it is never subclassed.
 
     Attributes:
         paper: the citation that the report prints.
         settings: the schema of the section `algorithm`; it also says what the method needs.
-        label: rule `adjoint`: (rollouts, sections of the configuration) -> rows to learn from.
-        replay: rule `train`: (rows, sections, mask_id) -> how the batches are drawn from them.
-        loss: rule `train`: (policy, batch, round) -> a loss for each state of the batch.
-        decode: rule `evaluate`: (policy, prompts, noise [n, 2L], reward, round) -> answers; takes the place of
-            ancestral sampling where the method changes how the model is sampled.
-        law: (the policy's posteriors, as in `ctmc.exact`; round) -> those of `decode`, on an enumerated task.
+        make_targets: rule `adjoint`: (rollouts, settings) -> weighted rows to learn from.
+        replay: rule `train`: (rows, the section `rollout`, settings, mask_id) -> how the batches are drawn from them.
+        loss: rule `train`: (policy, batch, context) -> a loss for each state of the batch.
+        decode: rule `evaluate`: (policy, prompts, noise [n, 2L], reward, context) -> answers; it replaces ancestral
+            sampling where the method changes how the model is sampled.
+        law: (the policy's posteriors, as in `ctmc.exact`; context) -> those of `decode`, on an enumerated task.
     """
 
     paper: str
-    settings: type[Settings]
-    label: Callable[[Rollouts, SimpleNamespace], Labels] | None = None
-    replay: Callable[[pa.Table, SimpleNamespace, int], Replay] | None = None
-    loss: Callable[[nn.Module, Batch, Round], Tensor] | None = None
-    decode: Callable[[nn.Module, Tensor, Tensor, Reward, Round], Tensor] | None = None
-    law: Callable[[Tensor, Round], Tensor] | None = None
+    settings: type[S]
+    make_targets: Callable[[Rollouts, S], Targets] | None = None
+    replay: Callable[[pa.Table, Rollout, S, int], Replay] | None = None
+    loss: Loss[S] | None = None
+    decode: Callable[[nn.Module, Tensor, Tensor, Reward, DecodeContext[S]], Tensor] | None = None
+    law: Callable[[Tensor, Context[S]], Tensor] | None = None
 
 
-def round_of(
-    settings: SimpleNamespace,
-    tokenizer: Tokenizer,
-    policies: dict[str, Path],
-    device: torch.device,
-    policy: nn.Module | None = None,
-) -> Round:
-    """The round that a stage works on; models are opened when first asked for, beside the `policy` that trains."""
-    task = load_task(settings.task)
-    alphabet = task.enumerated.values if task.enumerated else ""
+def context_of(
+    algorithm: Settings, task: Task, tokenizer: Tokenizer, device: torch.device | str = "cpu"
+) -> Context[Settings]:
+    """The context of a stage that neither trains nor decodes."""
+    return Context(algorithm, task, mask_id(tokenizer), value_ids(task, tokenizer).to(device))
 
-    @cache
-    def frozen(name: str) -> nn.Module:
-        return frozen_policy(policies[name], settings, policy, device)
 
-    return Round(
-        settings=settings,
-        mask_id=mask_id(tokenizer),
-        task=task,
-        values=encode(tokenizer, [alphabet])[0].long().to(device),
-        behavior=lambda: frozen("behavior"),
-        base=lambda: frozen("base"),
-        device=device,
-    )
+def value_ids(task: Task, tokenizer: Tokenizer) -> Int[Tensor, " M"]:
+    """The token ids of an enumerated task's values; empty for other tasks."""
+    values = task.enumerated.values if task.enumerated else ""
+    return encode(tokenizer, [values])[0].long()

@@ -6,49 +6,46 @@ t ~ U(low, high) and m_i ~ Bern(t) mask a completion o; with its complement ¬m 
     A_k = R_k - mean_{j≠k} R_j,      ρ = e^{l - l_old},
     L = - mean_{k,i} [min(ρ A, clip(ρ, 1 ± ε) A) - β k3(l, l_ref)].
 
-The mask is that of the batch's row: new, old and reference policies and the G completions of a group share it.
+The mask belongs to the batch's row: new, old and reference policies and the G completions of a group share it.
 """
-
-from types import SimpleNamespace
 
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.targets import Labels, Rollouts, centred_rewards, weighted
-from pipeline.ctmc.losses import clipped_surrogate, k3_kl
+from pipeline.algorithms.base import Algorithm, LossContext
+from pipeline.algorithms.policy_gradient import centred_rewards, surrogate_loss
+from pipeline.algorithms.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.settings.algorithms import CoupledGrpo
+from pipeline.settings.sections import Rollout
 from pipeline.training.replay_buffer import Batch, Replay
 
 
-def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
+def make_targets(rollouts: Rollouts, settings: CoupledGrpo) -> Targets:
     """The weight of a completion is its leave-one-out advantage, A_k = (R_k - mean R) · K/(K-1)."""
-    count = run.rollout.completions
-    return weighted(rollouts, run, centred_rewards(rollouts, run) * (count / (count - 1)))
+    count = rollouts.settings.rollout.completions
+    return targets_of_this_round(rollouts, centred_rewards(rollouts) * (count / (count - 1)))
 
 
-def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
+def replay(targets: pa.Table, rollout: Rollout, settings: CoupledGrpo, mask_id: int) -> Replay:
     """A batch holds whole groups."""
-    return Replay.of_targets(targets, run.rollout.completions, mask_id, "reciprocal", "all")
+    return Replay.of_targets(targets, rollout.completions, mask_id, "starting_states")
 
 
-def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
+def loss(policy: nn.Module, batch: Batch, context: LossContext[CoupledGrpo]) -> Tensor:
     """L of each group, [n]."""
-    settings = around.settings.algorithm
-    new = coupled_log_prob(policy, batch, around)
-    with torch.no_grad():
-        old, reference = (coupled_log_prob(model, batch, around) for model in (around.behavior(), around.base()))
-    surrogate = clipped_surrogate(new - old, batch.weight[:, :, None], settings.clip)
-    return -(surrogate - settings.beta * k3_kl(new, reference)).mean(dim=(1, 2))
+
+    def log_prob(model: nn.Module) -> Tensor:
+        return coupled_log_prob(model, batch, context.algorithm, context.mask_id)
+
+    return surrogate_loss(policy, log_prob, batch.weight[:, :, None], context).mean(dim=(1, 2))
 
 
-def coupled_log_prob(model: nn.Module, batch: Batch, around: Round) -> Tensor:
+def coupled_log_prob(model: nn.Module, batch: Batch, settings: CoupledGrpo, mask_id: int) -> Tensor:
     """l_i of every completion, [n, K, L]."""
-    settings, mask_id, answer = around.settings.algorithm, around.mask_id, batch.prompt.shape[1]
     t = settings.low + (settings.high - settings.low) * batch.noise[:, :1]
-    masked = batch.noise[:, answer:] < t
+    masked = batch.noise[:, batch.prompt.shape[1] :] < t
     empty = torch.full_like(batch.state, mask_id)
     whole = completion_log_prob(model, batch.prompt, empty, batch.tokens, mask_id)
     part, rest = (_denoised(model, batch, hidden, mask_id) for hidden in (masked, ~masked))
@@ -64,5 +61,9 @@ def _denoised(model: nn.Module, batch: Batch, hidden: Tensor, mask_id: int) -> T
 
 
 PLUGIN = Algorithm(
-    paper="coupled-GRPO: DiffuCoder, arXiv 2506.20639", settings=CoupledGrpo, label=label, replay=replay, loss=loss
+    paper="coupled-GRPO: DiffuCoder, arXiv 2506.20639",
+    settings=CoupledGrpo,
+    make_targets=make_targets,
+    replay=replay,
+    loss=loss,
 )

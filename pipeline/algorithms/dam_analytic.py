@@ -8,48 +8,46 @@ under p* only, and a heavy tail where rewards are low. It depends on x alone, so
 values V, hence an enumerated task.
 """
 
-from types import SimpleNamespace
-
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.targets import Labels, Rollouts, column, weighted
+from pipeline.algorithms.base import Algorithm, LossContext
+from pipeline.algorithms.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.ctmc import exact
 from pipeline.samplers.enumeration import rows_of
-from pipeline.samplers.posterior import cross_entropy, read, scattered
+from pipeline.samplers.posterior import cross_entropy, log_posterior, scatter
 from pipeline.settings.algorithms import DamAnalytic
+from pipeline.settings.sections import Rollout
 from pipeline.training.replay_buffer import Batch, Replay
 
 
-def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
+def make_targets(rollouts: Rollouts, settings: DamAnalytic) -> Targets:
     """The weight of a completion is e^{g(X_1)} = e^{-r/α}."""
-    cost = -column(rollouts.table, "reward").view(-1, run.rollout.completions) / run.algorithm.alpha
-    return weighted(rollouts, run, cost.exp())
+    return targets_of_this_round(rollouts, (-rollouts.reward / settings.alpha).exp())
 
 
-def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
+def replay(targets: pa.Table, rollout: Rollout, settings: DamAnalytic, mask_id: int) -> Replay:
     """States with all their completions."""
-    return Replay.of_targets(targets, run.rollout.completions, mask_id, "reciprocal", "all")
+    return Replay.of_targets(targets, rollout.completions, mask_id, "starting_states")
 
 
-def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
+def loss(policy: nn.Module, batch: Batch, context: LossContext[DamAnalytic]) -> Tensor:
     """L_x of each state, [n]."""
-    problem, masked = around.problem, batch.state == around.mask_id
-    log_base, reward = (torch.from_numpy(table) for table in (problem.base, problem.reward))
-    cost = -reward / around.settings.algorithm.alpha
-    rows = rows_of(batch.state, around.values, around.mask_id)
-    optimum = exact.optimal_posteriors(log_base.log(), cost)[rows].exp().to(batch.weight)
-    value = scattered(exact.values(log_base.log(), cost)[rows].to(batch.weight), masked).sum(dim=1) / masked.sum(dim=1)
-    log_prob = read(policy, batch.prompt, batch.state, masked)[:, around.values]
+    problem, masked = context.problem, batch.state == context.mask_id
+    log_base, reward = torch.from_numpy(problem.base).log(), torch.from_numpy(problem.reward)
+    cost = -reward / context.algorithm.alpha
+    rows = rows_of(batch.state, context.values, context.mask_id)
+    optimum = exact.optimal_posteriors(log_base, cost)[rows].exp().to(batch.weight)
+    value = scatter(exact.values(log_base, cost)[rows].to(batch.weight), masked).sum(dim=1) / masked.sum(dim=1)
+    log_prob = log_posterior(policy, batch.prompt, batch.state, masked)[:, context.values]
     return batch.weight.mean(dim=1) * (-value).exp() * cross_entropy(optimum, log_prob, masked)
 
 
 PLUGIN = Algorithm(
     paper="Discrete Adjoint Matching, analytic adjoint, arXiv 2602.07132",
     settings=DamAnalytic,
-    label=label,
+    make_targets=make_targets,
     replay=replay,
     loss=loss,
 )

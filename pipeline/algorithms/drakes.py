@@ -10,50 +10,48 @@ where it is 0). Needs a reward of one-hot rows; an enumerated task's table is on
 gradient reaches a token's own logits, not the later steps that condition on it: models take token ids.
 """
 
-from types import SimpleNamespace
-
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.targets import Labels, Rollouts, column, weighted
-from pipeline.samplers.posterior import read, scattered
+from pipeline.algorithms.base import Algorithm, LossContext
+from pipeline.algorithms.targets import Rollouts, Targets, targets_of_this_round
+from pipeline.samplers.posterior import log_posterior, scatter
 from pipeline.settings.algorithms import Drakes
+from pipeline.settings.sections import Rollout
 from pipeline.training.replay_buffer import Batch, Replay
 
 
-def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
+def make_targets(rollouts: Rollouts, settings: Drakes) -> Targets:
     """Rollouts serve the diagnostics only: the loss samples its own answers."""
-    reward = column(rollouts.table, "reward").view(-1, run.rollout.completions)
-    return weighted(rollouts, run, torch.ones_like(reward))
+    return targets_of_this_round(rollouts, torch.ones_like(rollouts.reward))
 
 
-def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
+def replay(targets: pa.Table, rollout: Rollout, settings: Drakes, mask_id: int) -> Replay:
     """One row for each state: its prompt is used, and its noise."""
-    return Replay.of_targets(targets, run.rollout.completions, mask_id, "reciprocal", "all")
+    return Replay.of_targets(targets, rollout.completions, mask_id, "starting_states")
 
 
-def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
+def loss(policy: nn.Module, batch: Batch, context: LossContext[Drakes]) -> Tensor:
     """L of one sampled answer for each row, [n]."""
-    settings, answer = around.settings.algorithm, batch.prompt.shape[1]
+    settings, answer = context.algorithm, batch.prompt.shape[1]
     generator = torch.Generator(batch.noise.device).manual_seed(int(batch.noise[0, 0] * 2**24))
-    state = torch.full_like(batch.state, around.mask_id)
+    state = torch.full_like(batch.state, context.mask_id)
     order = batch.noise[:, answer:].argsort(dim=1).argsort(dim=1)
-    chosen = torch.zeros(*state.shape, len(around.values), device=state.device)
+    chosen = torch.zeros(*state.shape, len(context.values), device=state.device)
     penalty = torch.zeros(len(state), device=state.device)
     for step in range(state.shape[1]):
-        masked = state == around.mask_id
-        log_prob = read(policy, batch.prompt, state, masked)[:, around.values]
+        masked = state == context.mask_id
+        log_prob = log_posterior(policy, batch.prompt, state, masked)[:, context.values]
         with torch.no_grad():
-            log_base = read(around.base(), batch.prompt, state, masked)[:, around.values]
+            log_base = log_posterior(context.frozen["base"], batch.prompt, state, masked)[:, context.values]
         divergence = (log_prob.exp() * (log_prob - log_base) - log_prob.exp() + log_base.exp()).sum(dim=1)
-        penalty = penalty + scattered(divergence, masked).sum(dim=1) / masked.sum(dim=1)
+        penalty = penalty + scatter(divergence, masked).sum(dim=1) / masked.sum(dim=1)
         reveal = order == step
         one_hot = _straight_through(log_prob[reveal[masked]], settings.softness, generator)
-        chosen = chosen + scattered(one_hot, reveal)
-        state = state.masked_scatter(reveal, around.values[one_hot.argmax(dim=1)])
-    table = torch.from_numpy(around.problem.reward).to(chosen)
+        chosen = chosen + scatter(one_hot, reveal)
+        state = state.masked_scatter(reveal, context.values[one_hot.argmax(dim=1)])
+    table = torch.from_numpy(context.problem.reward).to(chosen)
     reward = torch.einsum("na,ab,nb->n", chosen[:, 0], table, chosen[:, 1])
     return settings.alpha * penalty - reward
 
@@ -66,4 +64,6 @@ def _straight_through(log_prob: Tensor, softness: float, generator: torch.Genera
     return hard + soft - soft.detach()
 
 
-PLUGIN = Algorithm(paper="DRAKES, arXiv 2410.13643", settings=Drakes, label=label, replay=replay, loss=loss)
+PLUGIN = Algorithm(
+    paper="DRAKES, arXiv 2410.13643", settings=Drakes, make_targets=make_targets, replay=replay, loss=loss
+)

@@ -6,33 +6,33 @@ Equal best completions share the weight K. It is DAM with `tilt: annealed` and 1
 reward without a bound and aims at no p*, so `alpha` only says against which p* an enumerated task is judged.
 """
 
-from types import SimpleNamespace
-
 import pyarrow as pa
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.targets import Labels, Rollouts, column, weighted
-from pipeline.algorithms.weighted_cross_entropy import matched
+from pipeline.algorithms.base import Algorithm, LossContext
+from pipeline.algorithms.targets import Rollouts, Targets, targets_of_this_round
+from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.settings.algorithms import Settings
+from pipeline.settings.sections import Rollout
 from pipeline.training.replay_buffer import Batch, Replay
 
 
-def label(rollouts: Rollouts, run: SimpleNamespace) -> Labels:
+def make_targets(rollouts: Rollouts, settings: Settings) -> Targets:
     """W_k = K 1[r_k = max] / (number of best), with mean 1 in each group."""
-    reward = column(rollouts.table, "reward").view(-1, run.rollout.completions)
-    best = (reward == reward.amax(dim=1, keepdim=True)).double()
-    return weighted(rollouts, run, best / best.mean(dim=1, keepdim=True))
+    best = (rollouts.reward == rollouts.reward.amax(dim=1, keepdim=True)).double()
+    return targets_of_this_round(rollouts, best / best.mean(dim=1, keepdim=True))
 
 
-def replay(targets: pa.Table, run: SimpleNamespace, mask_id: int) -> Replay:
+def replay(targets: pa.Table, rollout: Rollout, settings: Settings, mask_id: int) -> Replay:
     """Completions drawn by their weight, re-masked."""
-    return Replay.of_targets(targets, run.rollout.completions, mask_id, "root", "all")
+    return Replay.of_targets(targets, rollout.completions, mask_id, "remasked_completions")
 
 
-def loss(policy: nn.Module, batch: Batch, around: Round) -> Tensor:
+def loss(policy: nn.Module, batch: Batch, context: LossContext[Settings]) -> Tensor:
     """L of each state, [n]."""
-    return matched(policy, batch, around.mask_id)
+    return weighted_cross_entropy(policy, batch, context.mask_id)
 
 
-PLUGIN = Algorithm(paper="RAFT, arXiv 2304.06767", settings=Settings, label=label, replay=replay, loss=loss)
+PLUGIN = Algorithm(
+    paper="RAFT, arXiv 2304.06767", settings=Settings, make_targets=make_targets, replay=replay, loss=loss
+)

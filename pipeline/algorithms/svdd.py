@@ -16,10 +16,10 @@ On an enumerated task the law of a step has a closed form: with q the base's pos
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, Reward, Round
+from pipeline.algorithms.base import Algorithm, Context, DecodeContext, Reward
 from pipeline.runtime.random_streams import Stream, torch_generator
 from pipeline.samplers.ancestral import rollout
-from pipeline.samplers.posterior import read
+from pipeline.samplers.posterior import log_posterior
 from pipeline.samplers.unmasking_order import schedule
 from pipeline.settings.algorithms import Svdd
 
@@ -27,23 +27,23 @@ STEP = 0.024
 
 
 @torch.no_grad()
-def decode(policy: nn.Module, prompt: Tensor, noise: Tensor, reward: Reward, around: Round) -> Tensor:
+def decode(policy: nn.Module, prompt: Tensor, noise: Tensor, reward: Reward, context: DecodeContext[Svdd]) -> Tensor:
     """Answers, [n, L]. The order of the positions comes from `noise`, the candidates from a generator of their own."""
-    settings, length, mask_id = around.settings.algorithm, noise.shape[1] // 2, around.mask_id
+    settings, length, mask_id = context.algorithm, noise.shape[1] // 2, context.mask_id
     count, rows = settings.candidates, torch.arange(len(prompt), device=prompt.device)
-    generator = torch_generator(around.settings.seed, Stream.EVALUATION, int(noise[0, 0] * 2**31), on=prompt.device)
+    generator = torch_generator(context.seed, Stream.EVALUATION, int(noise[0, 0] * 2**31), on=prompt.device)
     state = torch.full((len(prompt), length), mask_id, device=prompt.device)
-    evaluate = around.settings.evaluate
+    evaluate = context.evaluate
     order = schedule(state == mask_id, noise[:, :length], evaluate.tokens_per_step, evaluate.block_length)
     for step in range(int(order.max()) + 1):
         reveal = order == step
-        posterior = read(policy, prompt, state, reveal).exp()
+        posterior = log_posterior(policy, prompt, state, reveal).exp()
         drawn = torch.multinomial(posterior, count, replacement=True, generator=generator)
         candidates = state[:, :, None].repeat(1, 1, count)
         candidates[reveal] = drawn
         candidates = candidates.transpose(1, 2).flatten(0, 1)
         of = rows.repeat_interleave(count)
-        value = _value(policy, prompt[of], candidates, of, reward, around, generator).view(-1, count)
+        value = _value(policy, prompt[of], candidates, of, reward, context, generator).view(-1, count)
         keep = torch.multinomial((value / settings.alpha).softmax(dim=1), 1, generator=generator)[:, 0]
         state = candidates.view(len(prompt), count, length)[rows, keep]
     return state
@@ -55,38 +55,38 @@ def _value(
     state: Tensor,
     of: Tensor,
     reward: Reward,
-    around: Round,
+    context: DecodeContext[Svdd],
     generator: torch.Generator,
 ) -> Tensor:
     """v of every state, [m]; `of` are the rows of the prompts, by which `reward` knows them."""
-    masked = state == around.mask_id
+    masked = state == context.mask_id
     if not masked.any():
         return reward(of, state)
-    if around.settings.algorithm.value == "pm":
+    if context.algorithm.value == "pm":
         filled = state.clone()
-        filled[masked] = read(policy, prompt, state, masked).argmax(dim=1)
+        filled[masked] = log_posterior(policy, prompt, state, masked).argmax(dim=1)
         return reward(of, filled)
-    count = around.settings.algorithm.lookahead
+    count = context.algorithm.lookahead
     prompt, state, of = (value.repeat_interleave(count, 0) for value in (prompt, state, of))
     noise = torch.rand(2, *state.shape, dtype=torch.float64, generator=generator, device=state.device)
-    done = rollout(policy, prompt, state, mask_id=around.mask_id, order_noise=noise[0], token_noise=noise[1])
+    done = rollout(policy, prompt, state, mask_id=context.mask_id, order_noise=noise[0], token_noise=noise[1])
     return reward(of, done.tokens).view(-1, count).mean(dim=1)
 
 
-def law(log_posterior: Tensor, around: Round) -> Tensor:
+def law(log_base: Tensor, context: Context[Svdd]) -> Tensor:
     """log p(x_i = v | x_j = u) of decoding, [2, M + 1, M], from the base's."""
-    settings = around.settings.algorithm
-    reward = torch.from_numpy(around.problem.reward).to(log_posterior.device)
+    settings = context.algorithm
+    reward = torch.from_numpy(context.problem.reward).to(log_base.device)
     final = torch.stack([reward.T, reward])  # [i, u, v]
     if settings.value == "pm":
-        filled = final.flip(0).gather(2, log_posterior.flip(0)[:, :-1].argmax(dim=2, keepdim=True))[..., 0]
+        filled = final.flip(0).gather(2, log_base.flip(0)[:, :-1].argmax(dim=2, keepdim=True))[..., 0]
     else:
-        filled = (log_posterior.flip(0)[:, :-1].exp() * final.flip(0)).sum(dim=2)
+        filled = (log_base.flip(0)[:, :-1].exp() * final.flip(0)).sum(dim=2)
     value = torch.cat([final, filled[:, None]], dim=1)
-    return _kept(log_posterior.exp(), value / settings.alpha, settings.candidates).log()
+    return _law_of_the_kept(log_base.exp(), value / settings.alpha, settings.candidates).log()
 
 
-def _kept(q: Tensor, log_w: Tensor, count: int) -> Tensor:
+def _law_of_the_kept(q: Tensor, log_w: Tensor, count: int) -> Tensor:
     """p(v) by the trapezoidal rule in s, from every e^{x_u} small to every one large; renormalised."""
     log_w = log_w - log_w.amax(dim=-1, keepdim=True)
     total = torch.zeros_like(q)

@@ -1,9 +1,7 @@
-"""From rollouts to rows to learn from: what the algorithms share when they label a round."""
+"""Rule `adjoint`: rollouts become weighted rows to learn from. This is what the algorithms share on that way."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,32 +9,46 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.ctmc.weights import effective_sample_size, self_normalized, tilt_for_ess
+from pipeline.ctmc.weights import effective_sample_size, self_normalized
 from pipeline.runtime.random_streams import Stream, generator
-from pipeline.storage.parquet import ROLLOUTS, TARGETS, matrix
+from pipeline.settings.algorithms import Frozen
+from pipeline.settings.stages import AdjointSettings
+from pipeline.storage.parquet import ROLLOUTS, TARGETS, Column, matrix
+
+LogProb = Callable[[Frozen, pa.Table, float], Tensor]
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """What the adjoint stage knows when it labels one round.
+    """One round's rollouts and what their weights may be computed from.
 
     Attributes:
-        table: this round's rollouts.
+        table: the rows, the K completions of a state one after the other.
         previous: the targets of the round before, None in round 1.
-        log_prob: (policy name, table, temperature) -> log p(x_i | x_s, i) along the stored paths, [rows, L], by
-            teacher forcing; policy name is "base" or "previous".
+        settings: what rule `adjoint` reads.
+        log_prob: (policy, rows, temperature) -> log p(x_i | x_s, i) along the stored paths, [rows, L], by teacher
+            forcing under the base, or under the behavior policy, which drew the rollouts.
     """
 
     table: pa.Table
     previous: pa.Table | None
-    log_prob: Callable[[str, pa.Table, float], Tensor]
+    settings: AdjointSettings
+    log_prob: LogProb
+
+    @property
+    def reward(self) -> Float[Tensor, "g K"]:
+        return self.in_groups(column(self.table, "reward"))
+
+    def in_groups(self, values: Float[Tensor, " rows"]) -> Float[Tensor, "g K"]:
+        """One row for each state, one column for each of its K completions."""
+        return values.view(-1, self.settings.rollout.completions)
 
 
 @dataclass(frozen=True)
-class Labels:
-    """The columns of `records.TARGETS`, and the round's diagnostics."""
+class Targets:
+    """The columns of `parquet.TARGETS`, and the round's diagnostics."""
 
-    columns: dict[str, Any]
+    columns: dict[str, Column]
     diagnostics: dict[str, float]
 
 
@@ -45,29 +57,22 @@ def column(table: pa.Table, name: str) -> Float[Tensor, " rows"]:
     return torch.from_numpy(table.column(name).to_numpy().astype(np.float64))
 
 
-def kept(rollouts: Rollouts, window: int) -> pa.Table:
-    """The rows of the last window - 1 rounds."""
+def rows_in_window(rollouts: Rollouts, replay_rounds: int) -> pa.Table:
+    """The targets of the last replay_rounds - 1 rounds, which are used again in this one."""
     if rollouts.previous is None:
         return TARGETS.empty_table()
-    oldest = rollouts.table.column("round")[0].as_py() - window + 1
+    oldest = rollouts.table.column("round")[0].as_py() - replay_rounds + 1
     return rollouts.previous.filter(np.asarray(rollouts.previous.column("round")) >= oldest)
 
 
-def log_ratio(rollouts: Rollouts, reference: str) -> Float[Tensor, " rows"]:
-    """Σ_s Σ_{i∈S_s} log p^reference(x_i | x_s) - log p^u(x_i | x_s), p^u as recorded: the law really sampled."""
+def path_log_ratio(rollouts: Rollouts, reference: Frozen) -> Float[Tensor, " rows"]:
+    """Σ_s Σ_{i∈S_s} [log p^reference(x_i | x_s) - log p^u(x_i | x_s)], with p^u as recorded: the law really sampled."""
     recorded = torch.from_numpy(matrix(rollouts.table, "log_prob"))
     return (rollouts.log_prob(reference, rollouts.table, 1.0) - recorded).double().sum(dim=1)
 
 
-def next_step(log_ratio: Float[Tensor, "g K"], reward: Float[Tensor, "g K"], spent: float, settings: Any) -> float:
-    """1/α_k of an annealed tilt: as much of what is left of 1/α as `largest_step` and the ESS allow."""
-    largest = min(settings.largest_step, max(0.0, 1 / settings.alpha - spent))
-    return tilt_for_ess(log_ratio, reward, settings.ess, largest)
-
-
-def assemble(
+def targets_from_weights(
     rollouts: Rollouts,
-    run: SimpleNamespace,
     *,
     older: pa.Table,
     log_ratio: Float[Tensor, " rows"],
@@ -75,10 +80,10 @@ def assemble(
     tilt_after: float,
     log_weight: Float[Tensor, "g K"],
     weight: Float[Tensor, "g K"],
-) -> Labels:
-    """The rows kept from `older` rounds and then this round's, with their weights; diagnostics of this round's."""
+) -> Targets:
+    """The `older` rows and then this round's, with weights for all of them; diagnostics of this round's."""
     table = rollouts.table
-    columns = {
+    columns: dict[str, Column] = {
         name: pa.chunked_array([*older.column(name).chunks, *table.column(name).chunks]) for name in ROLLOUTS.names
     }
     columns |= {
@@ -88,16 +93,15 @@ def assemble(
         "log_weight": log_weight.flatten().numpy(),
         "weight": weight.flatten().numpy(),
     }
-    new = len(table) // run.rollout.completions
-    return Labels(columns, _diagnostics(rollouts, run, log_weight[-new:], float(tilt_before[-1]), tilt_after))
+    new = log_weight[len(log_weight) - len(rollouts.reward) :]
+    return Targets(columns, _diagnostics(rollouts, new, float(tilt_before[-1]), tilt_after))
 
 
-def weighted(rollouts: Rollouts, run: SimpleNamespace, weight: Float[Tensor, "g K"]) -> Labels:
-    """This round's rows alone with weights that are no importance weights, such as advantages."""
+def targets_of_this_round(rollouts: Rollouts, weight: Float[Tensor, "g K"]) -> Targets:
+    """This round's rows alone, with weights that are no importance weights, such as advantages."""
     zero = torch.zeros(weight.numel(), dtype=torch.float64)
-    return assemble(
+    return targets_from_weights(
         rollouts,
-        run,
         older=TARGETS.empty_table(),
         log_ratio=zero,
         tilt_before=zero,
@@ -107,18 +111,10 @@ def weighted(rollouts: Rollouts, run: SimpleNamespace, weight: Float[Tensor, "g 
     )
 
 
-def centred_rewards(rollouts: Rollouts, run: SimpleNamespace) -> Float[Tensor, "g K"]:
-    """A_k = R_k - (1/K) Σ_j R_j, without division by the standard deviation."""
-    reward = column(rollouts.table, "reward").view(-1, run.rollout.completions)
-    return reward - reward.mean(dim=1, keepdim=True)
-
-
-def _diagnostics(
-    rollouts: Rollouts, run: SimpleNamespace, log_weight: Tensor, before: float, after: float
-) -> dict[str, float]:
+def _diagnostics(rollouts: Rollouts, log_weight: Tensor, before: float, after: float) -> dict[str, float]:
     ess = effective_sample_size(self_normalized(log_weight))
-    per_state = column(rollouts.table, "reward").view(log_weight.shape).mean(dim=1)
-    kl, kl_se = _kl_to_base(rollouts, run)
+    per_state = rollouts.reward.mean(dim=1)
+    kl, kl_se = _kl_to_base(rollouts)
     return {
         "reward_mean": float(per_state.mean()),
         "reward_se": float(per_state.std(unbiased=False) / len(per_state) ** 0.5),
@@ -133,11 +129,11 @@ def _diagnostics(
     }
 
 
-def _kl_to_base(rollouts: Rollouts, run: SimpleNamespace) -> tuple[float, float]:
-    """KL(p^u ‖ p^base) of paths = E[Σ log p^u - log p^base], over a random subset of `kl_rollouts` trajectories."""
-    table, settings = rollouts.table, run.algorithm
-    rng = generator(run.seed, Stream.KL, table.column("round")[0].as_py())
-    subset = table.take(np.sort(rng.permutation(len(table))[: settings.kl_rollouts]))
+def _kl_to_base(rollouts: Rollouts) -> tuple[float, float]:
+    """KL(p^u ‖ p^base) of paths = E[Σ log p^u - log p^base] and its standard error, over a random subset."""
+    table, settings = rollouts.table, rollouts.settings
+    rng = generator(settings.seed, Stream.KL, table.column("round")[0].as_py())
+    subset = table.take(np.sort(rng.permutation(len(table))[: settings.algorithm.kl_rollouts]))
     recorded = torch.from_numpy(matrix(subset, "log_prob"))
     kl = (recorded - rollouts.log_prob("base", subset, 1.0)).double().sum(dim=1)
     return float(kl.mean()), float(kl.std(unbiased=False) / len(kl) ** 0.5)

@@ -5,29 +5,29 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.ctmc.losses import matching_loss
-from pipeline.samplers.posterior import completion_log_prob, cross_entropy, of_completions, read
+from pipeline.samplers.posterior import completion_log_prob, cross_entropy, log_posterior, log_prob_of_completions
 from pipeline.training.replay_buffer import Batch
 
 
-def matched(policy: nn.Module, batch: Batch, mask_id: int) -> Float[Tensor, " n"]:
+def weighted_cross_entropy(policy: nn.Module, batch: Batch, mask_id: int) -> Float[Tensor, " n"]:
     """- (1/K) Σ_k W_k mean_{i∈J_k} log p_θ(X^(k)_i | x, i); at K = 1 and W = 1 LLaDA's pre-training objective."""
     log_prob = completion_log_prob(policy, batch.prompt, batch.state, batch.tokens, mask_id)
-    return matching_loss(log_prob, batch.weight, batch.jump)
+    return matching_loss(log_prob, batch.weight, batch.loss_positions)
 
 
-def controlled(
+def cross_entropy_with_control_variate(
     policy: nn.Module, batch: Batch, mask_id: int, behavior: nn.Module, gain: float = 1.0, temperature: float = 1.0
 ) -> Float[Tensor, " n"]:
-    """`matched` with γ (W_k - 1) for W_k, plus - mean_{i∈M} Σ_v p^u(v | x, i) log p_θ(v | x, i): a control variate.
+    """`weighted_cross_entropy` with γ (W_k - 1) for W_k, plus - mean_{i∈M} Σ_v p^u(v | x, i) log p_θ(v | x, i).
 
     Args:
         behavior, temperature: p^u, which drew the completions.
         gain: γ.
     """
     masked = batch.state == mask_id
-    log_posterior = read(policy, batch.prompt, batch.state, masked)
-    log_prob = of_completions(log_posterior, masked, batch.tokens)
+    log_prob = log_posterior(policy, batch.prompt, batch.state, masked)
     with torch.no_grad():
-        known = read(behavior, batch.prompt, batch.state, masked, temperature).exp()
-    change = gain * (batch.weight - 1)
-    return matching_loss(log_prob, change, batch.jump) + cross_entropy(known, log_posterior, masked)
+        expected = log_posterior(behavior, batch.prompt, batch.state, masked, temperature).exp()
+    of_completions = log_prob_of_completions(log_prob, masked, batch.tokens)
+    sampled = matching_loss(of_completions, gain * (batch.weight - 1), batch.loss_positions)
+    return sampled + cross_entropy(expected, log_prob, masked)

@@ -6,7 +6,9 @@ from torch import Tensor
 
 
 def matching_loss(
-    log_prob: Float[Tensor, "n K L"], weight: Float[Tensor, "n K"], jump: Float[Tensor, "n K L"] | Bool[Tensor, "n K L"]
+    log_prob: Float[Tensor, "n K L"],
+    weight: Float[Tensor, "n K"],
+    loss_positions: Float[Tensor, "n K L"] | Bool[Tensor, "n K L"],
 ) -> Float[Tensor, " n"]:
     """L_x = - (1/K) Σ_k W_k (1/|J_k|) Σ_{i∈J_k} log p_θ(X^(k)_i | x, i), the sampled generalised KL.
 
@@ -15,13 +17,13 @@ def matching_loss(
     Dropping the factor λ_t(x) > 0 keeps the minimiser (see `ctmc.masking.stratified_counts`).
 
     Args:
-        log_prob: log p_θ of completion k's token at position i of state x; anything finite where `jump` is 0.
+        log_prob: log p_θ of completion k's token at position i of state x; anything finite where `loss_positions` is 0.
         weight: W_k, with mean 1 over k.
-        jump: 1 on J_k and 0 elsewhere. J_k = the positions first revealed by completion k gives the paper's
+        loss_positions: 1 on J_k and 0 elsewhere. J_k = the positions first revealed by completion k gives the paper's
             estimator (`jumps: first`); J_k = M(x), all masked positions, is its Rao-Blackwellisation over the
             order of the jumps (`jumps: all`).
     """
-    per_completion = (log_prob * jump).sum(dim=-1) / jump.sum(dim=-1).clamp(min=1)
+    per_completion = (log_prob * loss_positions).sum(dim=-1) / loss_positions.sum(dim=-1).clamp(min=1)
     return -(weight * per_completion).mean(dim=-1)
 
 
@@ -29,7 +31,7 @@ def squared_loss(
     prob: Float[Tensor, "n K L"],
     square: Float[Tensor, "n L"],
     weight: Float[Tensor, "n K"],
-    jump: Bool[Tensor, "n K L"],
+    loss_positions: Bool[Tensor, "n K L"],
     masked: Bool[Tensor, "n L"],
 ) -> Float[Tensor, " n"]:
     """Σ_y (u - w)² / λ² = Σ_{i∈M} Σ_v p²/|M|² - (2/|M|) (1/K) Σ_k W_k (1/|J_k|) Σ_{i∈J_k} p_θ(X^(k)_i | x, i) + const.
@@ -37,10 +39,10 @@ def squared_loss(
     Args:
         prob: p_θ of completion k's token at position i of state x.
         square: Σ_v p_θ(v | x, i)² where x is masked.
-        weight, jump: as in `matching_loss`.
+        weight, loss_positions: as in `matching_loss`.
     """
     count = masked.sum(dim=-1).clamp(min=1)
-    per_completion = (prob * jump).sum(dim=-1) / jump.sum(dim=-1).clamp(min=1)
+    per_completion = (prob * loss_positions).sum(dim=-1) / loss_positions.sum(dim=-1).clamp(min=1)
     return (square * masked).sum(dim=-1) / count**2 - 2 * (weight * per_completion).mean(dim=-1) / count
 
 

@@ -5,7 +5,6 @@ A batch holds prompts of one length, so that nothing is padded.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,57 +12,57 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pipeline.algorithms.base import Algorithm, Reward, Round
+from pipeline.algorithms.base import Algorithm, DecodeContext, Reward
 from pipeline.runtime.random_streams import Stream, uniforms
 from pipeline.samplers import low_confidence
 from pipeline.samplers.ancestral import rollout
+from pipeline.settings.algorithms import Settings
 from pipeline.tasks.base import Item
 from pipeline.tasks.scoring import score
-from pipeline.text.prompts import Language
+from pipeline.text.prompts import PromptFormat
 from pipeline.text.tokenizer import buckets
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """A policy and how it is decoded; `run` are the sections of rule `evaluate`."""
+    """A policy and how it is decoded."""
 
     policy: nn.Module
-    language: Language
-    algorithm: Algorithm
-    around: Round
-    run: SimpleNamespace
+    prompt_format: PromptFormat
+    algorithm: Algorithm[Settings]
+    context: DecodeContext[Settings]
 
     def answers(self, sampler: str, items: Sequence[Item], length: int, title: str) -> list[str]:
         """Answers of `length` tokens, in the order of the items; `sampler` is "greedy" or "ancestral"."""
-        prompts = self.language.prompts([item.prompt for item in items], range(len(items)), length)
+        prompts = self.prompt_format.prompts([item.prompt for item in items], range(len(items)), length)
         draw: Callable[..., Tensor] = {"greedy": self._greedy, "ancestral": self._ancestral}[sampler]
         answers = [""] * len(items)
-        batches = buckets([len(prompt) for prompt in prompts], self.run.evaluate.batch_size)
+        batches = buckets([len(prompt) for prompt in prompts], self.context.evaluate.batch_size)
         for ids in tqdm(batches, desc=title, unit="batch"):
-            prompt = torch.stack([prompts[index] for index in ids]).to(self.around.device)
+            prompt = torch.stack([prompts[index] for index in ids]).to(self.context.device)
             tokens = draw(prompt, items, ids, length)
-            for index, answer in zip(ids, self.language.answers(tokens), strict=True):
+            for index, answer in zip(ids, self.prompt_format.answers(tokens), strict=True):
                 answers[index] = answer
         return answers
 
     @property
     def _steps(self) -> dict[str, Any]:
-        settings = self.run.evaluate
+        settings = self.context.evaluate
         return {"tokens_per_step": settings.tokens_per_step, "block_length": settings.block_length}
 
     def _greedy(
         self, prompt: Int[Tensor, "n P"], items: Sequence[Item], ids: list[int], length: int
     ) -> Int[Tensor, "n L"]:
-        return low_confidence.decode(self.policy, prompt, length, mask_id=self.around.mask_id, **self._steps)
+        return low_confidence.decode(self.policy, prompt, length, mask_id=self.context.mask_id, **self._steps)
 
     def _ancestral(
         self, prompt: Int[Tensor, "n P"], items: Sequence[Item], ids: list[int], length: int
     ) -> Int[Tensor, "n L"]:
-        keys, mask_id = [(index, 0, 0) for index in ids], self.around.mask_id
-        noise = uniforms(self.run.seed, Stream.EVALUATION, 0, keys, 2 * length).to(prompt.device)
+        keys, mask_id = [(index, 0, 0) for index in ids], self.context.mask_id
+        noise = uniforms(self.context.seed, Stream.EVALUATION, 0, keys, 2 * length).to(prompt.device)
         if self.algorithm.decode:
             reward = self._reward_of([items[index] for index in ids])
-            return self.algorithm.decode(self.policy, prompt, noise, reward, self.around)
+            return self.algorithm.decode(self.policy, prompt, noise, reward, self.context)
         order, token = noise.chunk(2, dim=1)
         empty = torch.full((len(prompt), length), mask_id, device=prompt.device)
         done = rollout(self.policy, prompt, empty, mask_id=mask_id, order_noise=order, token_noise=token, **self._steps)
@@ -72,7 +71,9 @@ class Decoder:
     def _reward_of(self, items: Sequence[Item]) -> Reward:
         def reward(rows: Tensor, tokens: Tensor) -> Tensor:
             of = [items[row] for row in rows.tolist()]
-            metrics = score(self.around.task, of, self.language.answers(tokens), self.run.evaluate.reward_timeout)
+            metrics = score(
+                self.context.task, of, self.prompt_format.answers(tokens), self.context.evaluate.reward_timeout
+            )
             return torch.tensor([metric["reward"] for metric in metrics], dtype=torch.float64, device=rows.device)
 
         return reward

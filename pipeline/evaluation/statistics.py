@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, Round
+from pipeline.algorithms.base import Algorithm, Context
 from pipeline.ctmc import exact
 from pipeline.samplers.enumeration import tabulate
+from pipeline.settings.algorithms import Settings
 from pipeline.tasks.base import Enumerated
 
 Metrics = Mapping[str, float]
@@ -39,11 +40,11 @@ def by_group(metrics: Sequence[Metrics], groups: Sequence[str]) -> dict[str, dic
 
 
 def posteriors_of(
-    policy: nn.Module, prompt: Int[Tensor, " P"], algorithm: Algorithm, around: Round
+    policy: nn.Module, prompt: Int[Tensor, " P"], algorithm: Algorithm[Settings], context: Context[Settings]
 ) -> Float[Tensor, "2 S M"]:
     """The posteriors by which an enumerated task draws its answers: the policy's, or those of the decoding."""
-    table = tabulate(policy, prompt, around.values, around.mask_id)
-    return algorithm.law(table, around) if algorithm.law else table
+    table = tabulate(policy, prompt, context.values, context.mask_id)
+    return algorithm.law(table, context) if algorithm.law else table
 
 
 def optimum(problem: Enumerated, inverse_alpha: float) -> Float[Tensor, "M M"]:

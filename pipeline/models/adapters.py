@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.models.base import Adapters
-from pipeline.runtime.distributed import placed
+from pipeline.runtime.distributed import shard_like
 from pipeline.storage.atomic_files import read_tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -124,7 +124,7 @@ def share(module: nn.Module, path: Path) -> nn.Module | None:
         return Frozen(module, None)
     own, values = dict(own_parameters(module)), _saved(path, str(module.adapter_fingerprint))
     _check(values, own, path)
-    return Frozen(module, {name: placed(values[name], parameter) for name, parameter in own.items()})
+    return Frozen(module, {name: shard_like(values[name], parameter) for name, parameter in own.items()})
 
 
 def save(module: nn.Module, path: Path) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+from pipeline.settings.run import Run
 from pipeline.storage.atomic_files import read_json
 from pipeline.storage.provenance import git_revision
+from pipeline.training.speed import speed
 from pipeline.workflow.retention import disk_use
 
 EXACT = ("kl", "kl_jump_1", "kl_jump_2")
@@ -38,7 +39,7 @@ SHARED = ("prepare", "base")
 """The stages whose results a run may have from its origin."""
 
 
-def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]:
+def gather_metrics(run: Path, origin: Path, settings: Run) -> dict[str, Any]:
     """All numbers of a run. `base` and `final` are greedy decoding on the test split; `final` is the method's own
     decoding where that is all it does.
 
@@ -66,7 +67,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
             evaluation = read_json(folder / "evaluation.json", "splits", "exact", "rows")
             evaluations[number] = evaluation["splits"]
             results += [{"round": number, **row} for row in evaluation["rows"]]
-            entry |= plain(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
+            entry |= scalars(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
         of_round = _timings(run, _stages(number, settings.rollout.shards, number in evaluated))
         timings += of_round
         entry["seconds"], entry["cpu_seconds"] = _spent(of_round)
@@ -74,7 +75,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
     sampler = "greedy" if settings.algorithm.trains else "ancestral"
     return {
         "run": run.name,
-        "task": settings.task["name"],
+        "task": settings.task.name,
         "git": git_revision(),
         "base": _headline(rounds[0], evaluations, "greedy"),
         "final": _headline(rounds[-1], evaluations, sampler),
@@ -93,7 +94,7 @@ def gather(run: Path, origin: Path, settings: SimpleNamespace) -> dict[str, Any]
 
 def _headline(entry: dict[str, Any], evaluations: dict[int, Any], sampler: str) -> dict[str, float]:
     exact = {key: entry[key] for key in EXACT if key in entry}
-    return plain(evaluations[entry["round"]]["test"][sampler]) | exact
+    return scalars(evaluations[entry["round"]]["test"][sampler]) | exact
 
 
 def selected(evaluations: Mapping[int, Any]) -> dict[str, float] | None:
@@ -106,9 +107,9 @@ def selected(evaluations: Mapping[int, Any]) -> dict[str, float] | None:
     }
     if not held_out:
         return None
-    name = headline(plain(held_out[0]))
+    name = headline(scalars(held_out[0]))
     best = max(held_out, key=lambda number: (held_out[number][name], -number))
-    return {"round": best, f"validation_{name}": held_out[best][name], **plain(evaluations[best]["test"]["greedy"])}
+    return {"round": best, f"validation_{name}": held_out[best][name], **scalars(evaluations[best]["test"]["greedy"])}
 
 
 def scored(evaluation: Mapping[str, float]) -> list[str]:
@@ -157,26 +158,6 @@ def _union(intervals: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return merged
 
 
-def speed(measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of stages together, in one process: tokens/s, TFLOP/s (models with known formulas), share of the GPU's peak."""
-    seconds = sum(stage["seconds"] for stage in measured)
-    flops = sum(stage["flops"] for stage in measured) / seconds
-    found = {"tokens_per_second": sum(stage["tokens"] for stage in measured) / seconds}
-    if flops:
-        found["tflops"] = flops / 1e12
-    if flops and (peak := measured[0]["peak"]):
-        found["share_of_peak"] = flops / peak
-    return found
-
-
-def spoken(speed: Mapping[str, float]) -> str:
-    """`speed` in words."""
-    words = [f"{speed['tokens_per_second']:,.0f} tokens/s"]
-    words += [f"{speed['tflops']:.3g} TFLOP/s"] if "tflops" in speed else []
-    words += [f"{speed['share_of_peak']:.0%} of the peak"] if "share_of_peak" in speed else []
-    return ", ".join(words)
-
-
 def _speeds(timings: Timings) -> dict[str, dict[str, float]]:
     """`speed` of sampling and of training, over all rounds."""
     measured = {
@@ -209,6 +190,6 @@ def _spent(timings: Timings) -> tuple[dict[str, float], float]:
     return seconds, cpu
 
 
-def plain(evaluation: Mapping[str, Any]) -> dict[str, float]:
+def scalars(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """An evaluation without its groups and samples."""
     return {key: value for key, value in evaluation.items() if not isinstance(value, dict | list)}

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation.statistics import summarize
-from pipeline.report.run_metrics import headline, numbers, plain
+from pipeline.report.run_metrics import headline, numbers, scalars
 
 Metrics = dict[str, Any]
 
@@ -97,7 +97,7 @@ def _splits(runs: Sequence[Metrics]) -> dict[str, dict[str, float]]:
     """Split -> metrics of the last round, for the held-out splits beside the test split."""
     last = [run["evaluations"][-1]["splits"] for run in runs]
     found = {
-        split: [plain(splits[split][run["sampler"]]) for run, splits in zip(runs, last, strict=True)]
+        split: [scalars(splits[split][run["sampler"]]) for run, splits in zip(runs, last, strict=True)]
         for split in last[0]
         if split != "test"
     }

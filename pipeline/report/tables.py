@@ -48,7 +48,7 @@ def by_length(rows: Sequence[Row]) -> Cells:
     columns = sorted({length for row in rows for length in row["lengths"]}, key=int)
 
     def line(title: str, row: Row, part: str) -> list[str]:
-        return [title, str(row["n"]), *(shown(row[part].get(length, {}), row["headline"]) for length in columns)]
+        return [title, str(row["n"]), *(cell(row[part].get(length, {}), row["headline"]) for length in columns)]
 
     bases = [line(f"base of {row['run']}", row, "base_lengths") for row in rows]
     own = [line for number, line in enumerate(bases) if line[1:] not in [other[1:] for other in bases[:number]]]
@@ -70,7 +70,7 @@ def at_the_same_compute(rows: Sequence[Row], budget: float) -> Cells:
         soon = next((point["rollouts"] for point in reference["curve"] if point["reward"] >= end["reward"]), None)
         share = "never" if soon is None else f"{soon:,.0f} ({soon / end['rollouts']:.2g})"
         effort = [f"{point['rollouts']:,.0f}", f"{point['cpu_seconds']:.0f}"]
-        cells.append([row["run"], shown(point, name), *effort, shown(end, "reward"), "" if row is reference else share])
+        cells.append([row["run"], cell(point, name), *effort, cell(end, "reward"), "" if row is reference else share])
     return cells
 
 
@@ -81,7 +81,7 @@ def markdown(cells: Cells) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def shown(summary: dict[str, float], name: str) -> str:
+def cell(summary: dict[str, float], name: str) -> str:
     """mean ± standard error if there is one, accuracies in percent"""
     if name not in summary:
         return ""
@@ -93,11 +93,11 @@ def shown(summary: dict[str, float], name: str) -> str:
 
 
 def _part(part: str, name: str, row: Row) -> str:
-    return shown(row[part], name)
+    return cell(row[part], name)
 
 
 def _split(split: str, name: str, row: Row) -> str:
-    return shown(row["splits"].get(split, {}), name)
+    return cell(row["splits"].get(split, {}), name)
 
 
 def _effort(name: str, row: Row) -> str:
@@ -116,4 +116,4 @@ def _seeds(name: str, row: Row) -> str:
 
 def _alone(name: str, value: float) -> str:
     """One value, without an error."""
-    return shown({"n": 1, name: value, f"{name}_se": 0.0}, name)
+    return cell({"n": 1, name: value, f"{name}_se": 0.0}, name)

@@ -26,7 +26,7 @@ def device() -> torch.device:
     return _state().device
 
 
-def spread(policy: nn.Module, sharded: bool) -> nn.Module:
+def distribute(policy: nn.Module, sharded: bool) -> nn.Module:
     """The module on this process's device; in shards, one group for each entry of a `ModuleList`, if so asked.
 
     The optimiser is made afterwards: sharding gives the module new parameters.
@@ -55,7 +55,7 @@ def _is_part(value: Tensor) -> "TypeGuard[DTensor]":
     return tensor is not None and isinstance(value, tensor.DTensor)
 
 
-def placed(value: Tensor, like: Tensor) -> Tensor:
+def shard_like(value: Tensor, like: Tensor) -> Tensor:
     """A whole tensor that every process has, cut and moved as `like` is."""
     value = value.to(like.device)
     if not _is_part(like):
@@ -65,7 +65,7 @@ def placed(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def gathered(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def gather_tensors(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """The whole tensors, in the main process's memory; {} elsewhere. Every process must call this."""
     whole = {}
     for name, value in tensors:
@@ -80,7 +80,7 @@ def gather_trained(policy: nn.Module) -> None:
     if not is_sharded(policy):
         return
     trained = {name: value for name, value in policy.named_parameters() if value.requires_grad}
-    whole = gathered(trained.items())
+    whole = gather_tensors(trained.items())
     replaced = {id(trained[name]): nn.Parameter(value) for name, value in whole.items()}
     for module in policy.modules():
         for name, value in module._parameters.items():
@@ -88,7 +88,7 @@ def gather_trained(policy: nn.Module) -> None:
                 module._parameters[name] = replaced[id(value)]
 
 
-def agreed(decision: bool) -> bool:
+def broadcast_decision(decision: bool) -> bool:
     """The main process's decision."""
     if _state().num_processes == 1:
         return decision
@@ -97,7 +97,7 @@ def agreed(decision: bool) -> bool:
     return bool(answer)
 
 
-def parted(value: float) -> float:
+def sum_and_leave_group(value: float) -> float:
     """The sum over all processes, the last thing that they exchange. Every process must call this.
 
     One that ends without having left the group may be aborted while its backend's threads still run.

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.runtime.launch import affordable, die_with_shell, free_port, start
+from pipeline.runtime.launch import die_with_shell, free_port, limit_to_gpus, start
 
 PREFIX = "dam-preload-"
 
@@ -141,7 +141,7 @@ def _wait_for_turn() -> None:
 def run(path: str, ranks: int, command: list[str]) -> None:
     """Run `python -m COMMAND` as `ranks` forks of the server at `path`, or as processes of their own without one."""
     die_with_shell()
-    ranks = affordable(ranks)
+    ranks = limit_to_gpus(ranks)
     try:
         connections = [_connect(path) for _ in range(ranks)]
     except OSError:

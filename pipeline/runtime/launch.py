@@ -35,7 +35,7 @@ def gpus() -> int:
     return devices if visible is None else min(devices, len([name for name in visible.split(",") if name.strip()]))
 
 
-def affordable(ranks: int) -> int:
+def limit_to_gpus(ranks: int) -> int:
     """No more ranks than GPUs, if there are any: two cannot share one. Results differ by rounding only."""
     return min(ranks, gpus() or ranks)
 
@@ -54,7 +54,7 @@ def launcher(ranks: int, nodes: int) -> list[str]:
 
 def start(ranks: int, command: list[str]) -> NoReturn:
     """Become the ranks of `python -m COMMAND`."""
-    ranks = ranks and int(os.environ.get("SLURM_GPUS_ON_NODE", affordable(ranks)))
+    ranks = ranks and int(os.environ.get("SLURM_GPUS_ON_NODE", limit_to_gpus(ranks)))
     everything = [*launcher(ranks, slurm.nodes()), *command]
     os.execvp(everything[0], everything)
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.ctmc.masking import state_before
-from pipeline.samplers.posterior import most_confident, read, token_log_prob
+from pipeline.samplers.posterior import log_posterior, most_confident, token_log_prob
 from pipeline.samplers.unmasking_order import leftmost, schedule
 
 
@@ -59,10 +59,10 @@ def rollout(
         if order == "random":
             reveal = unmask_step == step
             rows = reveal.any(dim=1)
-            posterior = read(model, prompt[rows], state[rows], reveal[rows], temperature)
+            posterior = log_posterior(model, prompt[rows], state[rows], reveal[rows], temperature)
         else:
             masked = leftmost(state == mask_id, block_length)
-            posterior = read(model, prompt, state, masked, temperature)
+            posterior = log_posterior(model, prompt, state, masked, temperature)
             reveal = most_confident(posterior, masked, tokens_per_step)
             posterior = posterior[reveal[masked]]
             unmask_step[reveal] = step

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.samplers.posterior import read
+from pipeline.samplers.posterior import log_posterior
 
 
 @torch.no_grad()
@@ -18,7 +18,7 @@ def tabulate(
     select = torch.zeros_like(states, dtype=torch.bool)
     select[0, :, 0] = select[1, :, 1] = True
     flat = states.flatten(0, 1)
-    log_prob = read(model, prompt.expand(len(flat), -1), flat, select.flatten(0, 1))
+    log_prob = log_posterior(model, prompt.expand(len(flat), -1), flat, select.flatten(0, 1))
     return log_prob[:, values].double().view(2, len(shown), len(values))
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from pipeline.samplers.posterior import most_confident, read
+from pipeline.samplers.posterior import log_posterior, most_confident
 from pipeline.samplers.unmasking_order import leftmost
 
 
@@ -26,7 +26,7 @@ def decode(
     state = torch.full((prompt.shape[0], length), mask_id, device=prompt.device)
     while (state == mask_id).any():
         masked = leftmost(state == mask_id, block_length)
-        log_prob = read(model, prompt, state, masked)
+        log_prob = log_posterior(model, prompt, state, masked)
         keep = most_confident(log_prob, masked, tokens_per_step)
         state[keep] = log_prob[keep[masked]].argmax(dim=1)
     return state

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pipeline.text.tokenizer import PADDING
 
 
-def read(
+def log_posterior(
     model: nn.Module,
     prompt: Int[Tensor, "n P"],
     answer: Int[Tensor, "n L"],
@@ -33,7 +33,7 @@ def token_log_prob(
 ) -> Float[Tensor, "s K"]:
     """`read` at K given tokens of each selected position; at temperature 1 no more than some logits exist at once."""
     if temperature != 1:
-        return read(model, prompt, answer, select, temperature).gather(1, tokens)
+        return log_posterior(model, prompt, answer, select, temperature).gather(1, tokens)
     return model(**_inputs(prompt, answer, select), tokens=tokens).log_prob
 
 
@@ -71,17 +71,17 @@ def completion_log_prob(
     """
     masked = state == mask_id
     wanted = tokens.transpose(1, 2)[masked]
-    return scattered(token_log_prob(model, prompt, state, masked, wanted), masked).transpose(1, 2)
+    return scatter(token_log_prob(model, prompt, state, masked, wanted), masked).transpose(1, 2)
 
 
-def of_completions(
+def log_prob_of_completions(
     log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], tokens: Int[Tensor, "n K L"]
 ) -> Float[Tensor, "n K L"]:
     """The entries of `read` at the masked positions that belong to the completions' tokens, 0 elsewhere."""
-    return scattered(log_prob.gather(1, tokens.transpose(1, 2)[masked]), masked).transpose(1, 2)
+    return scatter(log_prob.gather(1, tokens.transpose(1, 2)[masked]), masked).transpose(1, 2)
 
 
-def scattered(value: Float[Tensor, "s ..."], select: Bool[Tensor, "n L"]) -> Float[Tensor, "n L ..."]:
+def scatter(value: Float[Tensor, "s ..."], select: Bool[Tensor, "n L"]) -> Float[Tensor, "n L ..."]:
     """The values at the selected positions, 0 elsewhere."""
     result = torch.zeros(*select.shape, *value.shape[1:], dtype=value.dtype, device=value.device)
     result[select] = value
@@ -93,4 +93,4 @@ def cross_entropy(
 ) -> Float[Tensor, " n"]:
     """- (1/|M|) Σ_{i∈M(x)} Σ_v q(v | x, i) log p(v | x, i), with 0 · log 0 = 0."""
     entropy = -torch.where(expected > 0, expected * log_prob, 0.0).sum(dim=1)
-    return scattered(entropy, masked).sum(dim=1) / masked.sum(dim=1).clamp(min=1)
+    return scatter(entropy, masked).sum(dim=1) / masked.sum(dim=1).clamp(min=1)

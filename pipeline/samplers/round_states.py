@@ -1,8 +1,7 @@
 """The states of a round and their completions, each a function of (seed, round, prompt, state, sample)."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from pipeline.ctmc.masking import remask, stratified_counts
 from pipeline.runtime.random_streams import Stream, generator, torch_generator, uniforms
 from pipeline.samplers.ancestral import rollout
+from pipeline.settings.sections import Rollout
 
 
 def prompts_of_round(available: int, count: int, round_: int, seed: int) -> np.ndarray:
@@ -33,39 +33,41 @@ def sample_states(
     states: Sequence[int],
     length: int,
     mask_id: int,
-    run: SimpleNamespace,
+    settings: Rollout,
+    seed: int,
     round_: int,
-) -> dict[str, Any]:
-    """K completions of each of the given states of a round, as columns of `records.ROLLOUTS`.
+) -> dict[str, Tensor]:
+    """K completions of each of the given states of a round, as columns of `parquet.ROLLOUTS`.
 
     `prompts` are those of all states of the round; those of the given states have one length.
 
-    `branch: root`: x is the empty answer. `branch: reciprocal`: x ~ p(x_t | X_1) for X_1 ~ p^u and t ~ U(0,1).
+    `start: empty`: x is the empty answer. `start: remasked`: x ~ p(x_t | X_1) for X_1 ~ p^u and t ~ U(0,1).
     """
-    settings = run.rollout
     on = next(policy.parameters()).device
+    draw = partial(
+        rollout,
+        policy,
+        mask_id=mask_id,
+        order=settings.order,
+        tokens_per_step=settings.tokens_per_step,
+        block_length=settings.block_length,
+        temperature=settings.temperature,
+    )
     prompt = torch.stack([prompts[state] for state in states]).to(on)
     empty = torch.full((len(states), length), mask_id, device=on)
     keys = [(int(prompt_ids[state]), state, 0) for state in states]
-    sampling = {
-        "mask_id": mask_id,
-        "order": settings.order,
-        "tokens_per_step": settings.tokens_per_step,
-        "block_length": settings.block_length,
-        "temperature": settings.temperature,
-    }
     start = empty
-    if settings.branch == "reciprocal":
-        noise = uniforms(run.seed, Stream.PROJECTION, round_, keys, 3 * length).to(on).split(length, dim=1)
-        x_1 = rollout(policy, prompt, empty, order_noise=noise[0], token_noise=noise[1], **sampling).tokens
-        counts = stratified_counts(len(prompts), length, torch_generator(run.seed, Stream.PROJECTION, round_))
+    if settings.start == "remasked":
+        noise = uniforms(seed, Stream.PROJECTION, round_, keys, 3 * length).to(on).split(length, dim=1)
+        x_1 = draw(prompt, empty, order_noise=noise[0], token_noise=noise[1]).tokens
+        counts = stratified_counts(len(prompts), length, torch_generator(seed, Stream.PROJECTION, round_))
         start = torch.where(remask(counts[torch.tensor(states)].to(on), noise[2]), mask_id, x_1)
 
     samples = settings.completions
     keys = [(prompt, state, sample) for prompt, state, _ in keys for sample in range(samples)]
-    noise = uniforms(run.seed, Stream.COMPLETION, round_, keys, 2 * length).to(on).split(length, dim=1)
+    noise = uniforms(seed, Stream.COMPLETION, round_, keys, 2 * length).to(on).split(length, dim=1)
     prompt, start = prompt.repeat_interleave(samples, 0), start.repeat_interleave(samples, 0)
-    done = rollout(policy, prompt, start, order_noise=noise[0], token_noise=noise[1], **sampling)
+    done = draw(prompt, start, order_noise=noise[0], token_noise=noise[1])
     prompt_id, state_id, sample_id = torch.tensor(keys).unbind(1)
     return {
         "round": torch.full_like(prompt_id, round_),

@@ -1,37 +1,55 @@
 """The section `algorithm` of each method, torch-free: the Snakefile validates it before anything starts."""
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from pipeline.settings.sections import Rollout
+from pipeline.settings.validation import Section
+
+Frozen = Literal["base", "behavior"]
+"""A policy that does not train: the base model, or the policy that drew the round's rollouts."""
 
 
-class Settings(BaseModel):
+class Settings(Section):
     """What every method has. α is that of the optimum p* ∝ p^base e^{r/α}, for methods that aim at it.
+
+    The KL to the base is estimated from `kl_rollouts` trajectories of each round.
 
     Class attributes, for the check before anything runs:
         needs: "exact" (an enumerated task), "differentiable_reward" (a reward of one-hot rows; tables are).
         trains: False for a method that only decodes: it wants `rounds: 0`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     needs: ClassVar[frozenset[str]] = frozenset()
     trains: ClassVar[bool] = True
+    renamed: ClassVar[Mapping[str, str]] = {"ess": "min_ess", "window": "replay_rounds", "clip": "epsilon"}
 
     name: str
     alpha: PositiveFloat = 0.01
     kl_rollouts: PositiveInt = 512
 
-    def conflict(self, rollout: Any) -> str:
+    @property
+    def frozen_policies(self) -> tuple[Frozen, ...]:
+        """The policies that the loss reads beside the one that trains; `train` opens these and no others."""
+        return ()
+
+    def replayed_policies(self, rollout: Rollout) -> tuple[Frozen, ...]:
+        """The policies under which rule `adjoint` replays rollouts; all methods replay the base, for the KL to it."""
+        return ("base",)
+
+    def conflict(self, rollout: Rollout) -> str:
         """What is wrong with the section `rollout` for this method, "" if nothing."""
         return ""
 
 
 class Statewise(Settings):
-    """A method that matches states x from which K completions start."""
+    """A method whose loss is taken at the states x from which K completions start."""
 
-    def conflict(self, rollout: Any) -> str:
-        wrong = f"name: {self.name} needs rollout.branch: reciprocal, or it would see the empty answer only"
-        return "" if rollout.branch == "reciprocal" else wrong
+    def conflict(self, rollout: Rollout) -> str:
+        wrong = f"name: {self.name} needs rollout.start: remasked, or it would see the empty answer only"
+        return "" if rollout.start == "remasked" else wrong
 
 
 class Dam(Settings):
@@ -42,20 +60,27 @@ class Dam(Settings):
     loss: Literal["generalized_kl", "squared"] = "generalized_kl"
     control_variate: bool = False
     gain: float = Field(default=1.0, gt=0, le=1)
-    window: PositiveInt = 3
-    ess: float = Field(default=0.5, gt=0, le=1)
+    replay_rounds: PositiveInt = 3
+    min_ess: float = Field(default=0.5, gt=0, le=1)
     largest_step: PositiveFloat = 20.0
 
     @model_validator(mode="after")
     def _control(self) -> "Dam":
-        if self.control_variate and (self.jumps, self.window, self.loss) != ("first", 1, "generalized_kl"):
-            raise ValueError("control_variate needs jumps: first, window: 1 and loss: generalized_kl")
+        if self.control_variate and (self.jumps, self.replay_rounds, self.loss) != ("first", 1, "generalized_kl"):
+            raise ValueError("control_variate needs jumps: first, replay_rounds: 1 and loss: generalized_kl")
         return self
 
-    def conflict(self, rollout: Any) -> str:
-        wanted = ("reciprocal", "random", None)
-        if self.control_variate and (rollout.branch, rollout.order, rollout.block_length) != wanted:
-            return "control_variate needs rollout.branch: reciprocal, rollout.order: random and no rollout.block_length"
+    @property
+    def frozen_policies(self) -> tuple[Frozen, ...]:
+        return ("behavior",) if self.control_variate else ()
+
+    def replayed_policies(self, rollout: Rollout) -> tuple[Frozen, ...]:
+        return ("base", "behavior") if self.tilt == "annealed" and rollout.temperature != 1 else ("base",)
+
+    def conflict(self, rollout: Rollout) -> str:
+        wanted = ("remasked", "random", None)
+        if self.control_variate and (rollout.start, rollout.order, rollout.block_length) != wanted:
+            return "control_variate needs rollout.start: remasked, rollout.order: random and no rollout.block_length"
         return ""
 
 
@@ -66,22 +91,30 @@ class DamAnalytic(Statewise):
 
 
 class Dtm(Statewise):
-    """Discrete Tilt Matching; see `pipeline/algorithms/dtm.py`. 1/α_k is the largest step with ESS ≥ ess · K."""
+    """Discrete Tilt Matching; see `pipeline/algorithms/dtm.py`. 1/α_k is the largest step with ESS ≥ min_ess · K."""
 
     control_variate: bool = True
-    ess: float = Field(default=0.5, gt=0, le=1)
+    min_ess: float = Field(default=0.5, gt=0, le=1)
     largest_step: PositiveFloat = 20.0
 
-    def conflict(self, rollout: Any) -> str:
+    @property
+    def frozen_policies(self) -> tuple[Frozen, ...]:
+        return ("behavior",) if self.control_variate else ()
+
+    def conflict(self, rollout: Rollout) -> str:
         wrong = "name: dtm needs rollout.temperature: 1, since it never asks how likely a rollout was"
         return super().conflict(rollout) or ("" if rollout.temperature == 1 else wrong)
 
 
 class Surrogate(Settings):
-    """Clipped policy gradients: ρ within 1 ± clip, and β times the KL to the base."""
+    """A clipped policy gradient: ρ is kept within 1 ± `epsilon`, and `beta` times the KL to the base is added."""
 
-    clip: PositiveFloat = 0.5
+    epsilon: PositiveFloat = 0.5
     beta: float = Field(default=0.0, ge=0)
+
+    @property
+    def frozen_policies(self) -> tuple[Frozen, ...]:
+        return ("behavior", "base") if self.beta else ("behavior",)
 
 
 class DiffuGrpo(Surrogate):
@@ -108,6 +141,10 @@ class Drakes(Settings):
 
     needs: ClassVar[frozenset[str]] = frozenset({"differentiable_reward"})
     softness: PositiveFloat = 1.0
+
+    @property
+    def frozen_policies(self) -> tuple[Frozen, ...]:
+        return ("base",)
 
 
 class Svdd(Settings):

@@ -6,26 +6,36 @@ import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline.errors import PipelineError
 from pipeline.plugins import nearest
-from pipeline.settings.run import Params
-from pipeline.settings.sections import Suite
-from pipeline.settings.validation import describe
-from pipeline.workflow.rules import SECTIONS
+from pipeline.settings.run import Run
+from pipeline.settings.sections import Hardware, Keep, Scalar, Suite
+from pipeline.settings.stages import STAGES
+from pipeline.settings.validation import Section, describe
 
-RESERVED = {*SECTIONS, "all", "compare"}
+RESERVED = {*STAGES, "all", "compare"}
 """The names of rules, which no target may have."""
+
+
+class Params(Section):
+    """params.yaml: `defaults`, what each run changes, suites of runs, what stays on disk, and the hardware."""
+
+    default_run: str
+    defaults: Run = Run()
+    runs: dict[str, Run]
+    suites: dict[str, Suite] = Field(default={})
+    keep: Keep = Keep()
+    hardware: Hardware = Hardware()
 
 
 class UniqueKeys(yaml.SafeLoader):
     """YAML in which a key that stands twice is a mistake, not the second value."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         for number, (key, _) in enumerate(node.value):
             if any(key.value == other.value for other, _ in node.value[:number]):
                 raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' twice", key.start_mark)
@@ -43,10 +53,10 @@ def read_params(path: str | Path) -> Params:
         raise PipelineError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def parse_params(raw: Any, source: str = "params.yaml") -> Params:
+def parse_params(raw: object, source: str = "params.yaml") -> Params:
     """Fill in and validate every run, and add those that a suite asks for with other seeds or settings.
 
-    A run changes `defaults`, or the run that its key `like` names.
+    A run changes `defaults`, or the run that its key `extends` names.
 
     Raises:
         PipelineError: one line that names the key and, for a misspelt one, the nearest valid key.
@@ -81,12 +91,12 @@ def _unusable(name: str, taken: Collection[str]) -> str:
     return "is the name of a rule" if name in RESERVED else "is the name of a run too" if name in taken else ""
 
 
-def members(params: Params, suite: Suite) -> list[str]:
+def runs_of_suite(params: Params, suite: Suite) -> list[str]:
     """The names of a suite's runs."""
     return [label for label, _, _ in _labels(suite, {name: run.seed for name, run in params.runs.items()})]
 
 
-def merge(defaults: Any, changes: Any) -> Any:
+def merge(defaults: object, changes: object) -> object:
     """`defaults` with the keys of `changes` replaced, section by section; a plug-in of another name starts afresh."""
     if not isinstance(defaults, dict) or not isinstance(changes, dict):
         return changes
@@ -95,19 +105,21 @@ def merge(defaults: Any, changes: Any) -> Any:
     return {**defaults, **{key: merge(defaults.get(key), value) for key, value in changes.items()}}
 
 
-def _filled_in(name: str, runs: dict[str, Any], defaults: Any, seen: tuple[str, ...]) -> Any:
-    changes = dict(runs[name] or {}) if isinstance(runs[name], dict | None) else runs[name]
-    like = changes.pop("like", None) if isinstance(changes, dict) else None
-    if like is None:
+def _filled_in(name: str, runs: dict[str, object], defaults: object, seen: tuple[str, ...]) -> object:
+    """What a run says, on top of the run that it extends or of the defaults."""
+    found = runs[name]
+    changes = {} if found is None else dict(found) if isinstance(found, dict) else found
+    parent = changes.pop("extends", None) if isinstance(changes, dict) else None
+    if parent is None:
         return merge(defaults, changes)
-    if not isinstance(like, str) or like not in runs:
-        raise PipelineError(f"runs.{name}.like names {_unknown(like, runs)}")
-    if like in (*seen, name):
-        raise PipelineError(f"runs.{name}.like goes round in a circle: {' -> '.join((*seen, name, like))}")
-    return merge(_filled_in(like, runs, defaults, (*seen, name)), changes)
+    if not isinstance(parent, str) or parent not in runs:
+        raise PipelineError(f"runs.{name}.extends names {_unknown(parent, runs)}")
+    if parent in (*seen, name):
+        raise PipelineError(f"runs.{name}.extends goes round in a circle: {' -> '.join((*seen, name, parent))}")
+    return merge(_filled_in(parent, runs, defaults, (*seen, name)), changes)
 
 
-def _labels(suite: Suite, seeds: Mapping[str, int]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _labels(suite: Suite, seeds: Mapping[str, int]) -> Iterator[tuple[str, str, dict[str, Scalar]]]:
     """(name, the run that it starts from, dotted key -> value) of each run of a suite; `seeds` are the runs' own."""
     for run, varied in suite.varied.items():
         for values in itertools.product(*varied.values()):
@@ -117,13 +129,13 @@ def _labels(suite: Suite, seeds: Mapping[str, int]) -> Iterator[tuple[str, str, 
                 yield (label if seed == seeds[run] else f"{label}-seed{seed}"), run, {**settings, "seed": seed}
 
 
-def _of_suites(suites: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, Any]:
+def _of_suites(suites: Mapping[str, object], runs: Mapping[str, object]) -> dict[str, object]:
     """The runs that suites add; a suite that is not valid is left to the schema.
 
     Raises:
         PipelineError: where a name would stand for two different runs.
     """
-    added: dict[str, Any] = {}
+    added: dict[str, object] = {}
     for name, raw in suites.items():
         try:
             suite = Suite.model_validate(raw)
@@ -139,15 +151,15 @@ def _of_suites(suites: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, 
     return added
 
 
-def _seed(run: Any) -> int:
+def _seed(run: object) -> int:
     """Of a run that is not validated yet."""
     return run.get("seed", 0) if isinstance(run, dict) else 0
 
 
-def _nested(key: str, value: Any) -> Any:
+def _nested(key: str, value: object) -> object:
     """{"a": {"b": value}} for the key a.b"""
     return functools.reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), value)
 
 
-def _unknown(run: Any, runs: Mapping[str, Any]) -> str:
+def _unknown(run: object, runs: Mapping[str, object]) -> str:
     return f"unknown run '{run}': {nearest(str(run), list(runs))}"

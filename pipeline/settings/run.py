@@ -1,120 +1,134 @@
-"""The schema of params.yaml. Torch-free: the Snakefile validates every run before anything starts."""
+"""A run: every section of params.yaml with its defaults, checked against each other. Torch-free."""
 
-import json
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
-from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from pipeline.errors import PipelineError
-from pipeline.plugins import load_task
-from pipeline.settings.algorithms import Dam, Settings
-from pipeline.settings.sections import Base, Evaluate, Hardware, Keep, Model, Rollout, Section, Suite, Train
-from pipeline.settings.validation import checked, describe, schema_of, validated
-from pipeline.tasks.base import Task
+from pipeline.plugins import load_algorithm, load_task, resolve_task
+from pipeline.settings.algorithms import SETTINGS, Dam, Settings
+from pipeline.settings.sections import Base, Evaluate, ModelSection, Rollout, Train
+from pipeline.settings.validation import Section, describe, known_plugin
+from pipeline.tasks.base import Task, TaskSettings
 
 FIXED = ("mlp", "tabular")
 """Models whose answers have one length."""
 
 
+def _plugin_section(schema: type[Section], section: Mapping[str, object]) -> Section:
+    """The section of a plug-in under its own schema. ValueError, in one line, if it does not fit."""
+    try:
+        return schema.model_validate(section)
+    except ValidationError as error:
+        raise ValueError(describe(error, schema)) from error
+
+
+def _task(section: object) -> object:
+    """The section `task` under the schema of the task that it names."""
+    if not isinstance(section, dict):
+        return section
+    try:
+        schema = load_task(_name(section)).settings
+    except PipelineError as error:
+        raise ValueError(str(error)) from error
+    if not issubclass(schema, TaskSettings):
+        raise ValueError(f"the settings of '{section['name']}' must be a subclass of pipeline.tasks.base.TaskSettings")
+    return _plugin_section(schema, section)
+
+
+def _algorithm(section: object) -> object:
+    """The section `algorithm` under the schema of the algorithm that it names."""
+    if not isinstance(section, dict):
+        return section
+    section = {"name": "dam", **section}
+    name = _name(section)
+    try:
+        return _plugin_section(SETTINGS[name] if name in SETTINGS else load_algorithm(name).settings, section)
+    except PipelineError as error:
+        raise ValueError(str(error)) from error
+
+
+def _name(section: Mapping[str, object]) -> str:
+    if not isinstance(name := section.get("name"), str):
+        raise ValueError("needs a name")
+    return name
+
+
+def _model(model: ModelSection) -> ModelSection:
+    known_plugin("model", model.name)
+    if model.hidden_size % (2 * model.num_attention_heads):
+        raise ValueError("hidden_size must be a multiple of 2 · num_attention_heads (rotary embeddings turn pairs)")
+    return model
+
+
+AnyTask = Annotated[SerializeAsAny[TaskSettings], BeforeValidator(_task)]
+AnyAlgorithm = Annotated[SerializeAsAny[Settings], BeforeValidator(_algorithm)]
+AnyModel = Annotated[ModelSection, AfterValidator(_model)]
+Seed = Annotated[int, Field(ge=0)]
+
+
 class Run(Section):
     """One row of a result table."""
 
-    seed: int = Field(default=0, ge=0)
+    renamed: ClassVar[Mapping[str, str]] = {"like": "extends"}
+
+    seed: Seed = 0
     rounds: int = Field(default=10, ge=0, le=999)
-    task: dict[str, Any] = Field(default={"name": "sudoku"})
-    model: Model = Model()
+    task: AnyTask = Field(default={"name": "sudoku"}, validate_default=True)
+    model: AnyModel = ModelSection()
     base: Base = Base()
     rollout: Rollout = Rollout()
-    algorithm: SerializeAsAny[Settings] = Dam(name="dam")
+    algorithm: AnyAlgorithm = Dam(name="dam")
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
 
-    @field_validator("task")
-    @classmethod
-    def _task(cls, task: dict[str, Any]) -> dict[str, Any]:
-        settings = dict(task)
-        name = settings.pop("name", None)
-        schema = schema_of("task", name)
-        return {"name": name, **validated(settings, schema).model_dump(mode="json")}
-
-    @field_validator("algorithm", mode="before")
-    @classmethod
-    def _algorithm(cls, algorithm: Any) -> Any:
-        if not isinstance(algorithm, dict):
-            return algorithm
-        settings = {"name": "dam", **algorithm}
-        return validated(settings, schema_of("algorithm", settings["name"]))
-
-    @field_validator("model")
-    @classmethod
-    def _model(cls, model: Model) -> Model:
-        checked("model", model.name)
-        if model.hidden_size % (2 * model.num_attention_heads):
-            raise ValueError("hidden_size must be a multiple of 2 · num_attention_heads (rotary embeddings turn pairs)")
-        return model
-
     @model_validator(mode="after")
     def _suits(self, info: ValidationInfo) -> "Run":
-        """Sections that contradict each other; only where the run is whole, not in a stage that sees some of it."""
-        if not info.context:
-            return self
-        task, algorithm = load_task(self.task), self.algorithm
-        enumerated = task.enumerated
-        if wrong := _wrong_decoding(self):
+        """Sections that contradict each other: checked where params.yaml is read."""
+        if info.context and (wrong := _contradiction(self)):
             raise ValueError(wrong)
-        if self.base.exact and (self.base.path or enumerated is None):
-            raise ValueError(f"base.exact needs an enumerated task, not '{self.task['name']}', and no base.path")
-        if algorithm.trains and self.rounds == 0:
-            raise ValueError(f"rounds is 0, but algorithm '{algorithm.name}' trains: set rounds to 1 or more")
-        if not algorithm.trains and self.rounds:
-            raise ValueError(f"algorithm '{algorithm.name}' only decodes: set rounds to 0, not {self.rounds}")
-        if algorithm.needs and enumerated is None:
-            needs = " and ".join(sorted(algorithm.needs))
-            raise ValueError(
-                f"algorithm '{algorithm.name}' needs {needs}: task '{self.task['name']}' is not enumerated"
-            )
-        if conflict := algorithm.conflict(self.rollout):
-            raise ValueError(f"algorithm.{conflict}")
         return self
 
 
-class Params(Section):
-    """params.yaml: `defaults`, what each run changes, suites of runs, what stays on disk, and the hardware."""
-
-    default_run: str
-    defaults: Run = Run()
-    runs: dict[str, Run]
-    suites: dict[str, Suite] = Field(default={})
-    keep: Keep = Keep()
-    hardware: Hardware = Hardware()
-
-
-def parse_sections(text: str) -> SimpleNamespace:
-    """The validated sections of a run that a stage was given, as attributes; it has no others."""
-    try:
-        sections = json.loads(text)
-        run = Run.model_validate(sections)
-    except json.JSONDecodeError as error:
-        raise PipelineError(f"--settings is not JSON: {error}") from error
-    except ValidationError as error:
-        raise PipelineError(f"--settings: {describe(error, Run)}") from error
-    return SimpleNamespace(**{key: getattr(run, key) for key in sections})
+def _contradiction(run: Run) -> str:
+    """What makes the sections of a run contradict each other, "" if nothing does."""
+    task, algorithm = resolve_task(run.task), run.algorithm
+    if wrong := _wrong_decoding(run, task):
+        return wrong
+    if run.base.exact and (run.base.path or task.enumerated is None):
+        return f"base.exact needs an enumerated task, not '{run.task.name}', and no base.path"
+    if algorithm.trains and run.rounds == 0:
+        return f"rounds is 0, but algorithm '{algorithm.name}' trains: set rounds to 1 or more"
+    if not algorithm.trains and run.rounds:
+        return f"algorithm '{algorithm.name}' only decodes: set rounds to 0, not {run.rounds}"
+    if algorithm.needs and task.enumerated is None:
+        needs = " and ".join(sorted(algorithm.needs))
+        return f"algorithm '{algorithm.name}' needs {needs}: task '{run.task.name}' is not enumerated"
+    conflict = algorithm.conflict(run.rollout)
+    return f"algorithm.{conflict}" if conflict else ""
 
 
-def _wrong_decoding(run: Run) -> str:
+def _wrong_decoding(run: Run, task: Task) -> str:
     """What does not fit the task's texts or the algorithm, "" if all does."""
-    task = load_task(run.task)
     if task.chat and run.base.path is None:
-        return f"task '{run.task['name']}' asks in chat messages: base.path must name a checkpoint with a chat template"
+        return f"task '{run.task.name}' asks in chat messages: base.path must name a checkpoint with a chat template"
     if wrong := _wrong_lengths(run, task):
         return wrong
     for sampler in ("greedy",) if run.algorithm.trains else ("greedy", "ancestral"):
         if sampler not in run.evaluate.samplers:
             return f"evaluate.samplers must hold {sampler}, which algorithm '{run.algorithm.name}' is judged by"
-    for section in ("rollout", "evaluate"):
-        if getattr(run, section).prefill and not task.chat:
-            return f"{section}.prefill: task '{run.task['name']}' has no chat answers; see task.template"
+    for name, section in (("rollout", run.rollout), ("evaluate", run.evaluate)):
+        if section.prefill and not task.chat:
+            return f"{name}.prefill: task '{run.task.name}' has no chat answers; see task.template"
     return ""
 
 
@@ -124,7 +138,7 @@ def _wrong_lengths(run: Run, task: Task) -> str:
     rollout = (run.rollout.length,) if run.rollout.length else ()
     asked = {"base.lengths": base.lengths, "rollout.length": rollout, "evaluate.lengths": evaluate}
     for key, lengths in asked.items():
-        if lengths and not task.chat and (wrong := _unheard_of(lengths, run, task)):
+        if lengths and not task.chat and (wrong := _not_learnt(lengths, run, task)):
             return f"{key}: {wrong}"
     if base.lengths and base.path:
         return "base.lengths: a saved base (base.path) is not trained, so it learns no lengths"
@@ -133,9 +147,9 @@ def _wrong_lengths(run: Run, task: Task) -> str:
     return ""
 
 
-def _unheard_of(lengths: tuple[int, ...], run: Run, task: Task) -> str:
+def _not_learnt(lengths: tuple[int, ...], run: Run, task: Task) -> str:
     """Why an embedded model cannot write answers of these numbers of tokens."""
-    own, answers = task.answer_length, f"answers of task '{run.task['name']}' have {task.answer_length} tokens"
+    own, answers = task.answer_length, f"answers of task '{run.task.name}' have {task.answer_length} tokens"
     if not task.end:
         return f"{answers}, no other number"
     if min(lengths) < own:

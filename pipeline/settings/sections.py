@@ -1,22 +1,18 @@
 """The sections of params.yaml, one class each: types, defaults, and what they mean."""
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from pipeline.settings.validation import checked
+from pipeline.settings.validation import Section, known_plugin
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Scalar = bool | int | float | str
 
 
-class Section(BaseModel):
-    """A part of params.yaml: immutable, unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Model(Section):
+class ModelSection(Section):
     """The embedded model; ignored when `base.path` names a saved one. `mlp` has width and depth, `tabular` nothing.
 
     `dtype` is the type of the weights, of an imported base too; what trains is kept in float32 beside them.
@@ -35,22 +31,29 @@ class Model(Section):
 class Optimizer(Section):
     """AdamW with linear warm-up. All batch sizes are global: the number of processes does not change them.
 
-    `gradient_checkpointing` keeps each layer's input only and computes the layer again in the backward pass.
+    `batch_size` is cut into `gradient_accumulation_steps` parts; gradients are clipped to the norm `max_grad_norm`.
+    `gradient_checkpointing` keeps only each layer's input and computes the layer again in the backward pass.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "accumulation": "gradient_accumulation_steps",
+        "clip": "max_grad_norm",
+    }
+
     batch_size: PositiveInt = 256
-    accumulation: PositiveInt = 1
+    gradient_accumulation_steps: PositiveInt = 1
     lr: PositiveFloat = 1e-3
     warmup: int = Field(default=20, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(default=0.01, ge=0)
-    clip: PositiveFloat = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _divides(self) -> "Optimizer":
-        if self.batch_size % self.accumulation:
-            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulation {self.accumulation}")
+        if self.batch_size % self.gradient_accumulation_steps:
+            parts = self.gradient_accumulation_steps
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of gradient_accumulation_steps {parts}")
         return self
 
 
@@ -89,15 +92,17 @@ class Train(Optimizer):
 
 
 class Rollout(Section):
-    """Each round takes `prompts` states x and K = `completions` trajectories from each.
+    """Each round takes `prompts` states x and draws K = `completions` trajectories from each.
 
-    `branch: root` starts from the empty answer, `branch: reciprocal` from a re-masked rollout. `shards` is the
-    number of files, and of jobs that may run at once; it changes no row. `block_length` reveals one block of the
-    answer after the other, from left to right. `prefill` begins every answer of a chat task. `length` is the number of
-    answer tokens, and so the one that training sees; null is the task's own.
+    With `start: empty` x is the empty answer; with `start: remasked` it is a rollout of its own, re-masked at a random
+    level (the paper's reciprocal projection). `shards` is the number of files, and of jobs that may run at once; it
+    changes no row. `block_length` reveals the answer block by block, from left to right. `prefill` begins every answer
+    of a chat task. `length` is the number of answer tokens that are drawn and trained on; null is the task's own.
     """
 
-    branch: Literal["root", "reciprocal"] = "root"
+    renamed: ClassVar[Mapping[str, str]] = {"branch": "start, with empty for root and remasked for reciprocal"}
+
+    start: Literal["empty", "remasked"] = "empty"
     shards: int = Field(default=2, ge=1, le=100)
     prompts: PositiveInt = 256
     completions: int = Field(default=16, ge=2)
@@ -143,8 +148,8 @@ class Hardware(Section):
     """
 
     processes: PositiveInt = 1
-    models: dict[str, PositiveInt] = {}
-    runs: dict[str, PositiveInt] = {}
+    models: dict[str, PositiveInt] = Field(default={})
+    runs: dict[str, PositiveInt] = Field(default={})
     threads: PositiveInt = 2
     preload: bool = True
     sharding: Literal["none", "full"] = "none"
@@ -153,7 +158,7 @@ class Hardware(Section):
     @field_validator("models")
     @classmethod
     def _models(cls, models: dict[str, int]) -> dict[str, int]:
-        return {checked("model", name): count for name, count in models.items()}
+        return {known_plugin("model", name): count for name, count in models.items()}
 
     def of(self, run: str, model: str) -> "Hardware":
         """With the `processes` of this run."""
@@ -172,7 +177,7 @@ class Keep(Section):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _rounds(cls, count: Any) -> Any:
+    def _rounds(cls, count: object) -> object:
         if count != "all" and (not isinstance(count, int) or count < 1):
             raise ValueError(
                 f"must be all, or a number of rounds from 1: the next round reads the last (got {count!r})"
@@ -188,18 +193,18 @@ class Suite(Section):
     base and of the run.
     """
 
-    runs: list[str] | dict[str, dict[str, list[bool | int | float | str]]]
+    runs: list[str] | dict[str, dict[str, list[Scalar]]]
     seeds: list[int] | None = None
-    published: dict[str, dict[str, tuple[float, float]]] = {}
+    published: dict[str, dict[str, tuple[float, float]]] = Field(default={})
 
     @field_validator("runs", "seeds")
     @classmethod
-    def _once(cls, entries: Any) -> Any:
+    def _once(cls, entries: object) -> object:
         if isinstance(entries, list) and (twice := [entry for entry in entries if entries.count(entry) > 1]):
             raise ValueError(f"{twice[0]} stands twice")
         return entries
 
     @property
-    def varied(self) -> dict[str, dict[str, list[Any]]]:
+    def varied(self) -> dict[str, dict[str, list[Scalar]]]:
         """What is swept in each run, by dotted key; nothing for a plain list of runs."""
         return self.runs if isinstance(self.runs, dict) else {name: {} for name in self.runs}

@@ -1,15 +1,25 @@
-"""The sections of plug-ins against their schemas, and one line for what is wrong with a configuration. Torch-free."""
+"""What every section of params.yaml shares, and one line for the first thing that is wrong with it. Torch-free."""
 
-from typing import Any, get_args
+from collections.abc import Mapping
+from typing import ClassVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import PipelineError
-from pipeline.plugins import check, load, nearest
-from pipeline.settings.algorithms import SETTINGS
+from pipeline.plugins import check, nearest
 
 
-def checked(kind: str, name: str) -> str:
+class Section(BaseModel):
+    """A part of params.yaml: immutable; unknown keys, infinities and NaN are errors.
+
+    `renamed` maps a key's former name to what to write now; whoever still uses it is told so.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}
+
+
+def known_plugin(kind: str, name: str) -> str:
     """The name, if a plug-in of that kind may have it. ValueError otherwise."""
     try:
         check(kind, name)
@@ -18,44 +28,27 @@ def checked(kind: str, name: str) -> str:
     return name
 
 
-def schema_of(kind: str, name: Any) -> type[BaseModel]:
-    """The schema of a plug-in's section: torch-free for the algorithms of this package."""
-    if not isinstance(name, str):
-        raise ValueError("needs a name")
-    if kind == "algorithm" and name in SETTINGS:
-        return SETTINGS[name]
-    try:
-        schema: type[BaseModel] = load(kind, name).settings
-    except PipelineError as error:
-        raise ValueError(str(error)) from error
-    return schema
-
-
-def validated(settings: dict[str, Any], schema: type[BaseModel]) -> BaseModel:
-    """The settings under the schema. ValueError, in one line, if they do not fit."""
-    try:
-        return schema.model_validate(settings)
-    except ValidationError as error:
-        raise ValueError(describe(error, schema)) from error
-
-
 def describe(error: ValidationError, schema: type[BaseModel]) -> str:
     """One line for the first thing that is wrong."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{where}': {nearest(str(first['loc'][-1]), _known_keys(schema, first['loc'][:-1]))}"
+        key, here = str(first["loc"][-1]), _schema_at(schema, first["loc"][:-1])
+        if key in getattr(here, "renamed", {}):
+            return f"'{where}' is now called {here.renamed[key]}"  # type: ignore[attr-defined]
+        return f"unknown key '{where}': {nearest(key, list(here.model_fields))}"
     message = first["msg"].removeprefix("Value error, ")
     got = "" if first["type"] in ("value_error", "missing") else f" (got {first['input']!r})"
     return f"{where}: {message[:1].lower()}{message[1:]}{got}"
 
 
-def _known_keys(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The keys that the schema knows at `path`; mappings such as `runs` lead to what they hold."""
-    annotation: Any = schema
+def _schema_at(schema: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The schema of what stands at `path`; mappings such as `runs` lead to what they hold."""
+    here: object = schema
     for part in path:
-        fields = getattr(annotation, "model_fields", None)
-        annotation = fields[str(part)].annotation if fields else get_args(annotation)[-1]
-        optional = [member for member in get_args(annotation) if hasattr(member, "model_fields")]
-        annotation = optional[0] if type(None) in get_args(annotation) and optional else annotation
-    return list(annotation.model_fields)
+        fields = getattr(here, "model_fields", None)
+        here = fields[str(part)].annotation if fields else get_args(here)[-1]
+        optional = [member for member in get_args(here) if hasattr(member, "model_fields")]
+        here = optional[0] if type(None) in get_args(here) and optional else here
+    assert isinstance(here, type) and issubclass(here, BaseModel)
+    return here

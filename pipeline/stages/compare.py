@@ -10,12 +10,13 @@ from pipeline.report import figures
 from pipeline.report.html import page
 from pipeline.report.seed_average import family, result
 from pipeline.report.tables import markdown, tables
-from pipeline.stages import main
-from pipeline.storage import parquet as records
+from pipeline.settings.stages import NoSettings
+from pipeline.stages.command_line import main
+from pipeline.storage import parquet
 from pipeline.storage.atomic_files import read_json, write_json, write_text
 
 
-def run(args: Namespace) -> None:
+def run(args: Namespace, settings: NoSettings) -> None:
     runs = [read_json(path) for path in args.metrics]
     found = result(args.out.stem, runs, args.published)
     cells = tables(found["rows"])
@@ -45,7 +46,7 @@ def _laws(joints: list[Path], tasks: dict[str, str]) -> dict[str, dict[str, Any]
     """Task -> target, base and the law that each family's first run has reached."""
     found: dict[str, dict[str, Any]] = {}
     for path in joints:
-        laws, name = records.read_laws(path), path.parent.name
+        laws, name = parquet.read_laws(path), path.parent.name
         shown = found.setdefault(tasks[name], {"target": laws["target"], "base": laws["base"]})
         shown.setdefault(family(name), laws["model"])
     return found
@@ -54,6 +55,7 @@ def _laws(joints: list[Path], tasks: dict[str, str]) -> dict[str, dict[str, Any]
 if __name__ == "__main__":
     main(
         run,
+        NoSettings,
         __doc__,
         {
             "metrics*": "metrics.json of every run",

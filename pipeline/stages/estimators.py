@@ -5,13 +5,15 @@ from dataclasses import asdict
 
 import torch
 
-from pipeline.algorithms.base import round_of
+from pipeline.algorithms.base import context_of, value_ids
 from pipeline.ctmc.estimators import errors
 from pipeline.models.policy_directory import load_policy
+from pipeline.plugins import load_model, resolve_task
 from pipeline.runtime.random_streams import Stream, torch_generator
 from pipeline.samplers.enumeration import tabulate
-from pipeline.stages import main
-from pipeline.storage import parquet as records
+from pipeline.settings.stages import LawSettings
+from pipeline.stages.command_line import main
+from pipeline.storage import parquet
 from pipeline.storage.atomic_files import write_json
 from pipeline.text.tokenizer import encode
 
@@ -20,26 +22,29 @@ DRAWN = 2**19
 """Completions drawn for each K."""
 
 
-def run(args: Namespace) -> None:
-    settings, laws = args.settings, []
+def run(args: Namespace, settings: LawSettings) -> None:
+    task, plugin = resolve_task(settings.task), load_model(settings.model.name)
+    prompt = parquet.read([args.items], parquet.ITEMS)["prompt"][0].as_py()
+    laws = []
     for path in (args.base, args.policy):
-        policy, tokenizer, mask_id = load_policy(path, settings)
-        around = round_of(settings, tokenizer, {}, torch.device("cpu"))
-        prompt = records.read([args.items], records.ITEMS)["prompt"][0].as_py()
-        laws.append(tabulate(policy, encode(tokenizer, [prompt])[0], around.values, mask_id).log_softmax(dim=-1))
-    log_base, reward = (torch.from_numpy(table) for table in (around.problem.base, around.problem.reward))
+        policy, tokenizer, mask_id = load_policy(path, plugin)
+        values = value_ids(task, tokenizer)
+        laws.append(tabulate(policy, encode(tokenizer, [prompt])[0], values, mask_id).log_softmax(dim=-1))
+    problem = context_of(settings.algorithm, task, tokenizer).problem
+    log_base, reward = torch.from_numpy(problem.base).log(), torch.from_numpy(problem.reward)
     rows = []
     for name, law in zip(("base", "last"), laws, strict=True):
         for count in COMPLETIONS:
             generator = torch_generator(settings.seed, Stream.ESTIMATORS, count)
-            found = errors(log_base.log(), law, reward, 1 / settings.algorithm.alpha, count, DRAWN // count, generator)
+            found = errors(log_base, law, reward, 1 / settings.algorithm.alpha, count, DRAWN // count, generator)
             rows += [{"policy": name, "completions": count, "estimator": key, **asdict(found[key])} for key in found]
-    write_json(args.out, {"task": settings.task["name"], "rows": rows})
+    write_json(args.out, {"task": settings.task.name, "rows": rows})
 
 
 if __name__ == "__main__":
     main(
         run,
+        LawSettings,
         __doc__,
         {
             "items": "test.parquet of rule prepare, for the prompt",

@@ -7,36 +7,35 @@ answers is exact, and KL(p* ‖ p^u) with it.
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from pipeline.algorithms.base import round_of
+from pipeline.algorithms.base import DecodeContext, value_ids
 from pipeline.evaluation.decoding import Decoder
 from pipeline.evaluation.statistics import by_group, exact_kl, posteriors_of, summarize
-from pipeline.models.policy_directory import load_policy, weights
-from pipeline.plugins import load, load_task
+from pipeline.models.policy_directory import load_policy, weight_files
+from pipeline.plugins import load_algorithm, load_model, resolve_task
 from pipeline.runtime.distributed import device
-from pipeline.stages import main
-from pipeline.storage import parquet as records
+from pipeline.settings.stages import EvaluateSettings
+from pipeline.stages.command_line import main
+from pipeline.storage import parquet
 from pipeline.storage.atomic_files import write_json
-from pipeline.storage.provenance import measured
+from pipeline.storage.provenance import result_origin
 from pipeline.tasks.base import Item, Task
 from pipeline.tasks.scoring import score
-from pipeline.text.prompts import language
+from pipeline.text.prompts import load_prompt_format
 from pipeline.text.tokenizer import encode
 
 SAMPLES = 6
 
 
-def run(args: Namespace) -> None:
-    settings, evaluate = args.settings, args.settings.evaluate
-    task = load_task(settings.task)
-    policy, tokenizer, _ = load_policy(args.policy, settings, device())
-    algorithm = load("algorithm", settings.algorithm.name)
-    around = round_of(settings, tokenizer, {}, device())
-    spoken = language(args.policy, policy, tokenizer, task, evaluate.prefill)
-    decoder = Decoder(policy, spoken, algorithm, around, settings)
-    origin = measured(settings, args.policy, weights(args.policy))
-    splits: dict[str, dict[str, Any]] = {}
+def run(args: Namespace, settings: EvaluateSettings) -> None:
+    evaluate, task, algorithm = settings.evaluate, resolve_task(settings.task), load_algorithm(settings.algorithm.name)
+    policy, tokenizer, mask_id = load_policy(args.policy, load_model(settings.model.name), device())
+    values = value_ids(task, tokenizer).to(device())
+    context = DecodeContext(settings.algorithm, task, mask_id, values, settings.seed, evaluate)
+    prompt_format = load_prompt_format(args.policy, policy, tokenizer, task, evaluate.prefill)
+    decoder = Decoder(policy, prompt_format, algorithm, context)
+    origin = result_origin(settings, args.policy, weight_files(args.policy))
+    splits: dict[str, dict[str, object]] = {}
     rows = []
     for path in args.items:
         items = _items(path, may_be_empty=path != args.items[0])
@@ -54,19 +53,19 @@ def run(args: Namespace) -> None:
     exact = {}
     if task.enumerated:
         prompt = encode(tokenizer, [_items(args.items[0])[0].prompt])[0].to(device())
-        posteriors = posteriors_of(policy, prompt, algorithm, around).cpu()
+        posteriors = posteriors_of(policy, prompt, algorithm, context).cpu()
         exact = exact_kl(posteriors, task.enumerated, 1 / settings.algorithm.alpha)
     write_json(args.out, {"round": args.round, "splits": splits, "exact": exact, "rows": rows})
 
 
 def _items(path: Path, *, may_be_empty: bool = False) -> list[Item]:
-    table = records.read([path], records.ITEMS, may_be_empty=may_be_empty)
+    table = parquet.read([path], parquet.ITEMS, may_be_empty=may_be_empty)
     return [Item(**record) for record in table.drop_columns("item_id").to_pylist()]
 
 
 def _pictures(
     task: Task, items: Sequence[Item], answers: Sequence[str], metrics: Sequence[Mapping[str, float]]
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """The first items and answers, for the report."""
     return [
         {"puzzle": task.render(item, item.prompt), "answer": task.render(item, answer), **metric}
@@ -77,6 +76,7 @@ def _pictures(
 if __name__ == "__main__":
     main(
         run,
+        EvaluateSettings,
         __doc__,
         {
             "items*": "splits of rule prepare to evaluate on; the first gives the headline numbers",

@@ -3,18 +3,17 @@
 import argparse
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 from pipeline.errors import PipelineError
-from pipeline.models.policy_directory import load_policy, merged, save_policy
-from pipeline.settings.sections import Model
+from pipeline.models.policy_directory import load_policy, merge_adapters, save_policy
+from pipeline.plugins import load_model
 
 
 def merge(policy: Path, out: Path) -> None:
     """W + (α/r) B A in the place of W, in the type of W."""
-    settings = SimpleNamespace(model=Model())
-    model, tokenizer, _ = load_policy(policy, settings)
-    save_policy(out, merged(model, settings), tokenizer, settings, policy)
+    plugin = load_model("llada")
+    module, tokenizer, _ = load_policy(policy, plugin)
+    save_policy(out, merge_adapters(module, plugin), tokenizer, plugin, policy)
 
 
 if __name__ == "__main__":

@@ -7,24 +7,25 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.plugins import load
+from pipeline.plugins import load_algorithm
 from pipeline.report import figures
 from pipeline.report.html import page
-from pipeline.report.run_metrics import gather, scored, spoken
-from pipeline.report.tables import shown
-from pipeline.stages import main
-from pipeline.storage import parquet as records
+from pipeline.report.run_metrics import gather_metrics, scored
+from pipeline.report.tables import cell
+from pipeline.settings.run import Run
+from pipeline.settings.stages import plain_json
+from pipeline.stages.command_line import main
+from pipeline.storage import parquet
 from pipeline.storage.atomic_files import write_json, write_text
-from pipeline.storage.provenance import plain_json
+from pipeline.training.speed import speed_in_words
 from pipeline.workflow.retention import prune
 
 FIGURES = ("learning_curve", "diagnostics", "losses", "timings", "exact")
 
 
-def run(args: Namespace) -> None:
-    settings = args.settings
+def run(args: Namespace, settings: Run) -> None:
     prune(args.run, settings.rounds, args.keep)
-    metrics = gather(args.run, args.origin, settings)
+    metrics = gather_metrics(args.run, args.origin, settings)
     names = scored(metrics["base"])
     first, last = (
         metrics["evaluations"][k]["test"][sampler]["samples"]
@@ -35,12 +36,12 @@ def run(args: Namespace) -> None:
         "report",
         metrics=metrics,
         settings=settings,
-        paper=load("algorithm", settings.algorithm.name).paper,
+        paper=load_algorithm(settings.algorithm.name).paper,
         names=names,
-        shown=shown,
-        spoken=spoken,
+        cell=cell,
+        speed_in_words=speed_in_words,
         figures=safe,
-        laws=Markup(figures.heat_maps(records.read_laws(args.joint))) if args.joint else "",
+        laws=Markup(figures.heat_maps(parquet.read_laws(args.joint))) if args.joint else "",
         samples=list(zip(first, last, strict=True)),
         configuration=json.dumps(json.loads(plain_json(settings)), indent=2),
     )
@@ -49,7 +50,7 @@ def run(args: Namespace) -> None:
     evaluations = [{"round": k, "splits": splits} for k, splits in metrics["evaluations"].items()]
     write_json(args.metrics, metrics | {"evaluations": evaluations})  # a list, which `dvc metrics` leaves out
     for name in names:
-        print(f"{name.replace('_', ' ')}: base {shown(metrics['base'], name)}, final {shown(metrics['final'], name)}")
+        print(f"{name.replace('_', ' ')}: base {cell(metrics['base'], name)}, final {cell(metrics['final'], name)}")
     print(f"not computing (process starts, scheduling): {metrics['time']['waiting_share']:.1%} of the wall time")
     print(f"report: {args.out}")
 
@@ -61,6 +62,7 @@ def _markup(draw: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any]],
 if __name__ == "__main__":
     main(
         run,
+        Run,
         __doc__,
         {
             "run": "directory of the run",

@@ -1,36 +1,36 @@
 """Rule `rollout`: one shard of a round's trajectories, sampled from the policy and rewarded."""
 
 from argparse import Namespace
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from pipeline.models.policy_directory import load_policy
-from pipeline.plugins import load_task
+from pipeline.plugins import load_model, resolve_task
 from pipeline.runtime.distributed import device
 from pipeline.samplers.round_states import prompts_of_round, sample_states
-from pipeline.stages import main
-from pipeline.storage import parquet as records
+from pipeline.settings.stages import RolloutSettings
+from pipeline.stages.command_line import main
+from pipeline.storage import parquet
 from pipeline.storage.provenance import provenance
 from pipeline.tasks.base import Item
 from pipeline.tasks.scoring import score
-from pipeline.text.prompts import language
+from pipeline.text.prompts import load_prompt_format
 from pipeline.text.tokenizer import buckets
+from pipeline.training.speed import Measured
 from pipeline.training.throughput import Meter
 
 
-def run(args: Namespace) -> dict[str, Any]:
-    settings, rollout = args.settings, args.settings.rollout
-    task = load_task(settings.task)
+def run(args: Namespace, settings: RolloutSettings) -> Measured | None:
+    rollout, task = settings.rollout, resolve_task(settings.task)
     length = rollout.length or task.answer_length
-    policy, tokenizer, mask_id = load_policy(args.policy, settings, device())
-    items = records.read([args.items], records.ITEMS)
+    policy, tokenizer, mask_id = load_policy(args.policy, load_model(settings.model.name), device())
+    items = parquet.read([args.items], parquet.ITEMS)
     chosen = prompts_of_round(len(items), rollout.prompts, args.round, settings.seed)
-    spoken = language(args.policy, policy, tokenizer, task, rollout.prefill)
-    prompts = spoken.prompts(items["prompt"].take(chosen).to_pylist(), chosen.tolist(), length)
-    records_of = items.take(chosen).drop_columns("item_id").to_pylist()
-    of_id = {int(index): Item(**record) for index, record in zip(chosen, records_of, strict=True)}
+    prompt_format = load_prompt_format(args.policy, policy, tokenizer, task, rollout.prefill)
+    prompts = prompt_format.prompts(items["prompt"].take(chosen).to_pylist(), chosen.tolist(), length)
+    chosen_rows = items.take(chosen).drop_columns("item_id").to_pylist()
+    item_of = {int(index): Item(**row) for index, row in zip(chosen, chosen_rows, strict=True)}
     # Whole batches go to a shard, so a batch is composed alike, and computed alike, for any number of shards.
     states_per_batch = max(1, rollout.batch_size // rollout.completions)
     batches = buckets([len(prompt) for prompt in prompts], states_per_batch)[args.shard :: rollout.shards]
@@ -38,20 +38,21 @@ def run(args: Namespace) -> dict[str, Any]:
     meter = Meter(policy)
     for states in tqdm(batches, desc=f"round {args.round} rollout", unit="batch", disable=args.shard > 0):
         with meter:
-            rows = sample_states(policy, prompts, chosen, states, length, mask_id, settings, args.round)
-        answers = spoken.answers(rows["tokens"])
+            rows = sample_states(policy, prompts, chosen, states, length, mask_id, rollout, settings.seed, args.round)
+        answers = prompt_format.answers(rows["tokens"])
         ids = rows["prompt_id"].tolist()
-        metrics = score(task, [of_id[index] for index in ids], answers, rollout.reward_timeout, ids)
+        metrics = score(task, [item_of[index] for index in ids], answers, rollout.reward_timeout, ids)
         reward = np.array([float(metric["reward"]) for metric in metrics])
         done.append({**{name: values.numpy() for name, values in rows.items()}, "reward": reward})
-    columns = {name: records.joined([rows[name] for rows in done]) for name in records.ROLLOUTS.names}
-    records.write(args.out, columns, records.ROLLOUTS, provenance(settings))
+    columns = {name: parquet.joined([rows[name] for rows in done]) for name in parquet.ROLLOUTS.names}
+    parquet.write(args.out, columns, parquet.ROLLOUTS, provenance(settings))
     return meter.measured(tokens=sum(rows["tokens"].size for rows in done))
 
 
 if __name__ == "__main__":
     main(
         run,
+        RolloutSettings,
         __doc__,
         {
             "items": "train.parquet of rule prepare",

@@ -27,7 +27,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from pipeline.errors import PipelineError
-from pipeline.plugins import load, load_task
+from pipeline.plugins import load_task, resolve_task
 from pipeline.settings.validation import describe
 from pipeline.storage.atomic_files import write_json
 from pipeline.tasks import scoring
@@ -57,12 +57,12 @@ def run(args: argparse.Namespace) -> None:
 
 def scorer(name: str, profile: str) -> tuple[Task, Saved]:
     """The task as a language model is judged on it, and how its saved generations are read."""
-    plugin = load("task", name)
+    plugin = load_task(name)
     try:
-        settings = plugin.settings(template="chat", profile=profile).model_dump()
+        settings = plugin.settings.model_validate({"name": name, "template": "chat", "profile": profile})
     except ValidationError as error:
         raise PipelineError(f"--task {name}: {describe(error, plugin.settings)}") from error
-    task: Task = load_task({"name": name, **settings})
+    task = resolve_task(settings)
     if task.saved is None:
         raise PipelineError(f"--task {name}: this task does not say how its saved generations are read (Task.saved)")
     return task, task.saved

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,8 @@ from pipeline.storage.atomic_files import replacing
 
 VERSION = 1
 ROW_GROUP = 4096
+Column: TypeAlias = "np.ndarray | list[object] | list[str] | list[int] | pa.Array"
+"""What a column of a file may be written from."""
 TOKENS = pa.list_(pa.int32())
 RAGGED = "prompt_tokens"
 """The column of lists that may differ in length."""
@@ -68,7 +70,7 @@ JOINT = pa.schema(
 )
 
 
-def write(path: Path, columns: Mapping[str, Any], schema: pa.Schema, provenance: Mapping[str, str]) -> None:
+def write(path: Path, columns: Mapping[str, Column], schema: pa.Schema, provenance: Mapping[str, str]) -> None:
     """Columns (lists, arrays, or [rows, length] matrices for lists) to a file whose row groups stream."""
     table = pa.table({name: _lists(columns[name]) for name in schema.names}, schema=schema)
     table = table.replace_schema_metadata({**schema.metadata, "provenance": json.dumps(dict(provenance))})
@@ -76,15 +78,15 @@ def write(path: Path, columns: Mapping[str, Any], schema: pa.Schema, provenance:
         pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="zstd")
 
 
-def _lists(values: Any) -> Any:
+def _lists(values: Column) -> Column:
     """A matrix as a column of lists; anything else as it is."""
-    if getattr(values, "ndim", 1) != 2:
+    if not isinstance(values, np.ndarray) or values.ndim != 2:
         return values
     rows, length = values.shape
     return pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * length, values.ravel())
 
 
-def joined(parts: Sequence[np.ndarray]) -> Any:
+def joined(parts: Sequence[np.ndarray]) -> Column:
     """A column in one piece from that of several batches, whose lists may differ in length; [] from none."""
     if not parts:
         return []

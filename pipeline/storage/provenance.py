@@ -1,6 +1,5 @@
 """Where a file came from: written into the metadata of Parquet and safetensors, and into the report."""
 
-import json
 import platform
 import subprocess
 import sys
@@ -8,12 +7,10 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
-from pydantic import BaseModel
 
 from pipeline import __version__
+from pipeline.settings.stages import EvaluateSettings, plain_json
+from pipeline.settings.validation import Section
 from pipeline.storage.atomic_files import digest
 
 PACKAGES = ("torch", "transformers", "tokenizers")
@@ -35,16 +32,16 @@ def git_revision() -> str:
     return commit.strip() + ("+" if dirty.strip() else "")
 
 
-def provenance(settings: SimpleNamespace) -> dict[str, str]:
-    """Version, git revision and the sections that the stage was given."""
+def provenance(settings: Section) -> dict[str, str]:
+    """Version, git revision and the settings of the stage."""
     return {"version": __version__, "git": git_revision(), "settings": plain_json(settings)}
 
 
-def measured(settings: SimpleNamespace, checkpoint: Path, weights: Sequence[Path]) -> dict[str, Any]:
-    """What a row of results stands on: what was asked and how, of which weights (files of the checkpoint), on what."""
+def result_origin(settings: EvaluateSettings, checkpoint: Path, weights: Sequence[Path]) -> dict[str, object]:
+    """What a row of results rests on: the task, the decoding, the weights (files of the checkpoint), the hardware."""
     decoding = settings.evaluate.model_dump(include={"tokens_per_step", "block_length", "prefill"})
     return {
-        **{key: settings.task.get(key, "") for key in ("name", "template", "profile")},
+        **{key: getattr(settings.task, key, "") for key in ("name", "template", "profile")},
         **decoding,
         "checkpoint": str(checkpoint),
         "weights": digest(*weights)[:16],
@@ -66,11 +63,3 @@ def processor() -> str:
     lines = CPUINFO.read_text().splitlines() if CPUINFO.is_file() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
-
-
-def plain_json(settings: SimpleNamespace) -> str:
-    """The sections as JSON text, keys sorted."""
-    sections = {
-        key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in vars(settings).items()
-    }
-    return json.dumps(sections, sort_keys=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import PipelineError
+from pipeline.settings.validation import Section
 
 SPLITS = ("base", "train", "validation", "test", "hard")
 """What the base model learns from; prompts of the rollouts; held-out prompts by which a round is selected; those of the
@@ -18,10 +18,10 @@ Profile = Literal["d1", "strict"]
 """How answers are read and judged: as published with d1, bit for bit, or with its mistakes repaired."""
 
 
-class Settings(BaseModel):
-    """Base class of a task's section in params.yaml: unknown keys are errors."""
+class TaskSettings(Section):
+    """Base class of a task's section in params.yaml; `name` is the plug-in's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Item:
     group: str = ""
 
 
-def apart(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]:
+def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]:
     """The items to train on, and the last `count`, which are held out to select a round by."""
     if count >= len(items):
         raise PipelineError(f"task.validation_items is {count}, but the training split has {len(items)} items")
@@ -74,7 +74,7 @@ class Saved:
 class Task:
     """A task is composed of functions; it is torch-free, so that it can be checked before anything runs.
 
-    `registry.load_task` is where stages get it from: with all that its section of params.yaml decides.
+    Stages get it from `plugins.resolve_task`, with everything that its section of params.yaml decides.
 
     Attributes:
         settings: the schema of its section in params.yaml.
@@ -95,7 +95,7 @@ class Task:
             before it only.
     """
 
-    settings: type[BaseModel]
+    settings: type[TaskSettings]
     alphabet: str
     answer_length: int
     items: Callable[[Any, int], Mapping[str, Sequence[Item]]]

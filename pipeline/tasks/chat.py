@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pipeline.tasks.base import Item, Profile, Saved, Settings, Task, apart
+from pipeline.tasks.base import Item, Profile, Saved, Task, TaskSettings, hold_out
 
 TRAIN, TEST = "chat-train", "chat"
 """Ids of d1's templates: the words of its training, and of its evaluation."""
 
 
-class Chat(Settings):
+class Chat(TaskSettings):
     """How the items are put and judged."""
 
     template: Literal["chat"] = "chat"
@@ -26,7 +26,7 @@ def in_words(
     settings: Chat, found: Mapping[str, Sequence[Item]], templates: Mapping[str, str]
 ) -> dict[str, list[Item]]:
     """Training items, which also are the base split, in the words of d1's training; the rest in its evaluation's."""
-    train, validation = apart(found["train"], settings.validation_items)
+    train, validation = hold_out(found["train"], settings.validation_items)
     put = {"train": _put(train, templates[TRAIN])}
     put |= {"validation": _put(validation, templates[TEST]), "test": _put(found["test"], templates[TEST])}
     return {"base": put["train"], **put}

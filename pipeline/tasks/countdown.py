@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.tasks.base import Item, Profile, Saved, Settings, Task, apart
+from pipeline.tasks.base import Item, Profile, Saved, Task, TaskSettings, hold_out
 from pipeline.tasks.countdown_puzzles import identity, numbers_and_target, puzzles, read, saved_item
 from pipeline.tasks.data import Data, Reading, splits
 from pipeline.tasks.parsing.answers import (
@@ -63,7 +63,7 @@ FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 TYPESET = (("\\left", ""), ("\\right", ""), ("\\,", ""), ("×", "*"), ("÷", "/"), ("−", "-"), ("$", ""))
 
 
-class Countdown(Settings):
+class Countdown(TaskSettings):
     """How many items to generate, or where they come from, and how they are put and judged."""
 
     template: Literal["compact", "chat"] = "compact"
@@ -95,7 +95,7 @@ def items(settings: Countdown, seed: int) -> dict[str, list[Item]]:
         seen = set[str]()
         found = {"test": puzzles(settings.test_items, seen, rng), "train": puzzles(settings.train_items, seen, rng)}
     train, test = ("chat-train", "chat") if settings.template == "chat" else ("compact", "compact")
-    found["train"], found["validation"] = apart(found["train"], settings.validation_items)
+    found["train"], found["validation"] = hold_out(found["train"], settings.validation_items)
     put = {split: [_put(item, train if split == "train" else test) for item in items] for split, items in found.items()}
     base = put["train"]
     if settings.template == "compact":

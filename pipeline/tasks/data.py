@@ -15,13 +15,14 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.errors import PipelineError
-from pipeline.tasks.base import Item, Settings
+from pipeline.settings.validation import Section
+from pipeline.tasks.base import Item
 
 Values = Mapping[str, Any]
 IDS = ("id", "unique_id")
 
 
-class Data(Settings):
+class Data(Section):
     """Where the rows come from: `hub`, the id of a data set, or `path`, a .jsonl, .csv or .parquet file.
 
     The test split is `test_hub` or `test_path`, else the data set's split "test", or the rows of the file whose column

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from pydantic import Field
 
-from pipeline.tasks.base import Enumerated, Item, Settings, Task
+from pipeline.tasks.base import Enumerated, Item, Task, TaskSettings
 
 SIZE = 91
 PROMPTS = {"train": ">", "test": "?"}
@@ -19,7 +19,7 @@ PROMPTS = {"train": ">", "test": "?"}
 VALUES = "".join(character for character in map(chr, range(33, 127)) if character not in PROMPTS.values())[:SIZE]
 
 
-class Grid(Settings):
+class Picture(TaskSettings):
     """How many pairs the base model learns from, where it is pre-trained, and how many are drawn to evaluate."""
 
     base_items: int = Field(default=60_000, ge=1)
@@ -44,7 +44,7 @@ def base_law() -> np.ndarray:
     return normalized(np.exp(-(u**2 + v**2 - u * v)))
 
 
-def items(settings: Grid, seed: int) -> dict[str, list[Item]]:
+def items(settings: Picture, seed: int) -> dict[str, list[Item]]:
     """Pairs drawn from p^base for pre-training; one prompt to train on, and one, repeated, to evaluate."""
     drawn = np.random.default_rng([seed, 0x9D1D]).choice(SIZE * SIZE, size=settings.base_items, p=base_law().ravel())
     return {
@@ -73,7 +73,7 @@ def picture_task(picture: np.ndarray) -> Task:
     base, picture = base_law(), normalized(picture)
     reward = np.log(picture) - np.log(base)
     return Task(
-        settings=Grid,
+        settings=Picture,
         alphabet=VALUES + "".join(PROMPTS.values()),
         answer_length=2,
         items=items,

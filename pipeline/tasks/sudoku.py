@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from pipeline.tasks.base import HELD_OUT, Item, Profile, Saved, Settings, Task, apart
+from pipeline.tasks.base import HELD_OUT, Item, Profile, Saved, Task, TaskSettings, hold_out
 from pipeline.tasks.chat import as_it_is
 from pipeline.tasks.data import Data, Reading, Values, splits
 from pipeline.tasks.parsing.answers import before_stop, published_grid, tagged, unfenced, without_stops
@@ -48,7 +48,7 @@ TEMPLATES = {
 PUZZLE = re.compile(r"Sudoku puzzle: ([0-9]{16})")
 
 
-class Sudoku(Settings):
+class Sudoku(TaskSettings):
     """How many puzzles to make, and how many of their 16 cells are empty, or a data set; how they are judged."""
 
     template: Literal["compact", "chat"] = "compact"
@@ -79,7 +79,7 @@ def items(settings: Sudoku, seed: int) -> dict[str, list[Item]]:
     seen: set[str] = set()
     if settings.data:
         found = splits(settings.data, seed, Reading((("puzzle",), ("solution",)), _read))
-        found["train"], found["validation"] = apart(found["train"], settings.validation_items)
+        found["train"], found["validation"] = hold_out(found["train"], settings.validation_items)
         seen |= {puzzle_of(item.prompt) for split in HELD_OUT for item in found.get(split, ())}
         made = {"base": partly_consistent(settings.base_items, settings.train_blanks, seen, rng), **found}
     else:

@@ -52,7 +52,7 @@ class Chat:
 
 
 @dataclass(frozen=True)
-class Language:
+class PromptFormat:
     """Prompts and answers of a task in the tokens of a policy; `chat` is None for an embedded model's alphabet."""
 
     tokenizer: Tokenizer
@@ -98,14 +98,16 @@ class Language:
         return [self.chat.prefill + text for text in texts]
 
 
-def language(policy: Path, model: nn.Module, tokenizer: Tokenizer, task: Task, prefill: str = "") -> Language:
+def load_prompt_format(
+    policy: Path, model: nn.Module, tokenizer: Tokenizer, task: Task, prefill: str = ""
+) -> PromptFormat:
     """How a task is put to the policy of a directory.
 
     Raises:
         PipelineError: for a chat task and a checkpoint without a chat template.
     """
     if not task.chat:
-        return Language(tokenizer, task, None)
+        return PromptFormat(tokenizer, task, None)
     settings = read_tokenizer_config(policy)
     template = _template(policy, settings)
     special = {name: _token(settings.get(name)) for name in ("bos_token", "eos_token")}
@@ -114,7 +116,7 @@ def language(policy: Path, model: nn.Module, tokenizer: Tokenizer, task: Task, p
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     named = [tokenizer.token_to_id(token) for token in (*STOP_TOKENS, special["eos_token"]) if token]
     stops = frozenset(token for token in (*ends, *named) if token is not None)
-    return Language(tokenizer, task, Chat(fast, prefill, stops, getattr(config, "max_position_embeddings", None)))
+    return PromptFormat(tokenizer, task, Chat(fast, prefill, stops, getattr(config, "max_position_embeddings", None)))
 
 
 def read_tokenizer_config(policy: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.runtime.distributed import gathered, placed
+from pipeline.runtime.distributed import gather_tensors, shard_like
 from pipeline.settings.sections import Optimizer
 from pipeline.storage.atomic_files import read_tensors
 
@@ -54,14 +54,14 @@ class AdamW(torch.optim.AdamW):
             value.grad = None
 
 
-def moments(optimizer: AdamW) -> dict[str, Tensor]:
+def optimizer_state(optimizer: AdamW) -> dict[str, Tensor]:
     """The state as named tensors, for safetensors, in the main process; {} elsewhere. Every process must call this."""
     state = [(f"{moment}.{name}", optimizer.state[value][moment]) for name, value, moment in _places(optimizer)]
     masters = [(f"{MASTER}.{name}", master) for name, _, master in optimizer.copies()]
-    return gathered([*state, *masters])
+    return gather_tensors([*state, *masters])
 
 
-def load_moments(path: Path, optimizer: AdamW) -> None:
+def load_optimizer_state(path: Path, optimizer: AdamW) -> None:
     """Put back what `moments` gave.
 
     Raises:
@@ -75,16 +75,16 @@ def load_moments(path: Path, optimizer: AdamW) -> None:
     for name, shape in wanted:
         if name not in tensors or tensors[name].shape != shape:
             raise PipelineError(f"{path} does not belong to this policy: see '{name}'")
-    set_moments(optimizer, tensors)
+    set_optimizer_state(optimizer, tensors)
 
 
 @torch.no_grad()
-def set_moments(optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
+def set_optimizer_state(optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
     for name, value, moment in _places(optimizer):
         found = tensors[f"{moment}.{name}"]
-        optimizer.state[value][moment] = found if moment == "step" else placed(found, value)
+        optimizer.state[value][moment] = found if moment == "step" else shard_like(found, value)
     for name, _, master in optimizer.copies():
-        master.copy_(placed(tensors[f"{MASTER}.{name}"], master))
+        master.copy_(shard_like(tensors[f"{MASTER}.{name}"], master))
 
 
 def _places(optimizer: AdamW) -> Iterator[tuple[str, Tensor, str]]:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.errors import PipelineError
-from pipeline.runtime.distributed import agreed, gathered, is_main_process, is_sharded, placed
+from pipeline.runtime.distributed import broadcast_decision, gather_tensors, is_main_process, is_sharded, shard_like
 from pipeline.settings.sections import Optimizer
 from pipeline.storage.atomic_files import digest, read_tensors, replacing
-from pipeline.training.adamw import AdamW, moments, set_moments
+from pipeline.training.adamw import AdamW, optimizer_state, set_optimizer_state
 from pipeline.training.replay_buffer import Batch
 
 
@@ -54,15 +54,15 @@ class Progress:
             return
         self.losses = json.loads(metadata["losses"])
         for name, value in optimizer.trained.items():
-            value.copy_(placed(tensors[f"policy.{name}"], value))
-        set_moments(optimizer, tensors)
+            value.copy_(shard_like(tensors[f"policy.{name}"], value))
+        set_optimizer_state(optimizer, tensors)
 
     def save(self, optimizer: AdamW) -> None:
         """Write a checkpoint, if the last one is older than `interval`. Every process must call this."""
-        if not agreed(time.monotonic() - self.saved >= self.interval):
+        if not broadcast_decision(time.monotonic() - self.saved >= self.interval):
             return
-        tensors = gathered((f"policy.{name}", value) for name, value in optimizer.trained.items())
-        tensors |= moments(optimizer)
+        tensors = gather_tensors((f"policy.{name}", value) for name, value in optimizer.trained.items())
+        tensors |= optimizer_state(optimizer)
         if is_main_process():
             with replacing(self.path) as temporary:
                 save_file(tensors, temporary, {"key": self.key, "losses": json.dumps(self.losses)})
@@ -83,11 +83,11 @@ def fit(
 ) -> list[float]:
     """Minimise the mean loss over states; returns the loss of every update.
 
-    `settings.batch_size` is global. Each update's batch is cut into accumulation × processes equal parts; the
-    gradient is that of the mean over the whole batch however it is cut.
+    `settings.batch_size` is global. Each update's batch is cut into gradient_accumulation_steps × processes equal
+    parts; the gradient is that of the mean over the whole batch however it is cut.
 
     Args:
-        policy: as `sharding.spread` gives it; unless in shards, it is replicated on all processes (DDP).
+        policy: as `distributed.distribute` gives it; unless in shards, it is replicated on all processes (DDP).
         loss: (policy, batch) -> one loss for each state.
         schedule: number of the update, from 0 -> learning rate.
 
@@ -95,9 +95,11 @@ def fit(
         PipelineError: when the batch cannot be cut equally, or the loss is not finite.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    parts = settings.accumulation * accelerator.num_processes
+    parts = settings.gradient_accumulation_steps * accelerator.num_processes
     if settings.batch_size % parts:
-        raise PipelineError(f"batch_size {settings.batch_size} is not a multiple of accumulation × processes = {parts}")
+        raise PipelineError(
+            f"batch_size {settings.batch_size} is not a multiple of gradient_accumulation_steps × processes = {parts}"
+        )
     progress.restore(optimizer)
     progress.heed_notice()
     policy.train()
@@ -135,18 +137,18 @@ def _update(
 ) -> float:
     """One optimiser step on one global batch; returns its mean loss."""
     ranks, size = accelerator.num_processes, len(batch.state)
-    part = size // (settings.accumulation * ranks)
+    part = size // (settings.gradient_accumulation_steps * ranks)
     total = torch.zeros((), device=accelerator.device)
-    for micro in range(settings.accumulation):
+    for micro in range(settings.gradient_accumulation_steps):
         begin = (micro * ranks + accelerator.process_index) * part
         piece = batch.rows(slice(begin, begin + part)).to(accelerator.device)
-        last = micro == settings.accumulation - 1
+        last = micro == settings.gradient_accumulation_steps - 1
         with accelerator.no_sync(policy) if not last else torch.enable_grad():
             # DDP averages over ranks, so each rank's share of the mean is scaled by their number.
             share = loss(policy, piece).sum() * (ranks / size)
             accelerator.backward(share)
         total += share.detach() / ranks
-    accelerator.clip_grad_norm_(policy.parameters(), settings.clip)
+    accelerator.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
     return float(accelerator.reduce(total, "sum"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pyarrow as pa
 import torch
@@ -13,20 +14,23 @@ from pipeline.runtime.random_streams import Stream, torch_generator
 from pipeline.storage.parquet import matrix
 from pipeline.text.tokenizer import PADDING
 
+States = Literal["remasked_completions", "starting_states", "path_states"]
+
 
 @dataclass(frozen=True)
 class Batch:
-    """n states x with their completions; K = 1 for the root branch.
+    """n states x with their completions; K = 1 where a state is one re-masked completion, or one step of its path.
 
-    `noise` are uniforms in [0, 1) for losses that mask or sample: they belong to the row, one for each token of
-    prompt and answer, so that they do not depend on how the batch is cut. `PADDING` stands left of shorter prompts.
+    `loss_positions` are those of each completion that the loss reads. `noise` are uniforms in [0, 1) for losses that
+    mask or sample: they belong to the row, one for each token of prompt and answer, so that they do not depend on how
+    the batch is cut. `PADDING` stands left of shorter prompts.
     """
 
     prompt: Int[Tensor, "n P"]
     state: Int[Tensor, "n L"]
     tokens: Int[Tensor, "n K L"]
     weight: Float[Tensor, "n K"]
-    jump: Bool[Tensor, "n K L"]
+    loss_positions: Bool[Tensor, "n K L"]
     noise: Float[Tensor, "n T"]
 
     def rows(self, rows: slice) -> "Batch":
@@ -42,13 +46,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Replay:
-    """Groups of completions and how training draws from them.
+    """Groups of completions, and how training draws its states from them, as `states` says.
 
-    `branch: root`: a completion X_1^(k) is drawn with probability ∝ W_k, and re-masked at a fresh level each
-    time: x ~ p*_t, target X_1. `branch: reciprocal`: the state is the one that the K completions started from.
-    `branch: steps`: a completion and one of its steps, uniformly: the state before it, and what it revealed.
+    `remasked_completions`: a completion X_1^(k) is drawn with probability ∝ W_k, and re-masked at a fresh level each
+        time: x ~ p*_t with the target X_1.
+    `starting_states`: the states that the K completions started from, with all K of them.
+    `path_states`: a completion and one of its steps, uniformly: the state before it, and what it revealed.
 
-    `jumps: all` reads every masked position of x; `jumps: first` the positions a completion reveals first
+    `jumps: all` reads every masked position of x; `jumps: first` the positions that a completion reveals first
     (after re-masking, one masked position at random: the order is exchangeable).
     """
 
@@ -58,8 +63,8 @@ class Replay:
     unmask_step: Int[Tensor, "g K L"]
     weight: Float[Tensor, "g K"]
     mask_id: int
-    branch: str = "root"
-    jumps: str = "all"
+    states: States = "remasked_completions"
+    jumps: Literal["first", "all"] = "all"
 
     @classmethod
     def of_texts(cls, prompt: Int[Tensor, "g P"], answer: Int[Tensor, "g L"], mask_id: int) -> "Replay":
@@ -69,7 +74,14 @@ class Replay:
         return cls(prompt, everything, tokens, torch.zeros_like(tokens), torch.ones(len(answer), 1), mask_id)
 
     @classmethod
-    def of_targets(cls, table: pa.Table, completions: int, mask_id: int, branch: str, jumps: str) -> "Replay":
+    def of_targets(
+        cls,
+        table: pa.Table,
+        completions: int,
+        mask_id: int,
+        states: States,
+        jumps: Literal["first", "all"] = "all",
+    ) -> "Replay":
         """Rows of `records.TARGETS`, the K completions of a group one after the other."""
 
         def groups(name: str, fill: int | None = None) -> Tensor:
@@ -78,7 +90,7 @@ class Replay:
 
         weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(-1, completions)
         prompt, start = groups("prompt_tokens", PADDING)[:, 0], groups("start")[:, 0]
-        return cls(prompt, start, groups("tokens"), groups("unmask_step"), weight, mask_id, branch, jumps)
+        return cls(prompt, start, groups("tokens"), groups("unmask_step"), weight, mask_id, states, jumps)
 
     def batches(self, updates: int, batch_size: int, seed: int, stream: Stream, round_: int) -> Iterator[Batch]:
         """`updates` batches. Batch number s is a function of (seed, stream, round, s) and the rows alone.
@@ -86,15 +98,14 @@ class Replay:
         Rows of a batch are sorted by the length of their prompts, so that parts of it hold little padding.
         """
         order = torch_generator(seed, stream, round_)
-        weight = {
-            "root": self.weight,
-            "reciprocal": torch.ones(len(self.weight)),
-            "steps": torch.ones_like(self.weight),
-        }
-        drawn = systematic(weight[self.branch].flatten(), updates * batch_size, order).split(batch_size)
-        draw = {"root": self._remasked, "reciprocal": self._projected, "steps": self._stepped}[self.branch]
+        weight, draw = {
+            "remasked_completions": (self.weight, self._remasked),
+            "starting_states": (torch.ones(len(self.weight)), self._starting),
+            "path_states": (torch.ones_like(self.weight), self._on_path),
+        }[self.states]
+        drawn = systematic(weight.flatten(), updates * batch_size, order).split(batch_size)
         padding = (self.prompt == PADDING).sum(dim=1)
-        per_group = len(weight[self.branch].flatten()) // len(padding)
+        per_group = weight.numel() // len(padding)
         for step, index in enumerate(drawn):
             generator = torch_generator(seed, stream, round_, step)
             longest_last = padding[index // per_group].argsort(descending=True, stable=True)
@@ -107,26 +118,28 @@ class Replay:
         noise = torch.rand(tokens.shape, generator=generator)
         masked = remask(stratified_counts(len(tokens), tokens.shape[1], generator), noise) & free
         first = noise.masked_fill(~masked, 2.0)
-        jump = masked if self.jumps == "all" else masked & (first == first.amin(dim=1, keepdim=True))
+        loss_positions = masked if self.jumps == "all" else masked & (first == first.amin(dim=1, keepdim=True))
         state = torch.where(masked, self.mask_id, tokens)
         one = torch.ones(len(index), 1)
-        return Batch(self.prompt[group], state, tokens[:, None], one, jump[:, None], self._noise(index, generator))
+        return Batch(
+            self.prompt[group], state, tokens[:, None], one, loss_positions[:, None], self._noise(index, generator)
+        )
 
-    def _projected(self, group: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
+    def _starting(self, group: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         tokens, state = self.tokens[group], self.start[group]
         masked = (state == self.mask_id)[:, None].expand_as(tokens)
-        jump = masked if self.jumps == "all" else self.unmask_step[group] == 0
+        loss_positions = masked if self.jumps == "all" else self.unmask_step[group] == 0
         weight, noise = self.weight[group].float(), self._noise(group, generator)
-        return Batch(self.prompt[group], state, tokens, weight, jump, noise)
+        return Batch(self.prompt[group], state, tokens, weight, loss_positions, noise)
 
-    def _stepped(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
+    def _on_path(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         group, sample = index // self.tokens.shape[1], index % self.tokens.shape[1]
         tokens, unmask_step = self.tokens[group, sample], self.unmask_step[group, sample]
         steps = unmask_step.amax(dim=1, keepdim=True) + 1
         step = (torch.rand(len(index), 1, generator=generator) * steps).long()
         state = state_before(tokens, unmask_step, step, self.mask_id)
-        weight, jump = self.weight[group, sample, None].float(), (unmask_step == step)[:, None]
-        return Batch(self.prompt[group], state, tokens[:, None], weight, jump, self._noise(index, generator))
+        weight, loss_positions = self.weight[group, sample, None].float(), (unmask_step == step)[:, None]
+        return Batch(self.prompt[group], state, tokens[:, None], weight, loss_positions, self._noise(index, generator))
 
     def _noise(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Float[Tensor, "n T"]:
         return torch.rand(len(index), self.prompt.shape[1] + self.start.shape[1], generator=generator)

@@ -9,6 +9,7 @@ from torch import nn
 
 from pipeline.models import adapters
 from pipeline.models.flops import Shape, peak
+from pipeline.training.speed import Measured
 
 
 class Meter:
@@ -37,14 +38,14 @@ class Meter:
         self.seconds += now() - self._started
         self._hook.remove()
 
-    def measured(self, tokens: int) -> dict[str, Any]:
-        """For the stage's timing; {} if there was nothing to measure.
+    def measured(self, tokens: int) -> Measured | None:
+        """For the stage's timing; None if there was nothing to measure.
 
         Args:
             tokens: by which the stage's speed is told, such as the tokens that it generated.
         """
         if not self.seconds:
-            return {}
+            return None
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
         return {"tokens": tokens, "seconds": self.seconds, "flops": self.flops, "peak": peak(name)}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pipeline
 from pipeline.plugins import source
 from pipeline.settings.run import Run
-from pipeline.workflow.rules import SECTIONS
+from pipeline.settings.stages import STAGES
 
 NOT_FOLLOWED = ("settings", "training/throughput.py")
 """What a stage imports without its results depending on the code: schemas, whose values are in the stage's settings,
@@ -22,8 +22,8 @@ def code_digest(stage: str, run: Run | None = None) -> str:
     It is taken from the syntax trees without docstrings, so comments and formatting change nothing. Plug-ins that the
     run does not use are not part of it.
     """
-    names = {} if run is None else {"task": run.task["name"], "model": run.model.name, "algorithm": run.algorithm.name}
-    return _digest(stage, tuple((kind, names[kind]) for kind in names if kind in SECTIONS[stage]))
+    names = {} if run is None else {"task": run.task.name, "model": run.model.name, "algorithm": run.algorithm.name}
+    return _digest(stage, tuple((kind, names[kind]) for kind in names if kind in STAGES[stage].model_fields))
 
 
 @cache

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.models.flops import ACCELERATORS
-from pipeline.settings.run import Params
+from pipeline.settings.params_file import Params
 from pipeline.workflow.estimate import UTILISATION, Cost, Estimate, shape_of
 
 TABLES = 2
 """So many runs have a table each; of more, each has a line."""
 
 
-def after_dry_run(workflow: Any, params: Params) -> None:
+def print_estimate(workflow: Any, params: Params) -> None:
     """Print what the jobs of a dry run would cost; nothing if there are none, or with `--quiet all`.
 
     To be called when Snakemake ends: while it reads the Snakefile it knows neither the targets nor what is done.
@@ -21,11 +21,11 @@ def after_dry_run(workflow: Any, params: Params) -> None:
     if not workflow.dryrun or workflow.scheduler is None or "ALL" in quiet:
         return
     pending = workflow.dag.needrun_jobs(exclude_finished=False)
-    if text := forecast(Counter((job.wildcards_dict.get("run", ""), job.rule.name) for job in pending), params):
+    if text := estimate_table(Counter((job.wildcards_dict.get("run", ""), job.rule.name) for job in pending), params):
         print(f"\n{text}", flush=True)
 
 
-def forecast(pending: Mapping[tuple[str, str], int], params: Params) -> str:
+def estimate_table(pending: Mapping[tuple[str, str], int], params: Params) -> str:
     """A table for each run, or a line for each if they are many; "" if no job computes with a known model.
 
     Args:

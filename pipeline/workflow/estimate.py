@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.models.flops import ACCELERATORS, LLADA_8B, Shape
-from pipeline.plugins import load_task
+from pipeline.plugins import resolve_task
 from pipeline.runtime.memory_limits import CHUNK, STATES, TOKENS
 from pipeline.settings.algorithms import Svdd
 from pipeline.settings.run import Run
@@ -37,9 +37,6 @@ READ, DRAWN = 12, 24
 PROCESS = 0.45e9
 """Bytes of Python and PyTorch themselves."""
 
-FROZEN = {"diffu_grpo": 2, "agrpo": 2, "coupled_grpo": 2}
-"""Frozen policies that a loss asks besides the one that trains, where this is not for `control_variate` to say."""
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -58,7 +55,7 @@ def shape_of(run: Run) -> Shape | None:
     if run.model.name != "llada":
         return None
     if run.base.path is None:
-        vocabulary = load_task(run.task).characters(run.base.lengths or ())
+        vocabulary = resolve_task(run.task).characters(run.base.lengths or ())
         return Shape.of({**run.model.model_dump(), "vocab_size": len(vocabulary) + 1})
     config = Path(run.base.path) / "config.json"
     return Shape.of(json.loads(config.read_text())) if config.is_file() else LLADA_8B
@@ -91,7 +88,7 @@ class Estimate:
     @property
     def headline(self) -> int:
         """The task's own number of answer tokens."""
-        return int(load_task(self.run.task).answer_length)
+        return int(resolve_task(self.run.task).answer_length)
 
     @property
     def answer(self) -> int:
@@ -100,7 +97,7 @@ class Estimate:
 
     @property
     def prompt(self) -> int:
-        return self.headline if load_task(self.run.task).alphabet else CHAT_PROMPT
+        return self.headline if resolve_task(self.run.task).alphabet else CHAT_PROMPT
 
     @property
     def length(self) -> int:
@@ -131,7 +128,7 @@ class Estimate:
         """One shard: L/k passes for each trajectory; a reciprocal one starts from a state of which half is masked."""
         rollout = self.run.rollout
         rows = rollout.prompts * rollout.completions / rollout.shards
-        paths = rows if rollout.branch == "root" else rows / 2 + rollout.prompts / rollout.shards
+        paths = rows if rollout.start == "empty" else rows / 2 + rollout.prompts / rollout.shards
         chosen = rollout.order == "confidence"
         drawn = rollout.batch_size * rollout.tokens_per_step
         read = rollout.batch_size * self._block_length(rollout, self.answer) if chosen else drawn
@@ -146,13 +143,13 @@ class Estimate:
         paths = min(algorithm.kl_rollouts, rows) + ratio * rows
         states = min(STATES, TOKENS / self.length, rows * self.answer / rollout.tokens_per_step)
         memory = self._inference_memory(states, states * rollout.tokens_per_step)
-        kept = getattr(algorithm, "window", 1) * rows
+        kept = getattr(algorithm, "replay_rounds", 1) * rows
         return Cost(paths * self._decoding(rollout, self.answer), memory, kept * self._row)
 
     def train(self) -> Cost:
         """One round: the policy that trains, and the frozen ones that the loss asks, on every state."""
         train, algorithm = self.run.train, self.run.algorithm
-        frozen = FROZEN.get(algorithm.name, int(getattr(algorithm, "control_variate", False)))
+        frozen = len(algorithm.frozen_policies)
         rows = float(train.updates * train.batch_size * self._passes)
         read = rows * self.answer * (1.0 if algorithm.name == "diffu_grpo" else 0.5)
         flops = self.shape.training(rows, self.length, read, self.adapters, train.gradient_checkpointing)
@@ -166,8 +163,8 @@ class Estimate:
     def evaluate(self) -> Cost:
         """The held-out items by each sampler at each length; a method that only decodes takes ancestral's place."""
         evaluate, algorithm, task = self.run.evaluate, self.run.algorithm, self.run.task
-        items = TEST_ITEMS.get(task["name"]) or task.get("test_items", 512)
-        items += task.get("hard_items", 0) + task.get("validation_items", 0)
+        items = TEST_ITEMS.get(task.name, int(getattr(task, "test_items", 512)))
+        items += getattr(task, "hard_items", 0) + getattr(task, "validation_items", 0)
         guided = algorithm if isinstance(algorithm, Svdd) else None
         lengths, flops = evaluate.lengths or (self.headline,), 0.0
         for length in lengths:
@@ -227,7 +224,7 @@ class Estimate:
         """Weights, what trains (16 bytes a parameter, the weight's included), activations, logits, head."""
         processes = self.hardware.processes
         parts = processes if self.hardware.sharding == "full" else 1
-        rows = passes * section.batch_size / (section.accumulation * processes)
+        rows = passes * section.batch_size / (section.gradient_accumulation_steps * processes)
         answer = answer or self.answer
         tokens = rows * (self.prompt + answer)
         state = 16.0 * adapters or (16.0 - self._bytes) * self.shape.parameters

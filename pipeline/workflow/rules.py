@@ -1,30 +1,16 @@
 """File names, input functions and rerun triggers of the Snakefile, as plain functions."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from pipeline.plugins import load
+from pipeline.plugins import load_task
 from pipeline.settings.run import Run
+from pipeline.settings.stages import settings_json
 from pipeline.storage.atomic_files import sha256_of
+from pipeline.tasks.data import Data
 
 ROUND = "data/runs/{run}/round_{round}"
-
-SECTIONS = {
-    "prepare": ("seed", "task"),
-    "base": ("seed", "task", "model", "base"),
-    "rollout": ("seed", "task", "model", "rollout"),
-    "adjoint": ("seed", "model", "rollout", "algorithm"),
-    "train": ("seed", "task", "model", "rollout", "algorithm", "train"),
-    "evaluate": ("seed", "task", "model", "algorithm", "evaluate"),
-    "joint": ("seed", "task", "model", "algorithm"),
-    "estimators": ("seed", "task", "model", "algorithm"),
-    "report": tuple(Run.model_fields),
-}
-"""What each stage reads: a change elsewhere reruns nothing. Hardware is in none of them."""
 
 
 def number(round_: int) -> str:
@@ -43,8 +29,8 @@ def origins(runs: Mapping[str, Run], first: str) -> dict[str, str]:
     """
     makers: dict[str, str] = {}
     for name in (first, *runs):
-        makers.setdefault(settings(runs[name], "base"), name)
-    return {name: makers[settings(run, "base")] for name, run in runs.items()}
+        makers.setdefault(settings_json(runs[name], "base"), name)
+    return {name: makers[settings_json(run, "base")] for name, run in runs.items()}
 
 
 def policy(run: str, round_: str, origins: Mapping[str, str]) -> str:
@@ -64,7 +50,7 @@ def shards(run: Run, wildcards: Any) -> list[str]:
 
 def enumerated(run: Run) -> bool:
     """Whether the law of the answers can be written out."""
-    return load("task", run.task["name"]).enumerated is not None
+    return load_task(run.task.name).enumerated is not None
 
 
 def report_inputs(run: Run, name: str, origins: Mapping[str, str]) -> list[str]:
@@ -82,7 +68,7 @@ def suite_inputs(names: Sequence[str], runs: Mapping[str, Run]) -> dict[str, lis
     trained: dict[str, str] = {}
     for name in known:
         if runs[name].rounds:
-            trained.setdefault(runs[name].task["name"], name)
+            trained.setdefault(runs[name].task.name, name)
     return {
         "metrics": [f"data/runs/{name}/metrics.json" for name in names],
         "joints": [f"data/runs/{name}/joint.parquet" for name in known],
@@ -107,27 +93,13 @@ def _logs(runs: Iterable[str], since: float) -> list[Path]:
     return [log for log in logs if log.stat().st_mtime > since]
 
 
-def settings(run: Run, stage: str) -> str:
-    """The sections that a stage reads, as JSON with sorted keys: an argument of the stage and its rerun trigger.
-
-    One string: Snakemake compares the *set* of a rule's parameters, so values in separate parameters could
-    trade places unseen.
-    """
-    sections = {key: getattr(run, key) for key in SECTIONS[stage]}
-    plain = {
-        key: value.model_dump(mode="json") if isinstance(value, BaseModel) else value for key, value in sections.items()
-    }
-    return json.dumps(plain, sort_keys=True)
-
-
 def data(run: Run) -> str:
     """A digest of the files that the task reads (`task.data.path`, `task.data.test_path`); "" where it reads none.
 
     A missing file has one too: rule `prepare` checks what it reads.
     """
-    named = run.task.get("data")
-    paths = [named.get(key) for key in ("path", "test_path")] if isinstance(named, dict) else []
-    files = [Path(path) for path in paths if isinstance(path, str)]
+    named = getattr(run.task, "data", None)
+    files = [Path(path) for path in (named.path, named.test_path) if path] if isinstance(named, Data) else []
     return " ".join(sha256_of(path)[:16] if path.is_file() else "missing" for path in files)
 
 

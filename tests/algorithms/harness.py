@@ -1,22 +1,22 @@
-"""Two tokens of M values with every stage's mathematics in memory: rollouts → labels → replay → loss."""
-
-from types import SimpleNamespace
+"""Two tokens of M values with every stage's mathematics in memory: rollouts → targets → replay → loss."""
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.algorithms.base import Algorithm, Round
-from pipeline.algorithms.targets import Labels, Rollouts
+from pipeline.algorithms.base import Algorithm, DecodeContext, LossContext
+from pipeline.algorithms.targets import Rollouts, Targets
 from pipeline.ctmc import exact
 from pipeline.models import tabular
-from pipeline.plugins import load
-from pipeline.samplers.ancestral import Trajectories, path_log_prob
+from pipeline.plugins import load_algorithm
 from pipeline.samplers.round_states import sample_states
 from pipeline.settings.algorithms import SETTINGS
-from pipeline.settings.sections import Evaluate, Rollout
-from pipeline.storage import parquet as records
-from pipeline.tasks.base import Enumerated, Settings, Task
+from pipeline.settings.sections import Evaluate, ModelSection, Rollout
+from pipeline.settings.stages import AdjointSettings
+from pipeline.stages.adjoint import replay_under
+from pipeline.storage import parquet
+from pipeline.tasks.base import Enumerated, Task, TaskSettings
+from pipeline.training.replay_buffer import Replay
 
 ALPHA = 0.25
 
@@ -33,7 +33,7 @@ class Bench:
         self.target = exact.tilted(self.log_base, self.reward, 1 / ALPHA)
         problem = Enumerated("".join(map(str, range(values))), self.log_base.exp().numpy(), self.reward.numpy())
         never = {"items": lambda *_: {}, "score": lambda *_: {}, "render": lambda *_: ""}
-        self.task = Task(settings=Settings, alphabet="", answer_length=2, enumerated=problem, **never)
+        self.task = Task(settings=TaskSettings, alphabet="", answer_length=2, enumerated=problem, **never)
 
     def policy(self, log_joint: torch.Tensor, noise: float = 0.0) -> torch.nn.Module:
         """The tabular model of a joint, in float64, its logits perturbed."""
@@ -45,50 +45,45 @@ class Bench:
             )
         return model
 
-    def run(self, algorithm: str = "dam", rollout: dict | None = None, **settings: object) -> SimpleNamespace:
+    def run(self, algorithm: str = "dam", rollout: dict | None = None, **settings: object) -> AdjointSettings:
         section = SETTINGS[algorithm](name=algorithm, alpha=ALPHA, **settings)
         shape = {"completions": 16, "tokens_per_step": 1, **(rollout or {})}
-        return SimpleNamespace(seed=0, algorithm=section, rollout=Rollout(**shape), evaluate=Evaluate())
+        return AdjointSettings(seed=0, model=ModelSection(), rollout=Rollout(**shape), algorithm=section)
 
-    def rollouts(self, policy: torch.nn.Module, run: SimpleNamespace, states: int, number: int = 1) -> pa.Table:
-        prompts = torch.full((states, 1), self.values)
-        rows = sample_states(policy, prompts, np.zeros(states, dtype=int), range(states), 2, self.mask_id, run, number)
+    def rollouts(self, policy: torch.nn.Module, run: AdjointSettings, states: int, number: int = 1) -> pa.Table:
+        prompts, ids = torch.full((states, 1), self.values), np.zeros(states, dtype=int)
+        rows = sample_states(policy, prompts, ids, range(states), 2, self.mask_id, run.rollout, run.seed, number)
         reward = torch.full((self.values + 2, self.values + 2), float(self.reward.min()), dtype=torch.float64)
         reward[: self.values, : self.values] = self.reward
         rows["reward"] = reward[rows["tokens"][:, 0], rows["tokens"][:, 1]]
-        return pa.table({name: rows[name].tolist() for name in records.ROLLOUTS.names}, schema=records.ROLLOUTS)
+        return pa.table({name: rows[name].tolist() for name in parquet.ROLLOUTS.names}, schema=parquet.ROLLOUTS)
 
-    def labels(
-        self, policy: torch.nn.Module, run: SimpleNamespace, table: pa.Table, base: torch.nn.Module | None = None
-    ) -> Labels:
-        models = {"base": base or self.policy(self.log_base), "previous": policy}
+    def make_targets(
+        self, policy: torch.nn.Module, run: AdjointSettings, table: pa.Table, base: torch.nn.Module | None = None
+    ) -> Targets:
+        log_prob = replay_under({"base": base or self.policy(self.log_base), "behavior": policy}, self.mask_id)
+        return plugin(run).make_targets(Rollouts(table, None, run, log_prob), run.algorithm)
 
-        def log_prob(name: str, rows: pa.Table, temperature: float) -> torch.Tensor:
-            prompt, tokens, step = (
-                torch.from_numpy(records.matrix(rows, column)).long()
-                for column in ("prompt_tokens", "tokens", "unmask_step")
-            )
-            path = Trajectories(tokens, step, torch.zeros(tokens.shape))
-            return path_log_prob(models[name], prompt, path, mask_id=self.mask_id, temperature=temperature)
+    def targets(self, policy: torch.nn.Module, run: AdjointSettings, states: int, number: int = 1) -> pa.Table:
+        columns = self.make_targets(policy, run, self.rollouts(policy, run, states, number)).columns
+        return pa.table({name: columns[name] for name in parquet.TARGETS.names}, schema=parquet.TARGETS)
 
-        return load("algorithm", run.algorithm.name).label(Rollouts(table, None, log_prob), run)
+    def replay(self, targets: pa.Table, run: AdjointSettings) -> Replay:
+        return plugin(run).replay(targets, run.rollout, run.algorithm, self.mask_id)
 
-    def targets(self, policy: torch.nn.Module, run: SimpleNamespace, states: int, number: int = 1) -> pa.Table:
-        columns = self.labels(policy, run, self.rollouts(policy, run, states, number)).columns
-        return pa.table({name: columns[name] for name in records.TARGETS.names}, schema=records.TARGETS)
-
-    def around(self, behavior: torch.nn.Module, run: SimpleNamespace) -> Round:
-        return Round(
-            settings=run,
-            mask_id=self.mask_id,
-            task=self.task,
-            values=torch.arange(self.values),
-            behavior=lambda: behavior,
-            base=lambda: self.policy(self.log_base),
-            device=torch.device("cpu"),
+    def context(self, behavior: torch.nn.Module, run: AdjointSettings) -> LossContext:
+        return LossContext(
+            run.algorithm,
+            self.task,
+            self.mask_id,
+            torch.arange(self.values),
+            run.rollout,
+            frozen={"behavior": behavior, "base": self.policy(self.log_base)},
         )
 
+    def decoding(self, run: AdjointSettings) -> DecodeContext:
+        return DecodeContext(run.algorithm, self.task, self.mask_id, torch.arange(self.values), run.seed, Evaluate())
 
-def plugin(run: SimpleNamespace) -> Algorithm:
-    algorithm: Algorithm = load("algorithm", run.algorithm.name)
-    return algorithm
+
+def plugin(run: AdjointSettings) -> Algorithm:
+    return load_algorithm(run.algorithm.name)

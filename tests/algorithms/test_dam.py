@@ -7,7 +7,7 @@ from pipeline.ctmc import exact
 from pipeline.runtime.random_streams import Stream
 from tests.algorithms.harness import Bench, plugin
 
-RECIPROCAL = {"branch": "reciprocal"}
+REMASKED = {"start": "remasked"}
 
 
 @pytest.fixture(scope="module")
@@ -16,15 +16,15 @@ def bench() -> Bench:
 
 
 @pytest.mark.facts
-@pytest.mark.parametrize("branch", ["root", "reciprocal"])
-def test_at_the_optimum_every_weight_is_one(bench, branch):
-    run = bench.run(tilt="direct", rollout={"branch": branch})
-    labels = bench.labels(optimum := bench.policy(bench.target), run, bench.rollouts(optimum, run, 200))
-    assert abs(torch.from_numpy(labels.columns["weight"]) - 1).max() < 1e-4
-    assert labels.diagnostics["ess_min"] == pytest.approx(16, abs=1e-3)
+@pytest.mark.parametrize("start", ["empty", "remasked"])
+def test_at_the_optimum_every_weight_is_one(bench, start):
+    run = bench.run(tilt="direct", rollout={"start": start})
+    targets = bench.make_targets(optimum := bench.policy(bench.target), run, bench.rollouts(optimum, run, 200))
+    assert abs(torch.from_numpy(targets.columns["weight"]) - 1).max() < 1e-4
+    assert targets.diagnostics["ess_min"] == pytest.approx(16, abs=1e-3)
     elsewhere = bench.policy(bench.log_base)
-    labels = bench.labels(elsewhere, run, bench.rollouts(elsewhere, run, 200))
-    assert labels.diagnostics["ess_mean"] < 15
+    targets = bench.make_targets(elsewhere, run, bench.rollouts(elsewhere, run, 200))
+    assert targets.diagnostics["ess_mean"] < 15
 
 
 @pytest.mark.facts
@@ -33,7 +33,7 @@ def test_policy_equal_to_base_without_reward_has_unit_weights(bench):
     table = bench.rollouts(base, run, 100)
     index = table.schema.get_field_index("reward")
     table = table.set_column(index, table.schema.field(index), [[0.0] * len(table)])
-    assert (bench.labels(base, run, table).columns["weight"] == 1).all()
+    assert (bench.make_targets(base, run, table).columns["weight"] == 1).all()
 
 
 def exact_gradient(bench: Bench, policy: torch.nn.Module, state: torch.Tensor, loss: str) -> torch.Tensor:
@@ -54,19 +54,19 @@ def exact_gradient(bench: Bench, policy: torch.nn.Module, state: torch.Tensor, l
 CASES = {
     "all": {"jumps": "all"},
     "first": {"jumps": "first"},
-    "control": {"jumps": "first", "window": 1, "control_variate": True},
+    "control": {"jumps": "first", "replay_rounds": 1, "control_variate": True},
     "squared": {"jumps": "first", "loss": "squared"},
 }
 
 
 def gradients(bench: Bench, behavior: torch.nn.Module, settings: dict, chunks: int, completions: int) -> torch.Tensor:
     """Sampled minus exact gradient at a third policy, one for each chunk of 32 states, [chunks, 2, S, V]."""
-    run = bench.run(tilt="direct", rollout={**RECIPROCAL, "completions": completions}, **settings)
+    run = bench.run(tilt="direct", rollout={**REMASKED, "completions": completions}, **settings)
     policy = bench.policy(bench.target, noise=0.3)
-    replay = plugin(run).replay(bench.targets(behavior, run, 32 * chunks), run, bench.mask_id)
+    replay = bench.replay(bench.targets(behavior, run, 32 * chunks), run)
     differences = []
     for batch in replay.batches(chunks, 32, 0, Stream.REPLAY, 1):
-        loss = plugin(run).loss(policy, batch, bench.around(behavior, run)).mean()
+        loss = plugin(run).loss(policy, batch, bench.context(behavior, run)).mean()
         (sampled,) = torch.autograd.grad(loss, policy.table)
         differences.append(sampled - exact_gradient(bench, policy, batch.state, run.algorithm.loss))
     return torch.stack(differences)

@@ -1,16 +1,15 @@
 """Every method's loss is finite, moves the policy only, and does what its formula says where that can be enumerated."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from pipeline.algorithms import NAMES
 from pipeline.ctmc import exact
-from pipeline.plugins import load
+from pipeline.plugins import load_algorithm
 from pipeline.runtime.random_streams import Stream
 from pipeline.samplers.enumeration import rows_of
 from pipeline.settings.algorithms import SETTINGS, Statewise
+from pipeline.settings.stages import AdjointSettings
 from tests.algorithms.harness import ALPHA, Bench, plugin
 
 TRAINING = [name for name in NAMES if SETTINGS[name].trains]
@@ -24,9 +23,9 @@ def bench() -> Bench:
 
 def test_schemas_and_plugins_agree():
     for name in NAMES:
-        algorithm = load("algorithm", name)
+        algorithm = load_algorithm(name)
         assert algorithm.settings is SETTINGS[name]
-        parts = (algorithm.label, algorithm.replay, algorithm.loss)
+        parts = (algorithm.make_targets, algorithm.replay, algorithm.loss)
         assert all(parts) if SETTINGS[name].trains else algorithm.decode and not any(parts)
 
 
@@ -34,15 +33,15 @@ def descend(bench: Bench, name: str, rounds: int, updates: int, lr: float, **set
     """A few rounds of the method, from the base."""
     policy = bench.policy(bench.log_base)
     for number in range(1, rounds + 1):
-        branch = "reciprocal" if issubclass(SETTINGS[name], Statewise) else "root"
-        run = bench.run(name, rollout={"branch": branch}, **{**WANTED.get(name, {}), **settings})
+        start = "remasked" if issubclass(SETTINGS[name], Statewise) else "empty"
+        run = bench.run(name, rollout={"start": start}, **{**WANTED.get(name, {}), **settings})
         behavior = bench.policy(bench.log_base)
         behavior.load_state_dict(policy.state_dict())
         targets = bench.targets(behavior, run, 64, number)
         optimizer = torch.optim.Adam(policy.parameters(), lr)
-        for batch in plugin(run).replay(targets, run, bench.mask_id).batches(updates, 64, 0, Stream.REPLAY, number):
+        for batch in bench.replay(targets, run).batches(updates, 64, 0, Stream.REPLAY, number):
             optimizer.zero_grad()
-            plugin(run).loss(policy, batch, bench.around(behavior, run)).mean().backward()
+            plugin(run).loss(policy, batch, bench.context(behavior, run)).mean().backward()
             optimizer.step()
     return policy
 
@@ -80,7 +79,7 @@ def test_the_law_of_svdd_is_that_of_its_candidates(bench, value):
     """The integral against 200,000 draws of N candidates, at a state whose next jump is the last."""
     run = bench.run("svdd", candidates=5, value=value)
     base = exact.posteriors(bench.log_base)
-    table = plugin(run).law(base, bench.around(bench.policy(bench.log_base), run))
+    table = plugin(run).law(base, bench.decoding(run))
     torch.testing.assert_close(table.exp().sum(-1), torch.ones(2, bench.values + 1, dtype=torch.float64))
     q, score = base[1, 0].exp(), bench.reward[0] / ALPHA
     generator = torch.Generator().manual_seed(0)
@@ -94,20 +93,18 @@ def test_the_law_of_svdd_is_that_of_its_candidates(bench, value):
 @pytest.mark.parametrize("alpha", [ALPHA, ALPHA / 1000])
 def test_svdd_with_one_candidate_is_the_base(bench, alpha):
     """However much the reward tells the values apart."""
-    run = bench.run("svdd", candidates=1)
-    run.algorithm = run.algorithm.model_copy(update={"alpha": alpha})
+    run = with_alpha(bench.run("svdd", candidates=1), alpha)
     base = exact.posteriors(bench.log_base)
-    table = plugin(run).law(base, bench.around(bench.policy(bench.log_base), run))
+    table = plugin(run).law(base, bench.decoding(run))
     torch.testing.assert_close(table, base, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("value", ["mc", "pm"])
 def test_svdd_at_an_infinite_temperature_is_the_base(bench, value):
     """α → ∞ keeps any of the candidates: law and frequencies of the answers are the base's (5 standard errors)."""
-    run, base, count = bench.run("svdd", candidates=4, value=value), bench.policy(bench.log_base), 4000
-    run.algorithm = run.algorithm.model_copy(update={"alpha": 1e12})
-    around, table = bench.around(base, run), exact.posteriors(bench.log_base)
-    torch.testing.assert_close(plugin(run).law(table, around), table, atol=1e-4, rtol=0)
+    run, count = with_alpha(bench.run("svdd", candidates=4, value=value), 1e12), 4000
+    context, table = bench.decoding(run), exact.posteriors(bench.log_base)
+    torch.testing.assert_close(plugin(run).law(table, context), table, atol=1e-4, rtol=0)
     assert_frequencies(bench, run, exact.path_law(table).exp().flatten(), count, slack=0.0)
 
 
@@ -115,12 +112,16 @@ def test_svdd_at_an_infinite_temperature_is_the_base(bench, value):
 def test_svdd_decodes_by_its_law(bench, value):
     """Frequencies of 4,000 answers against the enumerated law (5 standard errors); `pm` is exact, `mc` in the limit."""
     run = bench.run("svdd", candidates=4, value=value, lookahead=40)
-    around = bench.around(bench.policy(bench.log_base), run)
-    law = plugin(run).law(exact.posteriors(bench.log_base), around)
+    context = bench.decoding(run)
+    law = plugin(run).law(exact.posteriors(bench.log_base), context)
     assert_frequencies(bench, run, exact.path_law(law).exp().flatten(), 4000, slack=0.01 if value == "mc" else 0.0)
 
 
-def assert_frequencies(bench: Bench, run: SimpleNamespace, wanted: torch.Tensor, count: int, slack: float) -> None:
+def with_alpha(run: AdjointSettings, alpha: float) -> AdjointSettings:
+    return run.model_copy(update={"algorithm": run.algorithm.model_copy(update={"alpha": alpha})})
+
+
+def assert_frequencies(bench: Bench, run: AdjointSettings, wanted: torch.Tensor, count: int, slack: float) -> None:
     """Whether `count` answers are distributed as `wanted`, within 5 standard errors and `slack`."""
     base = bench.policy(bench.log_base)
 
@@ -129,6 +130,6 @@ def assert_frequencies(bench: Bench, run: SimpleNamespace, wanted: torch.Tensor,
 
     noise = torch.rand(count, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     prompt = torch.full((count, 1), bench.values)
-    answers = plugin(run).decode(base, prompt, noise, reward, bench.around(base, run))
+    answers = plugin(run).decode(base, prompt, noise, reward, bench.decoding(run))
     frequency = torch.bincount(answers[:, 0] * 4 + answers[:, 1], minlength=16)[:16] / count
     assert ((frequency - wanted).abs() < 5 * (wanted / count).sqrt() + slack).all()

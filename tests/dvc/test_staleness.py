@@ -7,8 +7,8 @@ import yaml
 
 from pipeline.settings.run import Params, Run
 from pipeline.settings.sections import Keep
+from pipeline.settings.stages import STAGES
 from pipeline.workflow import retention
-from pipeline.workflow import rules as workflow
 from tests.conftest import ROOT
 from tests.dvc.conftest import Repository
 
@@ -21,7 +21,7 @@ def test_the_stage_names_all_that_the_keys_of_the_snakefile_see():
     assert set(stage["deps"]) == {"Snakefile", "pipeline"}
     assert set(stage["params"]) == {"defaults", "runs.${default_run}"}
     assert set(Params.model_fields) == {"default_run", "defaults", "runs", "suites", "keep", "hardware"}
-    assert all(set(sections) <= set(Run.model_fields) for sections in workflow.SECTIONS.values())
+    assert all(schema.model_fields.keys() <= Run.model_fields.keys() for schema in STAGES.values())
     assert {path["persist"] for out in stage["outs"] for path in out.values()} == {True}
 
 
@@ -78,7 +78,7 @@ FROM_TRAIN = {"rollout": 2, "adjoint": 1, "train": 2, "evaluate": 2, "report": 1
 CONTRACT: dict[str, tuple[Callable[[Repository], object], dict[str, int], bool]] = {
     "nothing": (lambda repository: None, {}, False),
     "touched outputs": (touch, {}, False),
-    "touched code": (lambda r: (r.directory / "pipeline" / "training.py").touch(), {}, False),
+    "touched code": (lambda r: (r.directory / "pipeline" / "training" / "loop.py").touch(), {}, False),
     "comment in params.yaml": (lambda r: r.replace("params.yaml", "hardware:", "# few\nhardware:"), {}, False),
     "hardware": (hardware, {}, False),
     "what to keep": (keep, {}, False),

@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +11,9 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import PipelineError
-from pipeline.models import adapters, llada
-from pipeline.models.policy_directory import frozen_policy, make_trainable, rounded
-from pipeline.settings.sections import Adapter, Model, Train
+from pipeline.models import adapters, llada, mlp
+from pipeline.models.policy_directory import cast_weights, load_frozen, make_trainable
+from pipeline.settings.sections import Adapter, Train
 from pipeline.stages.merge_adapters import merge
 from pipeline.text.tokenizer import character_tokenizer
 from pipeline.training.adamw import AdamW
@@ -23,9 +22,9 @@ from tests.conftest import llada as tiny
 TOKENS = torch.randint(8, (4, 6), generator=torch.Generator().manual_seed(0))
 
 
-def section(**changes: object) -> SimpleNamespace:
+def section(**changes: object) -> Train:
     adapter = Adapter(**{"rank": 4, "alpha": 8, "dropout": 0.5, **changes})
-    return SimpleNamespace(seed=0, model=Model(), train=Train(adapter=adapter, gradient_checkpointing=True))
+    return Train(adapter=adapter, gradient_checkpointing=True)
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
@@ -43,7 +42,7 @@ def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 @pytest.fixture
 def base(tmp_path):
-    llada.save(rounded(tiny(9, 8), "bfloat16"), tmp_path / "round_000" / "policy")
+    llada.save(cast_weights(tiny(9, 8), "bfloat16"), tmp_path / "round_000" / "policy")
     return tmp_path / "round_000" / "policy"
 
 
@@ -52,8 +51,8 @@ def trained(base):
     """A policy of round 1 on disk, and in memory as it went on to train."""
     out = base.parent.parent / "round_001" / "policy"
     model = llada.load(base)
-    make_trainable(model, section(), base, out)
-    step(model, AdamW(model, section().train))
+    make_trainable(model, llada.PLUGIN, section(), 0, base, out)
+    step(model, AdamW(model, section()))
     llada.save(model, out)
     return out, model
 
@@ -62,21 +61,21 @@ def test_the_base_stays_and_shares_its_weights(base, trained):
     """Base and behavior policy are the training module's own weights, also between its forward and backward pass."""
     path, model = trained
     wanted, behavior = logits(llada.load(base)), logits(model)
-    views = [frozen_policy(place, section(), model, torch.device("cpu")) for place in (base, path)]
+    views = [load_frozen(place, llada.PLUGIN, model, torch.device("cpu")) for place in (base, path)]
     assert [list(view.parameters()) for view in views] == [[], []]
     model.train()
     loss = model(input_ids=TOKENS).logits[..., 0].sum()
     assert torch.equal(logits(views[0]), wanted) and torch.equal(logits(views[1]), behavior)
     assert model.training and all(value.requires_grad for _, value in adapters.own_parameters(model))
     loss.backward()
-    step(model, AdamW(model, section().train))
+    step(model, AdamW(model, section()))
     assert not torch.equal(logits(model), behavior)
     assert torch.equal(logits(views[0]), wanted) and torch.equal(logits(views[1]), behavior)
 
 
 def test_only_adapters_train_and_are_saved_in_fp32(trained):
     path, model = trained
-    optimizer = AdamW(model, section().train)
+    optimizer = AdamW(model, section())
     assert all(".lora_" in name for name in optimizer.trained) and not list(optimizer.copies())
     saved = load_file(path / "adapter_model.safetensors")
     assert len(saved) == len(optimizer.trained) == 2 * 7 * 2
@@ -103,7 +102,7 @@ def test_merged(trained, tmp_path):
     plain = llada.load(tmp_path / "merged")
     assert not adapters.are_on(plain) and {value.dtype for value in plain.parameters()} == {torch.bfloat16}
     assert (logits(plain)[..., :8] - logits(model)[..., :8]).abs().mean() < 0.1
-    exact = rounded(llada.load(path), "float32")
+    exact = cast_weights(llada.load(path), "float32")
     wanted = logits(exact)
     adapters.merge(exact)
     torch.testing.assert_close(logits(exact), wanted, atol=1e-4, rtol=1e-4)
@@ -113,16 +112,16 @@ def test_training_goes_on_from_saved_adapters(base, trained):
     path, _ = trained
     model, out = llada.load(path), path.parent.parent / "round_002" / "policy"
     before = logits(model)
-    make_trainable(model, section(), base, out)
+    make_trainable(model, llada.PLUGIN, section(), 0, base, out)
     assert torch.equal(logits(model), before)
     with pytest.raises(PipelineError, match=r"train.adapter: the policy's adapters have r 4, not 8"):
-        make_trainable(llada.load(path), section(rank=8), base, out)
+        make_trainable(llada.load(path), llada.PLUGIN, section(rank=8), 0, base, out)
     with pytest.raises(PipelineError, match=r"train.adapter: .*c_attn"):
-        make_trainable(llada.load(base), section(targets=("c_attn",)), base, out)
+        make_trainable(llada.load(base), llada.PLUGIN, section(targets=("c_attn",)), 0, base, out)
 
 
 def other_base(base, path):
-    llada.save(rounded(tiny(9, 8, seed=1), "bfloat16"), base)
+    llada.save(cast_weights(tiny(9, 8, seed=1), "bfloat16"), base)
 
 
 def no_base(base, path):
@@ -160,18 +159,16 @@ def test_what_does_not_fit_is_refused(base, trained, damage, message):
 
 
 def test_small_models_take_none(tmp_path, base):
-    settings = section()
-    settings.model = Model(name="mlp")
-    with pytest.raises(PipelineError, match=r"train.adapter: model 'mlp' takes no adapters"):
-        make_trainable(torch.nn.Linear(1, 1), settings, tmp_path, tmp_path)
-    settings.train = Train(gradient_checkpointing=True)
-    with pytest.raises(PipelineError, match="gradient_checkpointing: model 'mlp' cannot recompute its activations"):
-        make_trainable(torch.nn.Linear(1, 1), settings, tmp_path, tmp_path)
+    with pytest.raises(PipelineError, match=r"train\.adapter: this model takes no adapters"):
+        make_trainable(torch.nn.Linear(1, 1), mlp.PLUGIN, section(), 0, tmp_path, tmp_path)
+    checkpointing = Train(gradient_checkpointing=True)
+    with pytest.raises(PipelineError, match="gradient_checkpointing: this model cannot recompute its activations"):
+        make_trainable(torch.nn.Linear(1, 1), mlp.PLUGIN, checkpointing, 0, tmp_path, tmp_path)
 
 
 def test_master_copies_keep_steps_that_bfloat16_would_lose():
-    model = rounded(tiny(9, 8), "bfloat16")
-    exact = rounded(copy.deepcopy(model), "float32")
+    model = cast_weights(tiny(9, 8), "bfloat16")
+    exact = cast_weights(copy.deepcopy(model), "float32")
     settings = Train(lr=1e-5, weight_decay=0.0)
     optimizers = {one: AdamW(one, settings) for one in (model, exact)}
     for _ in range(20):

@@ -163,11 +163,11 @@ def test_names_of_the_hub_are_fetched_without_code(tmp_path, monkeypatch):
         return str(tmp_path)
 
     monkeypatch.setattr(policies, "snapshot_download", snapshot)
-    assert policies.located("GSAI-ML/LLaDA-8B-Base") == tmp_path
-    assert policies.located(str(tmp_path)) == tmp_path
+    assert policies.find_checkpoint("GSAI-ML/LLaDA-8B-Base") == tmp_path
+    assert policies.find_checkpoint(str(tmp_path)) == tmp_path
     monkeypatch.undo()
     with pytest.raises(PipelineError, match="'no/such/place' is neither a directory nor a model that the Hub gives"):
-        policies.located("no/such/place")
+        policies.find_checkpoint("no/such/place")
 
 
 def test_tiny_models_are_saved_in_the_same_layout(tmp_path):

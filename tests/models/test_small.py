@@ -7,11 +7,11 @@ import torch
 
 from pipeline.ctmc import exact
 from pipeline.errors import PipelineError
-from pipeline.plugins import load
+from pipeline.plugins import load_model
 from pipeline.samplers.ancestral import path_log_prob, rollout
 from pipeline.samplers.enumeration import tabulate
-from pipeline.samplers.posterior import read
-from pipeline.settings.sections import Model
+from pipeline.samplers.posterior import log_posterior
+from pipeline.settings.sections import ModelSection
 
 VALUES, MASK = torch.tensor([3, 0, 4, 1]), 5
 PROMPT = torch.tensor([2])
@@ -19,7 +19,7 @@ PROMPT = torch.tensor([2])
 
 def fresh(name: str, length: int = 2) -> torch.nn.Module:
     torch.manual_seed(0)
-    model = load("model", name).create(Model(name=name, hidden_size=16), 6, MASK, length)
+    model = load_model(name).create(ModelSection(name=name, hidden_size=16), 6, MASK, length)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
@@ -67,18 +67,18 @@ def test_installed_posteriors_are_read_back():
     logits = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     joint = logits.flatten().log_softmax(0).view(4, 4)
     model = fresh("tabular").double()
-    load("model", "tabular").install(model, VALUES, exact.posteriors(joint))
+    load_model("tabular").install(model, VALUES, exact.posteriors(joint))
     table = tabulate(model, PROMPT, VALUES, MASK)
     torch.testing.assert_close(table, exact.posteriors(joint), atol=1e-12, rtol=0)
     torch.testing.assert_close(exact.path_law(table), joint, atol=1e-12, rtol=0)
     state = torch.tensor([[VALUES[1], MASK]])
-    log_prob = read(model, PROMPT[None], state, state == MASK)[0]
+    log_prob = log_posterior(model, PROMPT[None], state, state == MASK)[0]
     torch.testing.assert_close(log_prob[VALUES].softmax(0), joint[1].softmax(0))  # x_2 given x_1 = the second value
 
 
 @pytest.mark.parametrize("name", ["tabular", "mlp"])
 def test_save_and_load(name, tmp_path):
-    model, plugin = fresh(name), load("model", name)
+    model, plugin = fresh(name), load_model(name)
     plugin.save(model, tmp_path)
     again = plugin.load(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))

@@ -10,7 +10,7 @@ from pipeline.report.run_metrics import selected
 from pipeline.report.seed_average import by_family, curve, result, row
 from pipeline.report.tables import markdown, tables
 from pipeline.settings.params_file import parse_params
-from pipeline.storage import parquet as records
+from pipeline.storage import parquet
 from pipeline.workflow.rules import suite_inputs
 from tests.conftest import ROOT, Workflow
 
@@ -128,7 +128,7 @@ def test_inputs_of_a_suite():
             "words": {"task": {"name": "examples.words"}},
             "decoded": {"task": {"name": "pinwheel"}, "rounds": 0, "algorithm": {"name": "svdd"}},
             "grid": {"task": {"name": "pinwheel"}},
-            "again": {"like": "grid", "seed": 1},
+            "again": {"extends": "grid", "seed": 1},
         },
     }
     inputs = suite_inputs(["words", "decoded", "grid", "again"], parse_params(raw).runs)
@@ -145,10 +145,10 @@ def test_a_suite_of_the_grid(workflow: Workflow):
             "task": {"name": "checkerboard", "base_items": 10, "test_items": 4},
             "model": {"name": "tabular"},
             "base": {"exact": True},
-            "rollout": {"branch": "reciprocal"},
+            "rollout": {"start": "remasked"},
             "algorithm": {"name": "dam", "alpha": 1.0, "tilt": "direct", "jumps": "first"},
         },
-        "decoded": {"like": "small", "rounds": 0, "algorithm": {"name": "svdd", "alpha": 1.0}},
+        "decoded": {"extends": "small", "rounds": 0, "algorithm": {"name": "svdd", "alpha": 1.0}},
     }
     workflow.params["suites"] = {"both": {"runs": ["small", "decoded"], "seeds": [0, 1]}}
     pending = workflow.pending("both")
@@ -156,7 +156,7 @@ def test_a_suite_of_the_grid(workflow: Workflow):
     workflow("both")
     results = workflow.directory / "data" / "results"
     small, decoded = json.loads((results / "both.json").read_text())["rows"]
-    laws = [records.read_laws(path) for path in sorted((workflow.directory / "data/runs").glob("small*/joint.parquet"))]
+    laws = [parquet.read_laws(path) for path in sorted((workflow.directory / "data/runs").glob("small*/joint.parquet"))]
     kl = [(law["target"] * np.log(law["target"] / law["model"])).sum() for law in laws]
     assert small["final"]["kl"] == pytest.approx(np.mean(kl), rel=1e-6)
     assert small["n"] == decoded["n"] == 2

@@ -7,20 +7,19 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 
 from pipeline.models import llada
-from pipeline.models.policy_directory import frozen_policy, make_trainable, save_policy
-from pipeline.runtime.distributed import device, gather_trained, is_main_process, spread
+from pipeline.models.policy_directory import load_frozen, make_trainable, save_policy
+from pipeline.runtime.distributed import device, distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream
 from pipeline.samplers.posterior import completion_log_prob
-from pipeline.settings.sections import Adapter, Model, Train
+from pipeline.settings.sections import Adapter, Train
 from pipeline.text.tokenizer import character_tokenizer
-from pipeline.training.adamw import AdamW, load_moments, moments
+from pipeline.training.adamw import AdamW, load_optimizer_state, optimizer_state
 from pipeline.training.loop import Progress, fit
 from pipeline.training.replay_buffer import Batch, Replay
 
@@ -30,14 +29,14 @@ KINDS = ("full", "lora", "bfloat16")
 """All weights, adapters, and all weights in bfloat16 with fp32 masters."""
 
 
-def settings(kind: str) -> SimpleNamespace:
+def settings(kind: str) -> tuple[str, Train]:
     adapter = Adapter(rank=4, alpha=8, dropout=0.0) if kind == "lora" else None
-    train = Train(batch_size=8, accumulation=2, lr=RATE, adapter=adapter, gradient_checkpointing=True)
-    return SimpleNamespace(seed=0, model=Model(dtype="bfloat16" if kind == "bfloat16" else "float32"), train=train)
+    train = Train(batch_size=8, gradient_accumulation_steps=2, lr=RATE, adapter=adapter, gradient_checkpointing=True)
+    return "bfloat16" if kind == "bfloat16" else "float32", train
 
 
 def base_of(kind: str) -> Path:
-    return Path(f"base-{settings(kind).model.dtype}")
+    return Path(f"base-{settings(kind)[0]}")
 
 
 def loss(policy: torch.nn.Module, batch: Batch, others: list[torch.nn.Module]) -> torch.Tensor:
@@ -47,20 +46,20 @@ def loss(policy: torch.nn.Module, batch: Batch, others: list[torch.nn.Module]) -
     with torch.no_grad():
         known = [completion_log_prob(model, *arguments) for model in others]
     value = sum(((log_prob - other) ** 2 for other in known), -log_prob)
-    return (value * batch.jump).sum(dim=(1, 2)) / batch.jump.sum(dim=(1, 2))
+    return (value * batch.loss_positions).sum(dim=(1, 2)) / batch.loss_positions.sum(dim=(1, 2))
 
 
 def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDATES) -> list[float]:
     """One round of training, from the policy and the moments of the round before."""
-    run, base, here = settings(kind), base_of(kind), out / str(number)
+    train, base, here = settings(kind)[1], base_of(kind), out / str(number)
     before = out / f"{number - 1}" / "policy" if number > 1 else base
     policy = llada.load(before)
-    make_trainable(policy, run, base, here / "policy")
-    spread(policy, sharding == "full")
-    optimizer = AdamW(policy, run.train)
+    make_trainable(policy, llada.PLUGIN, train, 0, base, here / "policy")
+    distribute(policy, sharding == "full")
+    optimizer = AdamW(policy, train)
     if number > 1:
-        load_moments(before.parent / "optimizer.safetensors", optimizer)
-    others = [frozen_policy(path, run, policy, device()) for path in (base, before)]
+        load_optimizer_state(before.parent / "optimizer.safetensors", optimizer)
+    others = [load_frozen(path, llada.PLUGIN, policy, device()) for path in (base, before)]
     generator = torch.Generator().manual_seed(number)
     texts = [torch.randint(8, (32, length), generator=generator) for length in (3, 6)]
     batches = Replay.of_texts(*texts, MASK).batches(UPDATES, 8, 0, Stream.REPLAY, number)
@@ -71,15 +70,15 @@ def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDA
         (batch for batch, _ in zip(batches, range(updates))),  # noqa: B905
         partial(loss, others=others),
         lambda update: RATE,
-        run.train,
+        train,
         progress,
         updates=UPDATES,
         title=kind,
     )
-    state = moments(optimizer)
+    state = optimizer_state(optimizer)
     gather_trained(policy)
     if is_main_process() and updates == UPDATES:
-        save_policy(here / "policy", policy, TOKENIZER, run)
+        save_policy(here / "policy", policy, TOKENIZER, llada.PLUGIN)
         save_file(state, here / "optimizer.safetensors")
     PartialState().wait_for_everyone()
     return losses

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.models import llada
-from pipeline.models.policy_directory import rounded, save_policy
+from pipeline.models.policy_directory import cast_weights, save_policy
 from pipeline.training.adamw import MASTER
-from tests.runtime import sharded
 from tests.conftest import ROOT
 from tests.conftest import llada as tiny
+from tests.runtime import sharded
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,8 @@ def directory(tmp_path_factory):
     """What two processes made of one base, by DDP and FSDP2."""
     directory = tmp_path_factory.mktemp("sharded")
     for kind in sharded.KINDS:
-        run = sharded.settings(kind)
-        base = rounded(tiny(9, 8, initializer_range=0.2), run.model.dtype)
-        save_policy(directory / sharded.base_of(kind), base, sharded.TOKENIZER, run)
+        base = cast_weights(tiny(9, 8, initializer_range=0.2), sharded.settings(kind)[0])
+        save_policy(directory / sharded.base_of(kind), base, sharded.TOKENIZER, llada.PLUGIN)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command += ["--rdzv-endpoint", "localhost:0", "-m", "tests.runtime.sharded", "two"]

@@ -62,9 +62,10 @@ def test_a_stage_ends_with_its_shell(number, tmp_path):
 STAGE = """
 import json, os, time
 from pathlib import Path
-from pipeline.stages import main
+from pipeline.settings.stages import NoSettings
+from pipeline.stages.command_line import main
 
-def run(args):
+def run(args, settings):
     rank = int(os.environ["RANK"])
     until = time.process_time() + 2 * rank
     while time.process_time() < until:
@@ -72,7 +73,7 @@ def run(args):
     args.out.with_suffix(f".{rank}").write_text(str(time.process_time()))
 
 if __name__ == "__main__":
-    main(run, "", {"out": ""})
+    main(run, NoSettings, "", {"out": ""})
 """
 
 

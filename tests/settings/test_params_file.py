@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from snakemake.cli import main
 
-from pipeline.settings.params_file import members, parse_params, read_params
+from pipeline.settings.params_file import parse_params, read_params, runs_of_suite
 from pipeline.settings.sections import Hardware
 from tests.conftest import ROOT, SMALL, Workflow, said
 
@@ -69,7 +69,11 @@ def broken(path: str, value: object) -> dict:
         ("defaults.rollout.shards", 101, "defaults.rollout.shards: input should be less than or equal to 100"),
         ("defaults.seed", -1, "defaults.seed: input should be greater than or equal to 0 (got -1)"),
         ("defaults.train.betas", [0.9, 1.5], "defaults.train.betas.1: input should be less than 1 (got 1.5)"),
-        ("defaults.train.accumulation", 3, "defaults.train: batch_size 32 must be a multiple of accumulation 3"),
+        (
+            "defaults.train.gradient_accumulation_steps",
+            3,
+            "defaults.train: batch_size 32 must be a multiple of gradient_accumulation_steps 3",
+        ),
         ("defaults.train", [1], "defaults.train: input should be a valid dictionary or instance of Train (got [1])"),
         ("defaults.model.hidden_size", 30, "hidden_size must be a multiple of 2"),
         ("defaults.task", {"base_items": 3}, "defaults.task: needs a name"),
@@ -81,21 +85,21 @@ def broken(path: str, value: object) -> dict:
         ("defaults.base.exact", True, "base.exact needs an enumerated task, not 'sudoku'"),
         ("defaults.algorithm", {"name": "dam_analytic"}, "needs exact: task 'sudoku' is not enumerated"),
         ("defaults.algorithm", {"name": "svdd"}, "algorithm 'svdd' only decodes: set rounds to 0, not 2"),
-        ("defaults.algorithm", {"name": "dtm"}, "needs rollout.branch: reciprocal"),
+        ("defaults.algorithm", {"name": "dtm"}, "needs rollout.start: remasked"),
         ("defaults.algorithm", {"name": "dtm", "jumps": "all"}, "unknown key 'jumps'"),
-        ("defaults.algorithm", {"name": "raft", "window": 2}, "unknown key 'window'"),
+        ("defaults.algorithm", {"name": "raft", "replay_rounds": 2}, "unknown key 'replay_rounds'"),
         (
             "defaults",
-            {"algorithm": {"name": "dtm"}, "rollout": {"branch": "reciprocal", "temperature": 0.9}},
+            {"algorithm": {"name": "dtm"}, "rollout": {"start": "remasked", "temperature": 0.9}},
             "algorithm.name: dtm needs rollout.temperature: 1",
         ),
         (
             "defaults",
             {
-                "algorithm": {"name": "dam", "control_variate": True, "jumps": "first", "window": 1},
-                "rollout": {"branch": "reciprocal", "block_length": 4},
+                "algorithm": {"name": "dam", "control_variate": True, "jumps": "first", "replay_rounds": 1},
+                "rollout": {"start": "remasked", "block_length": 4},
             },
-            "algorithm.control_variate needs rollout.branch: reciprocal, rollout.order: random and no",
+            "algorithm.control_variate needs rollout.start: remasked, rollout.order: random and no",
         ),
         ("default_run", "smal", "names unknown run 'smal': did you mean 'small'"),
         ("hardware.runs", {"smal*": 1, "big": 2}, "hardware.runs: 'big' is the name of no run"),
@@ -117,8 +121,8 @@ def broken(path: str, value: object) -> dict:
             "base.lengths: model 'mlp' is made for answers of one length",
         ),
         ("runs", None, "needs the key 'runs'"),
-        ("runs.other", {"like": "smal"}, "runs.other.like names unknown run 'smal': did you mean 'small'"),
-        ("runs.small", {"like": "small"}, "runs.small.like goes round in a circle: small -> small"),
+        ("runs.other", {"extends": "smal"}, "runs.other.extends names unknown run 'smal': did you mean 'small'"),
+        ("runs.small", {"extends": "small"}, "runs.small.extends goes round in a circle: small -> small"),
         ("suites", {"all": {"runs": ["smal"]}}, "suites.all names unknown run 'smal'"),
         ("suites", {"all": {"runs": ["small"], "published": {"smal": {}}}}, "suites.all names unknown run 'smal'"),
         ("suites", {"all": {"runs": {"small": {"train.lrr": [1]}}}}, "unknown key 'runs.small-lrr1.train.lrr'"),
@@ -130,7 +134,7 @@ def broken(path: str, value: object) -> dict:
             {"a": {"runs": {"small": {"train.lr": [1]}}}, "b": {"runs": {"small": {"base.lr": [1]}}}},
             "suites.b makes a run 'small-lr1', but there is another one of that name",
         ),
-        ("runs.other", {"like": ["small"]}, "runs.other.like names unknown run"),
+        ("runs.other", {"extends": ["small"]}, "runs.other.extends names unknown run"),
     ],
 )
 def test_mistakes_are_named(refused, path, value, message):
@@ -162,22 +166,22 @@ def test_the_shipped_params_are_valid():
 
 
 def test_suites_and_runs_like_others():
-    """`like` inherits, a plug-in of another name starts afresh, and a suite adds runs with further seeds."""
-    raw = broken("runs", {"small": {"rounds": 3}, "other": {"like": "small", "train": {"lr": 0.5}}})
+    """`extends` inherits, a plug-in of another name starts afresh, and a suite adds runs with further seeds."""
+    raw = broken("runs", {"small": {"rounds": 3}, "other": {"extends": "small", "train": {"lr": 0.5}}})
     params = parse_params({**raw, "suites": {"both": {"runs": ["small", "other"], "seeds": [0, 4]}}})
-    assert members(params, params.suites["both"]) == ["small", "small-seed4", "other", "other-seed4"]
+    assert runs_of_suite(params, params.suites["both"]) == ["small", "small-seed4", "other", "other-seed4"]
     assert (params.runs["other-seed4"].rounds, params.runs["other-seed4"].seed) == (3, 4)
     assert params.runs["other"].train.lr == 0.5 != params.runs["small"].train.lr
 
 
 def test_sweeps():
     """One run for each combination, named by what it changes; seeds come last, where families are told apart."""
-    swept = {"train.lr": [0.1, 0.5], "rollout.branch": ["reciprocal"]}
+    swept = {"train.lr": [0.1, 0.5], "rollout.start": ["remasked"]}
     params = parse_params({**broken("runs.small", {}), "suites": {"sweep": {"runs": {"small": swept}, "seeds": [3]}}})
-    names = ["small-lr0.1-branchreciprocal-seed3", "small-lr0.5-branchreciprocal-seed3"]
-    assert members(params, params.suites["sweep"]) == names
+    names = ["small-lr0.1-startremasked-seed3", "small-lr0.5-startremasked-seed3"]
+    assert runs_of_suite(params, params.suites["sweep"]) == names
     run = params.runs[names[1]]
-    assert (run.train.lr, run.rollout.branch, run.seed, run.train.updates) == (0.5, "reciprocal", 3, 8)
+    assert (run.train.lr, run.rollout.start, run.seed, run.train.updates) == (0.5, "remasked", 3, 8)
 
 
 def test_the_processes_of_a_run():

@@ -1,36 +1,33 @@
 """What pre-training draws: answers of one length or of several in turn."""
 
-from types import SimpleNamespace
-
 import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.plugins import load_task
 from pipeline.runtime.random_streams import Stream
 from pipeline.settings.sections import Base
 from pipeline.stages.base import batches
-from pipeline.storage import parquet as records
+from pipeline.storage import parquet
 from pipeline.tasks.sudoku import Sudoku, items
 from pipeline.text.tokenizer import character_tokenizer, decode, encode, mask_id
 from pipeline.training.replay_buffer import Batch, Replay
+from tests.conftest import task_of
 
-TASK = load_task({"name": "sudoku"})
+TASK = task_of("sudoku")
 
 
 @pytest.fixture(scope="module")
 def corpus() -> pa.Table:
     made = items(Sudoku(base_items=50, train_items=1, test_items=1, hard_items=0), 0)["base"]
     rows = [{"item_id": number, **vars(item)} for number, item in enumerate(made)]
-    return pa.Table.from_pylist(rows, schema=records.ITEMS)
+    return pa.Table.from_pylist(rows, schema=parquet.ITEMS)
 
 
 def drawn(corpus: pa.Table, lengths: tuple[int, ...] | None) -> tuple[list[Batch], str]:
     """Seven updates, and the alphabet."""
     base = Base(updates=7, batch_size=8, lengths=lengths)
-    run = SimpleNamespace(seed=5, task={"name": "sudoku"}, base=base)
     alphabet = TASK.characters(lengths or ())
-    return list(batches(corpus, run, character_tokenizer(alphabet))), alphabet
+    return list(batches(corpus, base, 5, character_tokenizer(alphabet), TASK)), alphabet
 
 
 def same(one: Batch, other: Batch) -> bool:

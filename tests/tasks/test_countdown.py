@@ -5,12 +5,12 @@ from itertools import permutations, product
 
 import pytest
 
-from pipeline.plugins import load_task
 from pipeline.tasks.base import Item
 from pipeline.tasks.countdown import ALPHABET, ANSWER_LENGTH, PLUGIN, Countdown, items
 from pipeline.tasks.countdown_puzzles import numbers_and_target
 from pipeline.tasks.parsing.arithmetic import PYTHON, parse
 from pipeline.text.tokenizer import character_tokenizer, decode, encode
+from tests.conftest import task_of
 
 SETTINGS = Countdown(base_items=400, train_items=300, test_items=60)
 SHAPES = ("({0}{3}{1}){4}{2}", "{0}{3}({1}{4}{2})")
@@ -85,11 +85,11 @@ def test_compact_texts_have_fixed_lengths_and_survive_the_tokenizer(splits):
 
 
 def test_sections_decide_what_a_task_is():
-    compact, chat = (load_task({"name": "countdown", "template": template}) for template in ("compact", "chat"))
+    compact, chat = (task_of("countdown", template=template) for template in ("compact", "chat"))
     assert (compact.answer_length, compact.alphabet) == (ANSWER_LENGTH, ALPHABET)
     assert (chat.answer_length, chat.alphabet) == (256, "")
-    assert load_task({"name": "countdown", "template": "chat", "answer_length": 128}).answer_length == 128
-    assert load_task({"name": "examples.words"}).answer_length == 3
+    assert task_of("countdown", template="chat", answer_length=128).answer_length == 128
+    assert task_of("examples.words").answer_length == 3
 
 
 @pytest.mark.parametrize(

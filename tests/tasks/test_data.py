@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.plugins import load
+from pipeline.plugins import load_task
 from pipeline.settings.run import Run
 from pipeline.workflow import rules as workflow
 
@@ -41,7 +41,7 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 
 def items(name: str, seed: int = 0, **settings):
-    task = load("task", name)
+    task = load_task(name)
     small = {"base_items": 5} if name in ("countdown", "sudoku") else {}
     return task.items(task.settings(**small, **settings), seed)
 
@@ -88,7 +88,7 @@ def test_countdown_puzzles_are_held_out_in_any_order(tmp_path):
 def test_settings_name_one_source():
     for data in ({}, {"hub": "a/b", "path": "x.jsonl"}):
         with pytest.raises(ValueError, match="either hub"):
-            load("task", "gsm8k").settings(data=data)
+            load_task("gsm8k").settings(data=data)
 
 
 def test_hub(monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.plugins import load_task
+from tests.conftest import task_of
 
 PUZZLE, SOLUTION = "1000001000000001", "1234341221434321"
 OTHER = "1243431221343421"
@@ -10,7 +10,7 @@ OTHER = "1243431221343421"
 
 
 def accuracy(name: str, profile: str, question: str, reference: object, text: str) -> float:
-    task = load_task({"name": name, "template": "chat", "profile": profile})
+    task = task_of(name, template="chat", profile=profile)
     return task.score(task.saved.item(question, reference), text)[task.saved.accuracy]
 
 

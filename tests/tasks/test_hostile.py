@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from pipeline.plugins import load_task
+from tests.conftest import task_of
 
 SIZE = 100_000
 REFERENCES = {"countdown": ("?", [[3, 4, 5], 23]), "gsm8k": ("?", "18"), "math500": ("?", r"\frac{1}{2}")}
@@ -59,7 +59,7 @@ WRAPPERS = ("{}", "\\boxed{{{}}}", "<answer>{}</answer>", "<answer>\\boxed{{{}}}
 @pytest.mark.parametrize("profile", ["d1", "strict"])
 @pytest.mark.parametrize("name", list(REFERENCES))
 def test_long_texts_are_scored_in_time(name, profile):
-    task = load_task({"name": name, "template": "chat", "profile": profile})
+    task = task_of(name, template="chat", profile=profile)
     item = task.saved.item(*REFERENCES[name])
     for unit in UNITS:
         for wrapper in WRAPPERS:
@@ -97,7 +97,7 @@ def test_long_texts_are_scored_in_time(name, profile):
     ],
 )
 def test_short_texts_are_scored_in_time(name, profile, text):
-    task = load_task({"name": name, "template": "chat", "profile": profile})
+    task = task_of(name, template="chat", profile=profile)
     item = task.saved.item(*REFERENCES[name])
     start = time.process_time()
     for wrapper in WRAPPERS:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from pipeline.plugins import load_task
 from pipeline.tasks.base import Item
+from tests.conftest import task_of
 
 
 def reward(name: str, profile: str, reference: str, text: str, prompt: str = "?", template: str = "chat") -> float:
-    task = load_task({"name": name, "template": template, "profile": profile})
+    task = task_of(name, template=template, profile=profile)
     return task.score(Item(prompt, reference), text)["reward"]
 
 

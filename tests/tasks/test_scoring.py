@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.storage import parquet as records
+from pipeline.storage import parquet
 from pipeline.tasks.base import Item
 from pipeline.tasks.scoring import score
 from pipeline.tasks.sudoku import PLUGIN
@@ -51,10 +51,10 @@ def test_any_kind_of_number_is_a_float():
 def test_truncated_parquet_is_named(tmp_path):
     path = tmp_path / "items.parquet"
     columns = {"item_id": [0], "prompt": ["a"], "reference": ["b"], "group": [""]}
-    records.write(path, columns, records.ITEMS, {})
-    assert records.read([path], records.ITEMS).to_pylist()[0]["prompt"] == "a"
+    parquet.write(path, columns, parquet.ITEMS, {})
+    assert parquet.read([path], parquet.ITEMS).to_pylist()[0]["prompt"] == "a"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(PipelineError, match=r"items.parquet is not a complete Parquet file"):
-        records.read([path], records.ITEMS)
+        parquet.read([path], parquet.ITEMS)
     with pytest.raises(PipelineError, match="is missing"):
-        records.read([tmp_path / "none.parquet"], records.ITEMS)
+        parquet.read([tmp_path / "none.parquet"], parquet.ITEMS)

@@ -5,9 +5,9 @@ import hashlib
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.plugins import load_task
 from pipeline.tasks.sudoku import PLUGIN, Sudoku, items, puzzle_of, render, score
 from pipeline.tasks.sudoku_grids import solutions
+from tests.conftest import task_of
 
 SETTINGS = Sudoku(base_items=300, train_items=300, test_items=50, hard_items=20)
 HELD_OUT = ("test", "hard", "validation")
@@ -121,18 +121,18 @@ def test_generated_items_never_change(splits):
         {name: [(i.prompt, i.reference, i.group) for i in splits[name]] for name in sorted(splits) if splits[name]}
     )
     assert hashlib.sha256(plain.encode()).hexdigest()[:16] == "c1f61d5fa63cf10e"
-    defaults = load_task({"name": "sudoku"})
+    defaults = task_of("sudoku")
     assert (defaults.score, defaults.answer_length, defaults.alphabet) == (score, 16, "01234>")
 
 
 def test_longer_answers_are_filled_with_ends(splits):
     """Only a base of longer answers knows the end token; what stands before the first end is the answer."""
-    task, grid = load_task({"name": "sudoku"}), splits["test"][0].reference
+    task, grid = task_of("sudoku"), splits["test"][0].reference
     assert [task.characters(lengths) for lengths in ((), (16,), (16, 32))] == ["01234>", "01234>", "01234>."]
     assert [task.filled(grid, length) for length in (16, 20)] == [grid, grid + "...."]
     assert [task.shown(text) for text in (grid, grid + "....", grid + ".12.", "..12")] == [grid, grid, grid, ""]
     assert task.score(splits["test"][0], task.shown(grid + "...."))["reward"] == 1.0
-    assert load_task({"name": "sudoku", "template": "chat"}).end == ""
+    assert task_of("sudoku", template="chat").end == ""
 
 
 def test_chat_prompts_hold_the_same_puzzles(splits):

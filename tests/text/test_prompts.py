@@ -1,20 +1,19 @@
 """Chat prompts in the checkpoint's own tokens, answers up to the stop token, and what never may be sampled."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pipeline.errors import PipelineError
 from pipeline.models.policy_directory import load_policy, save_policy
-from pipeline.plugins import load_task
-from pipeline.settings.sections import Model
-from pipeline.text.prompts import Language, language
+from pipeline.plugins import load_model
+from pipeline.text.prompts import PromptFormat, load_prompt_format
 from pipeline.text.tokenizer import PADDING, buckets, character_tokenizer, encode
+from tests.conftest import task_of
 from tests.models import hub
 
-RUN = SimpleNamespace(model=Model())
+RUN = load_model("llada")
 EOT, EOS, MASK = 126348, 126081, 126336
 
 
@@ -33,8 +32,8 @@ def spoken(checkpoint, opened):
     """The task in the checkpoint's language, or in that of another directory with the same model."""
 
     def speak(path=None, profile="strict", **settings):
-        task = load_task({"name": "countdown", "template": "chat", "profile": profile})
-        return language(path or checkpoint, *opened[:2], task, **settings)
+        task = task_of("countdown", template="chat", profile=profile)
+        return load_prompt_format(path or checkpoint, *opened[:2], task, **settings)
 
     return speak
 
@@ -67,12 +66,12 @@ def test_answers_end_at_the_first_stop(spoken, opened, stop):
 
 def test_an_embedded_answer_ends_at_its_first_end():
     """In the alphabet of a base that has learnt longer answers; without the end token nothing is cut."""
-    task = load_task({"name": "sudoku"})
+    task = task_of("sudoku")
     for lengths, read in ((16, 20), ["12", "1234", ""]), ((), ["120", "1234", "0"]):
         tokenizer = character_tokenizer(task.characters(lengths))
         texts = ["12.0", "1234", "...0"] if lengths else ["120", "1234", "0"]
         rows = [encode(tokenizer, [text]) for text in texts]
-        assert [Language(tokenizer, task, None).answers(row)[0] for row in rows] == read
+        assert [PromptFormat(tokenizer, task, None).answers(row)[0] for row in rows] == read
 
 
 def test_rows_without_a_token_are_never_predicted(opened):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import PipelineError
-from pipeline.training.adamw import MOMENTS, AdamW, load_moments
+from pipeline.training.adamw import MOMENTS, AdamW, load_optimizer_state
 from tests.conftest import Stage, llada
 
 KILLED = """
@@ -52,4 +52,4 @@ def test_optimiser_state_of_another_policy(tmp_path, sections):
     tensors = {f"{moment}.{name}": torch.zeros(1) for name, _ in policy.named_parameters() for moment in MOMENTS}
     save_file(tensors, tmp_path / "optimizer.safetensors")
     with pytest.raises(PipelineError, match=r"optimizer.safetensors does not belong to this policy"):
-        load_moments(tmp_path / "optimizer.safetensors", AdamW(policy, sections.train))
+        load_optimizer_state(tmp_path / "optimizer.safetensors", AdamW(policy, sections.train))

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.algorithms.weighted_cross_entropy import matched
+from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.runtime.random_streams import Stream
 from pipeline.storage.parquet import TARGETS
 from pipeline.text.tokenizer import PADDING
@@ -29,16 +29,18 @@ def targets() -> pa.Table:
     return pa.Table.from_pylist(rows, schema=TARGETS)
 
 
-@pytest.mark.parametrize("branch", ["root", "reciprocal", "steps"])
-def test_padding_changes_no_loss(branch):
+@pytest.mark.parametrize("states", ["remasked_completions", "starting_states", "path_states"])
+def test_padding_changes_no_loss(states):
     policy = llada(9, MASK)
-    replay = Replay.of_targets(targets(), 2, MASK, branch, "all")
+    replay = Replay.of_targets(targets(), 2, MASK, states)
     (batch,) = replay.batches(1, 8, 0, Stream.REPLAY, 1)
     assert (batch.prompt == PADDING).any()
     padding = (batch.prompt == PADDING).sum(dim=1).tolist()
     assert padding == sorted(padding, reverse=True)
-    together = matched(policy, batch, MASK)
+    together = weighted_cross_entropy(policy, batch, MASK)
     for row in range(8):
         alone = batch.rows(slice(row, row + 1))
         assert not (alone.prompt == PADDING).any() and alone.noise.shape[1] == alone.prompt.shape[1] + LENGTH
-        torch.testing.assert_close(matched(policy, alone, MASK), together[row : row + 1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            weighted_cross_entropy(policy, alone, MASK), together[row : row + 1], atol=1e-5, rtol=1e-5
+        )

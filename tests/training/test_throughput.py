@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pipeline.models.flops import Shape
-from pipeline.report.run_metrics import speed, spoken
+from pipeline.training.speed import speed, speed_in_words
 from tests.conftest import Workflow
 
 FAST = {"tokens": 100, "seconds": 2.0, "flops": 4e12, "peak": 10e12}
@@ -14,9 +14,9 @@ FAST = {"tokens": 100, "seconds": 2.0, "flops": 4e12, "peak": 10e12}
 def test_speed():
     """Stages add up; a share of the peak needs a GPU, operations a model with known formulas."""
     assert speed([FAST, FAST]) == {"tokens_per_second": 50.0, "tflops": 2.0, "share_of_peak": 0.2}
-    assert spoken(speed([FAST])) == "50 tokens/s, 2 TFLOP/s, 20% of the peak"
+    assert speed_in_words(speed([FAST])) == "50 tokens/s, 2 TFLOP/s, 20% of the peak"
     assert speed([{**FAST, "peak": None}]).keys() == {"tokens_per_second", "tflops"}
-    assert spoken(speed([{**FAST, "flops": 0.0}])) == "50 tokens/s"
+    assert speed_in_words(speed([{**FAST, "flops": 0.0}])) == "50 tokens/s"
 
 
 def test_stages_measure_what_they_did(finished: Workflow):
@@ -32,5 +32,5 @@ def test_stages_measure_what_they_did(finished: Workflow):
     assert train["seconds"] > 0 and train["peak"] is None
     speeds = json.loads((run / "metrics.json").read_text())["time"]["speed"]
     assert speeds.keys() == {"rollout", "train"} and all(found["tflops"] > 0 for found in speeds.values())
-    assert spoken(speeds["train"]) in (run / "report.html").read_text()
+    assert speed_in_words(speeds["train"]) in (run / "report.html").read_text()
     assert "tokens/s" in (run / "logs" / "rollout_001_00.log").read_text()

@@ -11,7 +11,7 @@ from pipeline.models.flops import LLADA_8B
 from pipeline.settings.params_file import parse_params, read_params
 from pipeline.settings.run import Run
 from pipeline.settings.sections import Hardware
-from pipeline.workflow.dry_run import forecast
+from pipeline.workflow.dry_run import estimate_table
 from pipeline.workflow.estimate import Estimate, shape_of
 from tests.conftest import ROOT, SMALL, Workflow
 from tests.conftest import llada as tiny
@@ -82,7 +82,7 @@ def test_activations_of_a_block(dtype, lora, tmp_path):
 def test_memory_of_llada_8b():
     """All weights with AdamW in fp32: 119 GiB beside the activations; LoRA of rank 128: 5.4 GB beside 16 GB."""
     run = read_params(ROOT / "params.yaml").runs[LLADA]
-    bare = {"batch_size": 1, "accumulation": 1}
+    bare = {"batch_size": 1, "gradient_accumulation_steps": 1}
     lora = estimated(run.model_copy(update={"train": run.train.model_copy(update=bare)}))
     assert lora.weights + 16 * lora.adapters == pytest.approx(21.4e9, rel=0.01)
     full = run.train.model_copy(update={**bare, "adapter": None})
@@ -113,15 +113,17 @@ def test_sizes_come_from_where_the_base_comes_from(tmp_path):
 def test_one_table_or_a_line_for_each():
     params = read_params(ROOT / "params.yaml")
     stages = {"base": 1, "rollout": 44, "train": 22, "prepare": 1}
-    table = forecast({("sudoku-dam", stage): count for stage, count in stages.items()}, params).splitlines()
+    table = estimate_table({("sudoku-dam", stage): count for stage, count in stages.items()}, params).splitlines()
     assert table[0].startswith("sudoku-dam, estimated: 147 k parameters, 16 + 16 tokens, one core at 19 GFLOP/s")
     assert [line.split()[0] for line in table[1:]] == ["stage", "base", "rollout", "train", "total"]
     assert table[-1].split()[1] == "67"
     names = ["sudoku-dam", "sudoku-dam-seed1", "sudoku-dam-seed2", LLADA, "checkerboard-dam"]
-    cpu, gpu = forecast(dict.fromkeys(((name, "train") for name in names), 1), params).split("\n\n")
+    cpu, gpu = estimate_table(dict.fromkeys(((name, "train") for name in names), 1), params).split("\n\n")
     assert [line.split()[0] for line in cpu.splitlines()] == ["run,", *names[:3], "together"]
     assert [line.split()[0] for line in gpu.splitlines()] == ["run,", LLADA, "together"]
-    assert forecast({("sudoku-dam", "prepare"): 1, ("checkerboard-dam", "train"): 1, ("", "all"): 1}, params) == ""
+    assert (
+        estimate_table({("sudoku-dam", "prepare"): 1, ("checkerboard-dam", "train"): 1, ("", "all"): 1}, params) == ""
+    )
 
 
 def test_a_dry_run_prints_it(workflow: Workflow, finished: Workflow):
@@ -147,5 +149,5 @@ def test_all_named_runs_of_llada_8b():
     for task, length in tasks:
         for method, algorithm in {"dam": "dam", "d1": "diffu_grpo", "svdd": "svdd"}.items():
             run = runs[f"llada-{task}-{length}-{method}"]
-            assert (run.task["name"], run.task["answer_length"], run.algorithm.name) == (task, length, algorithm)
+            assert (run.task.name, run.task.answer_length, run.algorithm.name) == (task, length, algorithm)
             assert all(cost.memory < 80e9 for cost in estimated(run).stages().values())

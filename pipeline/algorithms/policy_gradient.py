@@ -1,0 +1,49 @@
+"""What diffu-GRPO, coupled-GRPO and AGRPO share: advantages, and the clipped surrogate with a KL penalty.
+
+    ρ = e^{l - l_old},      L = - [min(ρ A, clip(ρ, 1 ± ε) A) - β (e^{l_ref - l} - (l_ref - l) - 1)].
+
+The methods differ in l, their stand-in for the log-likelihood of a completion, which a masked-diffusion model lacks.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.algorithms.base import LossContext
+from pipeline.algorithms.targets import Rollouts, Targets, targets_of_this_round
+from pipeline.ctmc.losses import clipped_surrogate, k3_kl
+from pipeline.settings.algorithms import Surrogate
+
+
+def centred_rewards(rollouts: Rollouts) -> Float[Tensor, "g K"]:
+    """A_k = R_k - (1/K) Σ_j R_j, without division by the standard deviation."""
+    reward = rollouts.reward
+    return reward - reward.mean(dim=1, keepdim=True)
+
+
+def advantage_targets(rollouts: Rollouts, settings: Surrogate) -> Targets:
+    """The weight of a completion is its advantage A_k."""
+    return targets_of_this_round(rollouts, centred_rewards(rollouts))
+
+
+def surrogate_loss(
+    policy: nn.Module,
+    log_prob: Callable[[nn.Module], Tensor],
+    advantage: Tensor,
+    context: LossContext[Surrogate],
+) -> Tensor:
+    """L at every entry of l. The base is not asked where β is 0.
+
+    Args:
+        log_prob: model -> l, the same masks and noise for every model.
+        advantage: A, of a shape that broadcasts to that of l.
+    """
+    new = log_prob(policy)
+    with torch.no_grad():
+        old = log_prob(context.frozen["behavior"])
+        reference = log_prob(context.frozen["base"]) if context.algorithm.beta else None
+    surrogate = clipped_surrogate(new - old, advantage, context.algorithm.epsilon)
+    penalty = 0.0 if reference is None else context.algorithm.beta * k3_kl(new, reference)
+    return penalty - surrogate

@@ -1,0 +1,94 @@
+"""The command line of a stage: `python -m pipeline.stages.train --help`. One file of this package is one rule.
+
+Every path is an argument; the settings are the sections that the stage reads, as JSON. A stage writes its outputs
+under temporary names and renames them; last it writes when it started, computed and finished, and the CPU seconds of
+all its ranks.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from pipeline.errors import PipelineError
+from pipeline.settings.sections import Keep
+from pipeline.settings.stages import parse_settings
+from pipeline.settings.validation import Section
+from pipeline.storage.atomic_files import write_json
+from pipeline.training.speed import Measured, speed, speed_in_words
+
+S = TypeVar("S", bound=Section)
+
+CONVERT: Mapping[str, Callable[[str], object]] = {"#": int, "=": json.loads}
+EVERYTHING = Keep(buffers="all", optimizer="all")
+
+
+def main(
+    run: Callable[[argparse.Namespace, S], Measured | None],
+    schema: type[S],
+    description: str | None,
+    arguments: Mapping[str, str],
+) -> None:
+    """Parse the command line, run the stage, and report errors that the user can fix on one line.
+
+    Args:
+        run: (arguments, settings) -> how fast it was (`throughput.Meter.measured`), which is logged and goes into the
+            timing, or None.
+        schema: of the settings, from `settings.stages`.
+        arguments: name -> help. A name ending in "*" takes any number of paths, "?" an optional path, "#" an
+            integer, "=" JSON; every other name takes one path.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--settings", required=True, help="sections of the run, as JSON")
+    parser.add_argument("--timing", required=True, type=Path, help="JSON to write: when the stage started and finished")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of all ranks of a node (0: all cores)")
+    parser.add_argument("--code", default="", help="digest of the code: progress saved under another is ignored")
+    parser.add_argument("--sharding", default="none", choices=("none", "full"), help="of what several ranks train")
+    parser.add_argument("--keep", type=Keep.model_validate_json, default=EVERYTHING, help="rounds to keep, as JSON")
+    for name, text in arguments.items():
+        option, kind = "--" + name.rstrip("*?#="), name[-1]
+        if kind == "*":
+            parser.add_argument(option, type=Path, nargs="*", default=[], help=text)
+        else:
+            convert = CONVERT.get(kind, Path)
+            parser.add_argument(option, type=convert, required=kind != "?", help=text)
+    try:
+        args = parser.parse_args()
+        settings = parse_settings(args.settings, schema)
+        if args.threads and "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        ready, begun = time.time(), time.monotonic()
+        measured = run(args, settings)
+        cpu_seconds = _of_all_ranks(time.process_time())
+        if os.environ.get("RANK", "0") == "0":
+            timing = _timing(ready, time.monotonic() - begun, cpu_seconds)
+            write_json(args.timing, timing | ({"measured": measured} if measured else {}))
+            if measured:
+                print(speed_in_words(speed([measured])))
+    except PipelineError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'writing the output'}: {error.strerror or error}")
+
+
+def _of_all_ranks(cpu_seconds: float) -> float:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return cpu_seconds
+    from pipeline.runtime.distributed import sum_and_leave_group  # noqa: PLC0415, for stages that need no PyTorch
+
+    return sum_and_leave_group(cpu_seconds)
+
+
+def _timing(ready: float, seconds: float, cpu_seconds: float) -> dict[str, float]:
+    return {
+        "started": psutil.Process().create_time(),
+        "ready": ready,
+        "finished": ready + seconds,  # whatever has happened to the clock
+        "cpu_seconds": cpu_seconds,
+    }
