@@ -15,7 +15,8 @@ if TYPE_CHECKING:  # the Snakefile loads tasks and never PyTorch
     from pipeline.algorithms.base import Algorithm
     from pipeline.models.base import Model
     from pipeline.settings.algorithms import Settings
-    from pipeline.tasks.base import Task, TaskSettings
+    from pipeline.settings.validation import PluginSection
+    from pipeline.tasks.base import Task
 
 KINDS = {"task": tasks, "model": models, "algorithm": algorithms}
 
@@ -53,7 +54,7 @@ def load_task(name: str) -> "Task":
     return found
 
 
-def resolve_task(settings: "TaskSettings") -> "Task":
+def resolve_task(settings: "PluginSection") -> "Task":
     """The task with everything that its settings decide.
 
     A user's module may take another task's PLUGIN and replace parts of it; these stay replaced.

@@ -202,7 +202,7 @@ def _inject(module: nn.Module, config: LoraConfig, source: str) -> None:
 
 
 def _configs(module: nn.Module) -> dict[str, LoraConfig]:
-    configs: Any = module.peft_config
+    configs: dict[str, LoraConfig] = module.peft_config  # type: ignore[assignment]
     return configs
 
 

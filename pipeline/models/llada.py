@@ -36,7 +36,8 @@ class LladaRotaryEmbedding(LlamaRotaryEmbedding):
     """
 
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        return super().forward(x.new_empty(0, dtype=torch.float32), position_ids)
+        cos, sin = super().forward(x.new_empty(0, dtype=torch.float32), position_ids)
+        return cos, sin
 
 
 class Head(nn.Linear):
@@ -138,7 +139,8 @@ def load(path: Path) -> LladaForMaskedLM:
     if adapters.are_in(path):
         base = load(adapters.base_of(path))
         adapters.add_saved(base, path)
-        return base.eval()
+        base.eval()
+        return base
     read_config(path, LladaConfig.model_type)
     try:
         loaded: Any = LladaForMaskedLM.from_pretrained(
@@ -146,13 +148,15 @@ def load(path: Path) -> LladaForMaskedLM:
         )
     except (OSError, RuntimeError, ValueError, SafetensorError, StrictDataclassError) as error:
         raise PipelineError(f"cannot load the weights in '{path}': {' '.join(str(error).split())[:300]}") from error
-    model, info = loaded
+    model: LladaForMaskedLM = loaded[0]
+    info: dict[str, set[str]] = loaded[1]
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
             raise PipelineError(
                 f"'{path}': {problem.replace('_', ' ')}: {', '.join(map(str, sorted(info[problem])[:3]))}"
             )
-    return model.eval()
+    model.eval()
+    return model
 
 
 def save(model: nn.Module, path: Path) -> None:

@@ -23,7 +23,8 @@ def is_main_process() -> bool:
 
 def device() -> torch.device:
     """Where this process trains."""
-    return _state().device
+    found: torch.device = _state().device
+    return found
 
 
 def distribute(policy: nn.Module, sharded: bool) -> nn.Module:

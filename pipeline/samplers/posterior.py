@@ -20,7 +20,8 @@ def log_posterior(
 
     The head runs on these positions alone; a [*, V] tensor for the others never exists.
     """
-    return (model(**_inputs(prompt, answer, select)).logits / temperature).log_softmax(dim=-1)
+    logits: Tensor = model(**_inputs(prompt, answer, select)).logits
+    return (logits / temperature).log_softmax(dim=-1)
 
 
 def token_log_prob(
@@ -31,10 +32,11 @@ def token_log_prob(
     tokens: Int[Tensor, "s K"],
     temperature: float = 1.0,
 ) -> Float[Tensor, "s K"]:
-    """`read` at K given tokens of each selected position; at temperature 1 no more than some logits exist at once."""
+    """`log_posterior` at K given tokens of each selected position; at temperature 1 no more than some logits exist at once."""
     if temperature != 1:
         return log_posterior(model, prompt, answer, select, temperature).gather(1, tokens)
-    return model(**_inputs(prompt, answer, select), tokens=tokens).log_prob
+    log_prob: Tensor = model(**_inputs(prompt, answer, select), tokens=tokens).log_prob
+    return log_prob
 
 
 def _inputs(

@@ -6,13 +6,13 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.settings.sections import Rollout
-from pipeline.settings.validation import Section
+from pipeline.settings.validation import PluginSection
 
 Frozen = Literal["base", "behavior"]
 """A policy that does not train: the base model, or the policy that drew the round's rollouts."""
 
 
-class Settings(Section):
+class Settings(PluginSection):
     """What every method has. α is that of the optimum p* ∝ p^base e^{r/α}, for methods that aim at it.
 
     The KL to the base is estimated from `kl_rollouts` trajectories of each round.
@@ -26,7 +26,6 @@ class Settings(Section):
     trains: ClassVar[bool] = True
     renamed: ClassVar[Mapping[str, str]] = {"ess": "min_ess", "window": "replay_rounds", "clip": "epsilon"}
 
-    name: str
     alpha: PositiveFloat = 0.01
     kl_rollouts: PositiveInt = 512
 

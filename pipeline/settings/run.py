@@ -1,7 +1,7 @@
 """A run: every section of params.yaml with its defaults, checked against each other. Torch-free."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -17,8 +17,10 @@ from pipeline.errors import PipelineError
 from pipeline.plugins import load_algorithm, load_task, resolve_task
 from pipeline.settings.algorithms import SETTINGS, Dam, Settings
 from pipeline.settings.sections import Base, Evaluate, ModelSection, Rollout, Train
-from pipeline.settings.validation import Section, describe, known_plugin
-from pipeline.tasks.base import Task, TaskSettings
+from pipeline.settings.validation import PluginSection, Section, describe, known_plugin
+
+if TYPE_CHECKING:
+    from pipeline.tasks.base import Task
 
 FIXED = ("mlp", "tabular")
 """Models whose answers have one length."""
@@ -40,7 +42,7 @@ def _task(section: object) -> object:
         schema = load_task(_name(section)).settings
     except PipelineError as error:
         raise ValueError(str(error)) from error
-    if not issubclass(schema, TaskSettings):
+    if not issubclass(schema, PluginSection):
         raise ValueError(f"the settings of '{section['name']}' must be a subclass of pipeline.tasks.base.TaskSettings")
     return _plugin_section(schema, section)
 
@@ -70,7 +72,7 @@ def _model(model: ModelSection) -> ModelSection:
     return model
 
 
-AnyTask = Annotated[SerializeAsAny[TaskSettings], BeforeValidator(_task)]
+AnyTask = Annotated[SerializeAsAny[PluginSection], BeforeValidator(_task)]
 AnyAlgorithm = Annotated[SerializeAsAny[Settings], BeforeValidator(_algorithm)]
 AnyModel = Annotated[ModelSection, AfterValidator(_model)]
 Seed = Annotated[int, Field(ge=0)]
@@ -117,7 +119,7 @@ def _contradiction(run: Run) -> str:
     return f"algorithm.{conflict}" if conflict else ""
 
 
-def _wrong_decoding(run: Run, task: Task) -> str:
+def _wrong_decoding(run: Run, task: "Task") -> str:
     """What does not fit the task's texts or the algorithm, "" if all does."""
     if task.chat and run.base.path is None:
         return f"task '{run.task.name}' asks in chat messages: base.path must name a checkpoint with a chat template"
@@ -132,7 +134,7 @@ def _wrong_decoding(run: Run, task: Task) -> str:
     return ""
 
 
-def _wrong_lengths(run: Run, task: Task) -> str:
+def _wrong_lengths(run: Run, task: "Task") -> str:
     """What is wrong with the numbers of answer tokens that the base learns, rollouts draw and evaluation decodes."""
     base, evaluate, own = run.base, run.evaluate.lengths, task.answer_length
     rollout = (run.rollout.length,) if run.rollout.length else ()
@@ -147,7 +149,7 @@ def _wrong_lengths(run: Run, task: Task) -> str:
     return ""
 
 
-def _not_learnt(lengths: tuple[int, ...], run: Run, task: Task) -> str:
+def _not_learnt(lengths: tuple[int, ...], run: Run, task: "Task") -> str:
     """Why an embedded model cannot write answers of these numbers of tokens."""
     own, answers = task.answer_length, f"answers of task '{run.task.name}' have {task.answer_length} tokens"
     if not task.end:

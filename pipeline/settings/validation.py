@@ -19,6 +19,12 @@ class Section(BaseModel):
     renamed: ClassVar[Mapping[str, str]] = {}
 
 
+class PluginSection(Section):
+    """The section of a plug-in: `name` says which, and the plug-in's own schema is a subclass with the other keys."""
+
+    name: str = ""
+
+
 def known_plugin(kind: str, name: str) -> str:
     """The name, if a plug-in of that kind may have it. ValueError otherwise."""
     try:

@@ -143,7 +143,7 @@ def matrix(table: pa.Table, name: str, fill: int | None = None) -> np.ndarray:
     """
     column = table.column(name).combine_chunks()
     found = np.array(lengths(table, name))
-    values = column.flatten().to_numpy()
+    values: np.ndarray = column.flatten().to_numpy()
     if len(set(found.tolist())) == 1:
         return values.reshape(len(column), -1).copy()
     if fill is None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.settings.validation import Section
+from pipeline.settings.validation import PluginSection
 
 SPLITS = ("base", "train", "validation", "test", "hard")
 """What the base model learns from; prompts of the rollouts; held-out prompts by which a round is selected; those of the
@@ -18,10 +18,8 @@ Profile = Literal["d1", "strict"]
 """How answers are read and judged: as published with d1, bit for bit, or with its mistakes repaired."""
 
 
-class TaskSettings(Section):
-    """Base class of a task's section in params.yaml; `name` is the plug-in's."""
-
-    name: str = ""
+class TaskSettings(PluginSection):
+    """Base class of a task's section in params.yaml."""
 
 
 @dataclass(frozen=True)

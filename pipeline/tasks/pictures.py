@@ -35,7 +35,8 @@ def coordinates() -> tuple[np.ndarray, np.ndarray]:
 
 def normalized(density: np.ndarray) -> np.ndarray:
     """density / Σ density"""
-    return density / density.sum()
+    total: float = density.sum()
+    return density / total
 
 
 def base_law() -> np.ndarray:

@@ -16,8 +16,9 @@ FLOOR = 1 / 50
 def picture() -> np.ndarray:
     u, v = coordinates()
     radius, angle = np.hypot(u, v), np.arctan2(v, u)
-    arms = np.exp(SHARPNESS * (np.cos(ARMS * angle + TWIST * radius) - 1))
-    return FLOOR + arms * np.exp(-(((radius - RADIUS) / WIDTH) ** 2) / 2)
+    arms: np.ndarray = np.exp(SHARPNESS * (np.cos(ARMS * angle + TWIST * radius) - 1))
+    ring: np.ndarray = np.exp(-(((radius - RADIUS) / WIDTH) ** 2) / 2)
+    return FLOOR + arms * ring
 
 
 PLUGIN = picture_task(picture())

@@ -27,7 +27,8 @@ def solutions() -> np.ndarray:
     columns = np.bitwise_or.reduce(bits, axis=1)
     boxes = np.bitwise_or.reduce(bits.reshape(-1, 2, 2, 2, 2), axis=(2, 4))
     valid = (columns == EVERY_DIGIT).all(axis=1) & (boxes == EVERY_DIGIT).all(axis=(1, 2))
-    return grids[valid].reshape(-1, CELLS)
+    found: np.ndarray = grids[valid].reshape(-1, CELLS)
+    return found
 
 
 @cache

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from pipeline.settings.run import Params, Run
+from pipeline.settings.params_file import Params
+from pipeline.settings.run import Run
 from pipeline.settings.sections import Keep
 from pipeline.settings.stages import STAGES
 from pipeline.workflow import retention

@@ -213,4 +213,4 @@ class _Reader:
         value = self.argument(depth)
         if value < 0:
             raise _SyntaxError("root of a negative number")
-        return float(value) ** (1 / float(degree))
+        return math.pow(value, 1 / float(degree))
