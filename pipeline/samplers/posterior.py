@@ -32,7 +32,7 @@ def token_log_prob(
     tokens: Int[Tensor, "s K"],
     temperature: float = 1.0,
 ) -> Float[Tensor, "s K"]:
-    """`log_posterior` at K given tokens of each selected position; at temperature 1 no more than some logits exist at once."""
+    """`log_posterior` at K given tokens of each selected position; at temperature 1 few logits exist at once."""
     if temperature != 1:
         return log_posterior(model, prompt, answer, select, temperature).gather(1, tokens)
     log_prob: Tensor = model(**_inputs(prompt, answer, select), tokens=tokens).log_prob

@@ -18,7 +18,8 @@ def picture() -> np.ndarray:
     radius, angle = np.hypot(u, v), np.arctan2(v, u)
     arms: np.ndarray = np.exp(SHARPNESS * (np.cos(ARMS * angle + TWIST * radius) - 1))
     ring: np.ndarray = np.exp(-(((radius - RADIUS) / WIDTH) ** 2) / 2)
-    return FLOOR + arms * ring
+    density: np.ndarray = FLOOR + arms * ring
+    return density
 
 
 PLUGIN = picture_task(picture())
