@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.rollout import at_least_one
-from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.models import adapters
 from pipeline.models.flops import Shape, peak
 from pipeline.models.llada import create, recompute
+from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.runtime.random_streams import Stream
 from pipeline.samplers.ancestral import rollout
 from pipeline.settings.sections import Adapter, ModelSection, Train

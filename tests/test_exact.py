@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from examples.words import PLUGIN
-from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.models.policy_directory import load_policy
+from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.plugins import load_model
 from pipeline.runtime.random_streams import Stream
 from pipeline.storage import parquet

@@ -11,8 +11,9 @@ At the round's first update the expected gradient is therefore that of E[R], div
 import pyarrow as pa
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, LossContext
-from pipeline.algorithms.policy_gradient import advantage_targets, surrogate_loss
+from pipeline.algorithms.base import Algorithm
+from pipeline.objectives.context import LossContext
+from pipeline.objectives.policy_gradient import advantage_targets, surrogate_loss
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.settings.algorithms import Agrpo
 from pipeline.settings.sections import Rollout

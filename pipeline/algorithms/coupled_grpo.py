@@ -13,9 +13,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, LossContext
-from pipeline.algorithms.policy_gradient import centred_rewards, surrogate_loss
-from pipeline.algorithms.targets import Rollouts, Targets, targets_of_this_round
+from pipeline.algorithms.base import Algorithm
+from pipeline.objectives.context import LossContext
+from pipeline.objectives.policy_gradient import centred_rewards, surrogate_loss
+from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.settings.algorithms import CoupledGrpo
 from pipeline.settings.sections import Rollout

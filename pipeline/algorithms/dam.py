@@ -34,9 +34,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.algorithms.annealing import next_step
-from pipeline.algorithms.base import Algorithm, LossContext
-from pipeline.algorithms.targets import (
+from pipeline.algorithms.base import Algorithm
+from pipeline.ctmc.losses import squared_loss
+from pipeline.ctmc.weights import log_weights, self_normalized
+from pipeline.objectives.annealing import next_step
+from pipeline.objectives.context import LossContext
+from pipeline.objectives.targets import (
     Rollouts,
     Targets,
     column,
@@ -44,9 +47,7 @@ from pipeline.algorithms.targets import (
     rows_in_window,
     targets_from_weights,
 )
-from pipeline.algorithms.weighted_cross_entropy import cross_entropy_with_control_variate, weighted_cross_entropy
-from pipeline.ctmc.losses import squared_loss
-from pipeline.ctmc.weights import log_weights, self_normalized
+from pipeline.objectives.weighted_cross_entropy import cross_entropy_with_control_variate, weighted_cross_entropy
 from pipeline.samplers.posterior import log_posterior, log_prob_of_completions, scatter
 from pipeline.settings.algorithms import Dam
 from pipeline.settings.sections import Rollout

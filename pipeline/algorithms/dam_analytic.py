@@ -12,9 +12,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, LossContext
-from pipeline.algorithms.targets import Rollouts, Targets, targets_of_this_round
+from pipeline.algorithms.base import Algorithm
 from pipeline.ctmc import exact
+from pipeline.objectives.context import LossContext
+from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.samplers.enumeration import rows_of
 from pipeline.samplers.posterior import cross_entropy, log_posterior, scatter
 from pipeline.settings.algorithms import DamAnalytic

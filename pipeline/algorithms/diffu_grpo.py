@@ -12,8 +12,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, LossContext
-from pipeline.algorithms.policy_gradient import advantage_targets, surrogate_loss
+from pipeline.algorithms.base import Algorithm
+from pipeline.objectives.context import LossContext
+from pipeline.objectives.policy_gradient import advantage_targets, surrogate_loss
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.settings.algorithms import DiffuGrpo
 from pipeline.settings.sections import Rollout

@@ -14,8 +14,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, LossContext
-from pipeline.algorithms.targets import Rollouts, Targets, targets_of_this_round
+from pipeline.algorithms.base import Algorithm
+from pipeline.objectives.context import LossContext
+from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.samplers.posterior import log_posterior, scatter
 from pipeline.settings.algorithms import Drakes
 from pipeline.settings.sections import Rollout

@@ -17,11 +17,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.annealing import next_step
-from pipeline.algorithms.base import Algorithm, LossContext
-from pipeline.algorithms.targets import Rollouts, Targets, targets_from_weights
-from pipeline.algorithms.weighted_cross_entropy import cross_entropy_with_control_variate, weighted_cross_entropy
+from pipeline.algorithms.base import Algorithm
 from pipeline.ctmc.weights import log_weights, self_normalized
+from pipeline.objectives.annealing import next_step
+from pipeline.objectives.context import LossContext
+from pipeline.objectives.targets import Rollouts, Targets, targets_from_weights
+from pipeline.objectives.weighted_cross_entropy import cross_entropy_with_control_variate, weighted_cross_entropy
 from pipeline.settings.algorithms import Dtm
 from pipeline.settings.sections import Rollout
 from pipeline.storage.parquet import TARGETS

@@ -9,9 +9,10 @@ reward without a bound and aims at no p*, so `alpha` only says against which p* 
 import pyarrow as pa
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, LossContext
-from pipeline.algorithms.targets import Rollouts, Targets, targets_of_this_round
-from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
+from pipeline.algorithms.base import Algorithm
+from pipeline.objectives.context import LossContext
+from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
+from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.settings.algorithms import Settings
 from pipeline.settings.sections import Rollout
 from pipeline.training.replay_buffer import Batch, Replay

@@ -16,7 +16,8 @@ On an enumerated task the law of a step has a closed form: with q the base's pos
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, Context, DecodeContext, Reward
+from pipeline.algorithms.base import Algorithm, Reward
+from pipeline.objectives.context import Context, DecodeContext
 from pipeline.runtime.random_streams import Stream, torch_generator
 from pipeline.samplers.ancestral import rollout
 from pipeline.samplers.posterior import log_posterior

@@ -12,7 +12,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pipeline.algorithms.base import Algorithm, DecodeContext, Reward
+from pipeline.algorithms.base import Algorithm, Reward
+from pipeline.objectives.context import DecodeContext
 from pipeline.runtime.random_streams import Stream, uniforms
 from pipeline.samplers import low_confidence
 from pipeline.samplers.ancestral import rollout

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm, Context
+from pipeline.algorithms.base import Algorithm
 from pipeline.ctmc import exact
+from pipeline.objectives.context import Context
 from pipeline.samplers.enumeration import tabulate
 from pipeline.settings.algorithms import Settings
 from pipeline.tasks.base import Enumerated

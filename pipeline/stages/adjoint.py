@@ -7,9 +7,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.targets import LogProb, Rollouts
 from pipeline.errors import PipelineError
 from pipeline.models.policy_directory import load_policy
+from pipeline.objectives.targets import LogProb, Rollouts
 from pipeline.plugins import load_algorithm, load_model
 from pipeline.runtime.distributed import device
 from pipeline.runtime.memory_limits import STATES, TOKENS

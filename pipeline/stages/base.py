@@ -11,8 +11,6 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from pipeline.algorithms.base import value_ids
-from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.ctmc.exact import posteriors
 from pipeline.errors import PipelineError
 from pipeline.models.base import Model
@@ -24,6 +22,8 @@ from pipeline.models.policy_directory import (
     merge_adapters,
     save_policy,
 )
+from pipeline.objectives.context import value_ids
+from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.plugins import load_model, resolve_task
 from pipeline.runtime.distributed import distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream, seed_torch

@@ -5,9 +5,9 @@ from dataclasses import asdict
 
 import torch
 
-from pipeline.algorithms.base import context_of, value_ids
 from pipeline.ctmc.estimators import errors
 from pipeline.models.policy_directory import load_policy
+from pipeline.objectives.context import context_of, value_ids
 from pipeline.plugins import load_model, resolve_task
 from pipeline.runtime.random_streams import Stream, torch_generator
 from pipeline.samplers.enumeration import tabulate

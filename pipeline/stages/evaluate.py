@@ -8,10 +8,10 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.algorithms.base import DecodeContext, value_ids
 from pipeline.evaluation.decoding import Decoder
 from pipeline.evaluation.statistics import by_group, exact_kl, posteriors_of, summarize
 from pipeline.models.policy_directory import load_policy, weight_files
+from pipeline.objectives.context import DecodeContext, value_ids
 from pipeline.plugins import load_algorithm, load_model, resolve_task
 from pipeline.runtime.distributed import device
 from pipeline.settings.stages import EvaluateSettings

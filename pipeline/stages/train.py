@@ -5,8 +5,8 @@ from functools import partial
 
 from safetensors.torch import save_file
 
-from pipeline.algorithms.base import LossContext, value_ids
 from pipeline.models.policy_directory import load_frozen, load_policy, make_trainable, save_policy, weight_files
+from pipeline.objectives.context import LossContext, value_ids
 from pipeline.plugins import load_algorithm, load_model, resolve_task
 from pipeline.runtime.distributed import device, distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream

@@ -4,10 +4,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.algorithms.base import Algorithm, DecodeContext, LossContext
-from pipeline.algorithms.targets import Rollouts, Targets
+from pipeline.algorithms.base import Algorithm
 from pipeline.ctmc import exact
 from pipeline.models import tabular
+from pipeline.objectives.context import DecodeContext, LossContext
+from pipeline.objectives.targets import Rollouts, Targets
 from pipeline.plugins import load_algorithm
 from pipeline.samplers.round_states import sample_states
 from pipeline.settings.algorithms import SETTINGS

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.algorithms import agrpo, coupled_grpo, diffu_grpo
-from pipeline.algorithms.base import LossContext
+from pipeline.objectives.context import LossContext
 from pipeline.runtime.random_streams import Stream
 from pipeline.settings.algorithms import SETTINGS
 from pipeline.settings.sections import Rollout, Train

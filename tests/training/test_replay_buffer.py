@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
+from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.runtime.random_streams import Stream
 from pipeline.storage.parquet import TARGETS
 from pipeline.text.tokenizer import PADDING

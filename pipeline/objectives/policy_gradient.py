@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import LossContext
-from pipeline.algorithms.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.ctmc.losses import clipped_surrogate, k3_kl
+from pipeline.objectives.context import LossContext
+from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.settings.algorithms import Surrogate
 
 
