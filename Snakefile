@@ -1,6 +1,7 @@
 """Discrete Adjoint Matching, rule by rule in the order of the algorithm.
 
-policy_{k-1} --rollout--> trajectories --adjoint--> targets --train--> policy_k; round 0 is the base.
+policy_{k-1} --rollout--> trajectories --reference--> log p^base --adjoint--> targets --train--> policy_k; round 0 is the
+base model.
 """
 
 import atexit
@@ -196,11 +197,38 @@ rule rollout:
         " 2>&1 | tee {log}"
 
 
+rule reference:
+    input:
+        rollouts="data/runs/{run}/round_{round}/rollouts/{shard}.parquet",
+        base=of_origin("data/runs/{run}/round_000/policy"),
+    output:
+        references="data/runs/{run}/round_{round}/references/{shard}.parquet",
+        timing="data/runs/{run}/timings/reference_{round}_{shard}.json",
+    log:
+        "data/runs/{run}/logs/reference_{round}_{shard}.log",
+    priority: 1
+    threads: HARDWARE.threads
+    resources:
+        launch=FORK,
+    params:
+        settings=settings("reference"),
+        code=code("reference"),
+        replay=lambda wildcards: RUNS[wildcards.run].algorithm.replayed(
+            RUNS[wildcards.run].rollout
+        ),
+    shell:
+        "{resources.launch} pipeline.stages.reference --settings {params.settings:q}"
+        " --rollouts {input.rollouts} --base {input.base} --round {wildcards.round}"
+        " --shard {wildcards.shard} --replay {params.replay} --out {output.references}"
+        " --timing {output.timing} --threads {threads}"
+        " 2>&1 | tee {log}"
+
+
 rule adjoint:
     input:
-        rollouts=lambda wildcards: wf.shards(RUNS[wildcards.run], wildcards),
+        rollouts=lambda wildcards: wf.shards("rollouts", RUNS[wildcards.run], wildcards),
+        references=lambda wildcards: wf.shards("references", RUNS[wildcards.run], wildcards),
         previous=unless_first("data/runs/{run}/round_{round}/targets/targets.parquet"),
-        base=of_origin("data/runs/{run}/round_000/policy"),
         policy=policy(round_before),
     output:
         targets="data/runs/{run}/round_{round}/targets/targets.parquet",
@@ -220,7 +248,7 @@ rule adjoint:
         ),
     shell:
         "{resources.launch} pipeline.stages.adjoint --settings {params.settings:q}"
-        " --rollouts {input.rollouts} {params.previous} --base {input.base}"
+        " --rollouts {input.rollouts} --references {input.references} {params.previous}"
         " --policy {input.policy} --out {output.targets} --summary {output.summary}"
         " --timing {output.timing} --threads {threads}"
         " 2>&1 | tee {log}"

@@ -1,1 +1,13 @@
-NAMES = ("agrpo", "coupled_grpo", "dam", "dam_analytic", "diffu_grpo", "drakes", "dtm", "raft", "svdd")
+NAMES = (
+    "agrpo",
+    "coupled_grpo",
+    "dam",
+    "dam_analytic",
+    "diffu_grpo",
+    "dmpo",
+    "drakes",
+    "dtm",
+    "raft",
+    "rwr",
+    "svdd",
+)

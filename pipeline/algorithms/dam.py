@@ -3,20 +3,25 @@
 Maximise E[r(X_1)] - α KL(p^u ‖ p^base). The optimum is p*(X) ∝ p^base(X) e^{r(X_1)/α}, its posterior the base's
 times the adjoint, and the adjoint is estimated from K completions of a state:
 
-    ℓ_k = Σ_s Σ_{i∈S_s} [log p^base - log p^u](x_i | x_s) + r(X_1^(k))/α,      W_k = K softmax_k(ℓ)_k,
-    L_x = - (1/K) Σ_k W_k mean_{i∈M(x)} log p_θ(X^(k)_i | x, i).
+    ℓ_k = Σ_s Σ_{i∈S_s} [log p^base - log p^u](x_i | x_s) + r(X_1^(k))/α,      W_k = K softmax_k(τ ℓ)_k,
+    L_x = - (1/K) Σ_k W_k mean_{i∈J_k} log p_θ(X^(k)_i | x, i).
 
-`start: remasked` (the paper's): x is a re-masked X_1 and the K completions start from x.
-`start: empty`: the K completions start from the empty answer and x is X_1^(k), drawn by W_k, re-masked: cheaper
-per gradient; known as weighted denoising cross-entropy.
+`weights: direct` is the paper's, τ = 1: each round aims at p*.
+`weights: tempered` damps the step: round k aims at p_k ∝ p_{k-1}^{1-τ} (p^base e^{r/α})^τ, a mirror-descent step of
+size τ/α on E[r] - α KL(p ‖ p^base). p* is its only fixed point for every τ (ℓ is constant in k there, so W = 1), and
+exactly solved rounds multiply log(p*/p_k) by 1 - τ. τ is the largest, up to 1 and `largest_step` · α, at which the mean
+effective sample size of the groups whose rewards differ is at least `min_ess` · K. A row kept from round j was drawn
+from p_{j-1}, so in round k its exponent is 1 - Π_{i=j..k} (1 - τ_i) in the place of τ.
 
-`tilt: direct` (the paper's): the formula as it stands, in every round.
-`tilt: annealed` (proximal): round k tilts the policy before it by a part of the reward, p_k ∝ p_{k-1} e^{r/α_k},
-with 1/α_k as large as the ESS allows and Σ_k 1/α_k ≤ 1/α. In the first of these the ratio is 1, so the weights
-are e^{r/α_k}. Solved exactly, p_k ∝ p^base e^{r Σ_{j≤k} 1/α_j}, which is p* once Σ 1/α_k = 1/α. The errors of these
-rounds add up, because the base is not consulted, so once 1/α is spent every further round is direct: it
-corrects them and converges to p*. A row kept from round j < k was drawn from p_{j-1}, so its weight in round k is
-e^{r (1/α_j + … + 1/α_k)}.
+`rollout.start: remasked` (the paper's): x is a re-masked X_1, and the K completions start from x.
+`rollout.start: empty`: the K completions start from the empty answer, and x is X_1^(k), drawn by W_k, re-masked. One
+set of rollouts serves every level of masking, so a gradient is cheaper; known as weighted denoising cross-entropy
+(WDCE).
+
+`jumps: first`: J_k are the positions that completion k reveals first, as in the paper; `jumps: all`: all masked
+positions of x, the average over the order of the jumps. With `start: remasked`, `all` needs a base whose conditionals
+are those of one joint law: where p(x_i | x_j) depends on the order of revealing, completions from x do not follow p^u(·
+| x, i), and the policy drifts even with r = 0. Null takes `first` with `start: remasked` and `all` with `start: empty`.
 
 `control_variate` (with `jumps: first` and `start: remasked`): the jumps (i_k, v_k) from x were drawn from the
 round's first policy u, so (1/K) Σ_k 1[v_k = v, i_k = i] has the known mean p^u(v | x, i)/|M|, which replaces it:
@@ -31,22 +36,13 @@ The expectation is the same and the noise is multiplied by W - 1, which vanishes
 
 import pyarrow as pa
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm
 from pipeline.ctmc.losses import squared_loss
-from pipeline.ctmc.weights import log_weights, self_normalized
-from pipeline.objectives.annealing import next_step
+from pipeline.ctmc.weights import largest_step, log_weights, self_normalized
 from pipeline.objectives.context import LossContext
-from pipeline.objectives.targets import (
-    Rollouts,
-    Targets,
-    column,
-    path_log_ratio,
-    rows_in_window,
-    targets_from_weights,
-)
+from pipeline.objectives.targets import Rollouts, Targets, Weights, column, targets_from_weights
 from pipeline.objectives.weighted_cross_entropy import cross_entropy_with_control_variate, weighted_cross_entropy
 from pipeline.samplers.posterior import log_posterior, log_prob_of_completions, scatter
 from pipeline.settings.algorithms import Dam
@@ -56,44 +52,35 @@ from pipeline.training.replay_buffer import Batch, Replay, States
 
 def make_targets(rollouts: Rollouts, settings: Dam) -> Targets:
     """Adjoint targets of this round's rollouts and of the rows that the replay window keeps from rounds before it."""
-    older = rows_in_window(rollouts, settings.replay_rounds)
-    spent = 0.0 if rollouts.previous is None else rollouts.previous.column("tilt_after")[-1].as_py()
-    direct = settings.tilt == "direct" or spent > (1 - 1e-9) / settings.alpha
-    new_ratio = _log_ratio(rollouts, direct)
-    before, after = 0.0, 1 / settings.alpha
-    if not direct:
-        step = next_step(rollouts.in_groups(new_ratio), rollouts.reward, spent, settings)
-        before, after = spent, spent + step
-
-    reward = torch.cat([column(older, "reward"), column(rollouts.table, "reward")])
+    older, new_ratio = rollouts.window(settings.replay_rounds), rollouts.base_log_ratio
+    new = log_weights(rollouts.in_groups(new_ratio), rollouts.reward, 1 / settings.alpha)
+    tau = exponent(new, rollouts, settings)
+    step = torch.cat([1 - (1 - column(older, "step")) * (1 - tau), torch.full_like(new_ratio, tau)])
     log_ratio = torch.cat([column(older, "log_ratio"), new_ratio])
-    tilt_before = torch.cat([column(older, "tilt_before"), torch.full_like(new_ratio, before)])
-    log_weight = log_weights(*(rollouts.in_groups(part) for part in (log_ratio, reward, after - tilt_before)))
-    return targets_from_weights(
-        rollouts,
-        older=older,
-        log_ratio=log_ratio,
-        tilt_before=tilt_before,
-        tilt_after=after,
-        log_weight=log_weight,
-        weight=self_normalized(log_weight),
-    )
+    reward = torch.cat([column(older, "reward"), column(rollouts.table, "reward")])
+    log_weight = step * log_weights(log_ratio, reward, 1 / settings.alpha)
+    weight = self_normalized(rollouts.in_groups(log_weight)).flatten()
+    report = {
+        "tau": tau,
+        "log_ratio_spread": float(rollouts.in_groups(new_ratio).std(dim=1).mean()),
+        "reward_spread": float((rollouts.reward / settings.alpha).std(dim=1).mean()),
+    }
+    return targets_from_weights(rollouts, older, Weights(log_ratio, step, log_weight, weight, report=report))
 
 
-def _log_ratio(rollouts: Rollouts, direct: bool) -> Float[Tensor, " rows"]:
-    """Σ log p^base - log p^u along each path; unless `direct`, the policy before takes the base's place.
-
-    Where the law sampled is that policy itself (temperature 1) the ratio is 1 and nothing is evaluated.
-    """
-    if not direct and rollouts.settings.rollout.temperature == 1:
-        return torch.zeros(len(rollouts.table), dtype=torch.float64)
-    return path_log_ratio(rollouts, "base" if direct else "behavior")
+def exponent(log_weight: Tensor, rollouts: Rollouts, settings: Dam) -> float:
+    """τ of this round, from ℓ of its groups, [g, K]."""
+    if settings.weights == "direct":
+        return 1.0
+    largest = min(1.0, settings.largest_step * settings.alpha)
+    return largest_step(lambda tau: tau * log_weight, rollouts.rewards_differ, settings.min_ess, largest)
 
 
 def replay(targets: pa.Table, rollout: Rollout, settings: Dam, mask_id: int) -> Replay:
     """Re-masked completions, or the states from which the completions started, and the jumps that the loss reads."""
     states: States = "remasked_completions" if rollout.start == "empty" else "starting_states"
-    return Replay.of_targets(targets, rollout.completions, mask_id, states, settings.jumps)
+    jumps = settings.jumps or ("all" if rollout.start == "empty" else "first")
+    return Replay.of_targets(targets, rollout.completions, mask_id, states, jumps)
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Dam]) -> Tensor:

@@ -24,8 +24,8 @@ from pipeline.training.replay_buffer import Batch, Replay
 
 
 def make_targets(rollouts: Rollouts, settings: DamAnalytic) -> Targets:
-    """The weight of a completion is e^{g(X_1)} = e^{-r/α}."""
-    return targets_of_this_round(rollouts, (-rollouts.reward / settings.alpha).exp())
+    """The weight of a completion is g(X_1) = -r/α: its exponential might overflow, that of g - V(x) does not."""
+    return targets_of_this_round(rollouts, -rollouts.reward / settings.alpha)
 
 
 def replay(targets: pa.Table, rollout: Rollout, settings: DamAnalytic, mask_id: int) -> Replay:
@@ -42,7 +42,7 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[DamAnalytic]) -> 
     optimum = exact.optimal_posteriors(log_base, cost)[rows].exp().to(batch.weight)
     value = scatter(exact.values(log_base, cost)[rows].to(batch.weight), masked).sum(dim=1) / masked.sum(dim=1)
     log_prob = log_posterior(policy, batch.prompt, batch.state, masked)[:, context.values]
-    return batch.weight.mean(dim=1) * (-value).exp() * cross_entropy(optimum, log_prob, masked)
+    return (batch.weight - value[:, None]).exp().mean(dim=1) * cross_entropy(optimum, log_prob, masked)
 
 
 PLUGIN = Algorithm(

@@ -1,28 +1,28 @@
-"""Discrete Tilt Matching (arXiv 2604.18739): unmasking posteriors matched state by state under an annealed tilt.
+"""Discrete Tilt Matching (arXiv 2604.18739): the teacher's posterior, tilted by a step h of the reward, state by state.
 
-Round k tilts the policy before it, p_k ∝ p_{k-1} e^{r/α_k}, with 1/α_k as large as the ESS allows and Σ_k 1/α_k = 1/α.
-From a state x, K completions of p_{k-1} weigh W_k = K softmax_k(r/α_k): no likelihood is needed. The loss
+A round is a phase: its teacher is the policy at its start, which also draws the rollouts. At a state x, re-masked from a
+rollout X with the reward r ≥ 0,
 
-    L_x = mean_{i∈M(x)} { - (1/K) Σ_k (W_k - 1) log p_θ(X^(k)_i | x, i) - Σ_v p_{k-1}(v | x, i) log p_θ(v | x, i) }
+    q(v | x, i) = c · p_teacher(v | x, i) + 1[v = X_i] (e^{h r} - c),      L_x = mean_{i∈M(x)} Σ_v q(v | x, i) (- log p_θ(v | x, i))
 
-is a weighted cross-entropy of explicit minimiser, the tilted posterior, with 1[X_i = v] - p_{k-1}(v | x, i) as control
-variate. Without `control_variate` it is - (1/K) Σ_k W_k log p_θ.
+with c = 1. The target is not normalised: its mass is e^{h r}. Weights compare nothing within a group and no base is
+consulted; round k's tilt is Σ_{j≤k} h, which ends at 1/α (the last h is shortened). Optimiser and learning rate start anew
+in every phase. Where rollouts go block by block, so do the states: all later blocks masked, the active one in part, and
+the mean runs over the active block's masked positions.
 
-Chosen here, where the abstract leaves it open: the states are re-masked answers of p_{k-1} (`start: remasked`);
-all masked positions are matched, so the control variate has mean zero as far as p_{k-1} agrees on the orders in which
-tokens are revealed; its coefficient is 1; the tilt's schedule is that of the annealed DAM.
+Checked against the authors' code (github.com/yuyuanchen0/dtm, commit 29b4f02): target, c, clamping of rewards at 0, states,
+positions, phases, rollouts from the teacher, restarts; `train.ema` with its value for Countdown (0.95) saves the moving
+average, from which the next phase starts. It differs: the authors replace a part of the buffer every few updates, while a
+round here draws all its rollouts first; and the learning rate does not fall within a phase.
 """
 
 import pyarrow as pa
-import torch
 from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm
-from pipeline.ctmc.weights import log_weights, self_normalized
-from pipeline.objectives.annealing import next_step
 from pipeline.objectives.context import LossContext
-from pipeline.objectives.targets import Rollouts, Targets, targets_from_weights
-from pipeline.objectives.weighted_cross_entropy import cross_entropy_with_control_variate, weighted_cross_entropy
+from pipeline.objectives.targets import Rollouts, Targets, Weights, column, targets_from_weights
+from pipeline.objectives.weighted_cross_entropy import cross_entropy_with_control_variate
 from pipeline.settings.algorithms import Dtm
 from pipeline.settings.sections import Rollout
 from pipeline.storage.parquet import TARGETS
@@ -30,33 +30,26 @@ from pipeline.training.replay_buffer import Batch, Replay
 
 
 def make_targets(rollouts: Rollouts, settings: Dtm) -> Targets:
-    """W = K softmax(r/α_k), with 1/α_k from the ESS of this round's groups."""
-    reward = rollouts.reward
-    ratio = torch.zeros_like(reward)
-    before = 0.0 if rollouts.previous is None else rollouts.previous.column("tilt_after")[-1].as_py()
-    step = next_step(ratio, reward, before, settings)
-    log_weight = log_weights(ratio, reward, step)
-    return targets_from_weights(
-        rollouts,
-        older=TARGETS.empty_table(),
-        log_ratio=ratio.flatten(),
-        tilt_before=torch.full((reward.numel(),), before, dtype=torch.float64),
-        tilt_after=before + step,
-        log_weight=log_weight,
-        weight=self_normalized(log_weight),
-    )
+    """The weight of a rollout is e^{h r}."""
+    spent = 0.0 if rollouts.previous is None else float(column(rollouts.previous, "spent")[-1])
+    taken = min(settings.step, max(0.0, 1 / settings.alpha - spent))
+    log_weight = taken * column(rollouts.table, "reward").clamp(min=0)
+    zero = log_weight * 0
+    report = {"inverse_alpha_step": taken, "inverse_alpha_total": spent + taken}
+    weights = Weights(zero, zero + taken, log_weight, log_weight.exp(), spent + taken, report)
+    return targets_from_weights(rollouts, TARGETS.empty_table(), weights)
 
 
 def replay(targets: pa.Table, rollout: Rollout, settings: Dtm, mask_id: int) -> Replay:
-    """States with all their completions."""
-    return Replay.of_targets(targets, rollout.completions, mask_id, "starting_states")
+    """Re-masked rollouts, each as often as any other, with their weights."""
+    return Replay.of_targets(
+        targets, rollout.completions, mask_id, "weighted_completions", block_length=rollout.block_length
+    )
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Dtm]) -> Tensor:
     """L_x of each state, [n]."""
-    if context.algorithm.control_variate:
-        return cross_entropy_with_control_variate(policy, batch, context.mask_id, context.frozen["behavior"])
-    return weighted_cross_entropy(policy, batch, context.mask_id)
+    return cross_entropy_with_control_variate(policy, batch, context.mask_id, context.frozen["behavior"])
 
 
 PLUGIN = Algorithm(

@@ -3,7 +3,10 @@
 A group holds the K completions X^(1..K) ~ p^u(·|x) of one state x; groups are rows of [n, K] tensors.
 """
 
-from jaxtyping import Float
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -33,28 +36,33 @@ def effective_sample_size(weight: Float[Tensor, "n K"]) -> Float[Tensor, " n"]:
     return 1.0 / (weight / weight.shape[-1]).square().sum(dim=-1)
 
 
-def tilt_for_ess(
-    log_ratio: Float[Tensor, "n K"], reward: Float[Tensor, "n K"], target: float, largest: float, halvings: int = 40
+def largest_step(
+    log_weight: Callable[[float], Float[Tensor, "n K"]],
+    votes: Bool[Tensor, " n"],
+    share: float,
+    largest: float,
+    halvings: int = 40,
 ) -> float:
-    """The largest 1/α ≤ `largest` at which the mean ESS of the groups with unequal rewards is ≥ target·K.
+    """The largest s ≤ `largest` at which the mean ESS of the voting groups is ≥ share · (their mean ESS at s = 0).
 
-    Groups whose K rewards are equal keep ESS = K under any tilt and would hide the collapse of the others, so
-    they do not vote. Where all are such, no tilt would teach anything, and 0 is spent. Found by bisection (ESS falls
-    as 1/α grows from 0 when log_ratio = 0).
+    Found by bisection. With log weights s ℓ the ESS at s = 0 is K; where it is less already (log weights that do not
+    vanish there), the share is of what there is, so that a step is always found.
+
+    Args:
+        log_weight: s -> ℓ at that step.
+        votes: which groups count. A group whose rewards are all equal keeps a large ESS at any step and would hide the
+            collapse of the others. Where no group votes, all do.
     """
-    votes = reward.amax(dim=1) > reward.amin(dim=1)
-    if not bool(votes.any()):
-        return 0.0
-    log_ratio, reward = log_ratio[votes], reward[votes]
+    votes = votes if bool(votes.any()) else torch.ones_like(votes)
 
-    def reaches(inverse_alpha: float) -> bool:
-        weight = self_normalized(log_weights(log_ratio, reward, inverse_alpha))
-        return bool(effective_sample_size(weight).mean() >= target * reward.shape[1])
+    def mean_ess(step: float) -> float:
+        return float(effective_sample_size(self_normalized(log_weight(step)[votes])).mean())
 
-    if reaches(largest):
+    wanted = share * mean_ess(0.0)
+    if mean_ess(largest) >= wanted:
         return largest
     low, high = 0.0, largest
     for _ in range(halvings):
         middle = (low + high) / 2
-        low, high = (middle, high) if reaches(middle) else (low, middle)
+        low, high = (middle, high) if mean_ess(middle) >= wanted else (low, middle)
     return low

@@ -1,21 +1,18 @@
 """Rule `adjoint`: rollouts become weighted rows to learn from. This is what the algorithms share on that way."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pipeline.ctmc.weights import effective_sample_size, self_normalized
 from pipeline.runtime.random_streams import Stream, generator
-from pipeline.settings.algorithms import Frozen
+from pipeline.settings.sections import Rollout
 from pipeline.settings.stages import AdjointSettings
 from pipeline.storage.parquet import ROLLOUTS, TARGETS, Column, matrix
-
-LogProb = Callable[[Frozen, pa.Table, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -24,24 +21,63 @@ class Rollouts:
 
     Attributes:
         table: the rows, the K completions of a state one after the other.
+        reference: rows of `parquet.REFERENCES`, in the same order: log p^base of all rollouts, or of some.
         previous: the targets of the round before, None in round 1.
         settings: what rule `adjoint` reads.
-        log_prob: (policy, rows, temperature) -> log p(x_i | x_s, i) along the stored paths, [rows, L], by teacher
-            forcing under the base, or under the behavior policy, which drew the rollouts.
     """
 
     table: pa.Table
+    reference: pa.Table
     previous: pa.Table | None
     settings: AdjointSettings
-    log_prob: LogProb
 
     @property
     def reward(self) -> Float[Tensor, "g K"]:
         return self.in_groups(column(self.table, "reward"))
 
+    @property
+    def rewards_differ(self) -> Bool[Tensor, " g"]:
+        """The groups that can teach which completions are better."""
+        return self.reward.amax(dim=1) > self.reward.amin(dim=1)
+
+    @property
+    def replayed(self) -> Int[Tensor, " r"]:
+        """The rows of the table that the reference has."""
+        places = column(self.reference, "state_id") * self.settings.rollout.completions
+        return (places + column(self.reference, "sample_id")).long()
+
+    @property
+    def base_log_ratio(self) -> Float[Tensor, " r"]:
+        """Σ_s Σ_{i∈S_s} [log p^base - log p^u](x_i | x_s) of the replayed rows; p^u is the law sampled, as recorded."""
+        recorded = torch.from_numpy(matrix(self.table, "log_prob"))[self.replayed]
+        return (torch.from_numpy(matrix(self.reference, "base_log_prob")) - recorded).double().sum(dim=1)
+
     def in_groups(self, values: Float[Tensor, " rows"]) -> Float[Tensor, "g K"]:
         """One row for each state, one column for each of its K completions."""
         return values.view(-1, self.settings.rollout.completions)
+
+    def window(self, replay_rounds: int) -> pa.Table:
+        """The targets of the last replay_rounds - 1 rounds, which are used again in this one."""
+        if self.previous is None:
+            return TARGETS.empty_table()
+        oldest = self.table.column("round")[0].as_py() - replay_rounds + 1
+        return self.previous.filter(np.asarray(self.previous.column("round")) >= oldest)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the rows of the replay window and then of this round's, [rows]: columns of `parquet.TARGETS`.
+
+    Attributes:
+        report: what the method says about its step, for metrics.json.
+    """
+
+    log_ratio: Float[Tensor, " rows"]
+    step: Float[Tensor, " rows"]
+    log_weight: Float[Tensor, " rows"]
+    weight: Float[Tensor, " rows"]
+    spent: float = 0.0
+    report: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,83 +93,58 @@ def column(table: pa.Table, name: str) -> Float[Tensor, " rows"]:
     return torch.from_numpy(table.column(name).to_numpy().astype(np.float64))
 
 
-def rows_in_window(rollouts: Rollouts, replay_rounds: int) -> pa.Table:
-    """The targets of the last replay_rounds - 1 rounds, which are used again in this one."""
-    if rollouts.previous is None:
-        return TARGETS.empty_table()
-    oldest = rollouts.table.column("round")[0].as_py() - replay_rounds + 1
-    return rollouts.previous.filter(np.asarray(rollouts.previous.column("round")) >= oldest)
-
-
-def path_log_ratio(rollouts: Rollouts, reference: Frozen) -> Float[Tensor, " rows"]:
-    """Σ_s Σ_{i∈S_s} [log p^reference(x_i | x_s) - log p^u(x_i | x_s)], with p^u as recorded: the law really sampled."""
-    recorded = torch.from_numpy(matrix(rollouts.table, "log_prob"))
-    return (rollouts.log_prob(reference, rollouts.table, 1.0) - recorded).double().sum(dim=1)
-
-
-def targets_from_weights(
-    rollouts: Rollouts,
-    *,
-    older: pa.Table,
-    log_ratio: Float[Tensor, " rows"],
-    tilt_before: Float[Tensor, " rows"],
-    tilt_after: float,
-    log_weight: Float[Tensor, "g K"],
-    weight: Float[Tensor, "g K"],
-) -> Targets:
-    """The `older` rows and then this round's, with weights for all of them; diagnostics of this round's."""
+def targets_from_weights(rollouts: Rollouts, older: pa.Table, weights: Weights) -> Targets:
+    """The `older` rows and then this round's, with their weights; diagnostics of this round's."""
     table = rollouts.table
     columns: dict[str, Column] = {
         name: pa.chunked_array([*older.column(name).chunks, *table.column(name).chunks]) for name in ROLLOUTS.names
     }
-    columns |= {
-        "log_ratio": log_ratio.numpy(),
-        "tilt_before": tilt_before.numpy(),
-        "tilt_after": np.full(len(log_ratio), tilt_after),
-        "log_weight": log_weight.flatten().numpy(),
-        "weight": weight.flatten().numpy(),
-    }
-    new = log_weight[len(log_weight) - len(rollouts.reward) :]
-    return Targets(columns, _diagnostics(rollouts, new, float(tilt_before[-1]), tilt_after))
+    columns |= {name: getattr(weights, name).numpy() for name in ("log_ratio", "step", "log_weight", "weight")}
+    columns["spent"] = np.full(len(weights.weight), weights.spent)
+    new = rollouts.in_groups(weights.log_weight[len(older) :])
+    return Targets(columns, _diagnostics(rollouts, new) | weights.report)
 
 
 def targets_of_this_round(rollouts: Rollouts, weight: Float[Tensor, "g K"]) -> Targets:
     """This round's rows alone, with weights that are no importance weights, such as advantages."""
     zero = torch.zeros(weight.numel(), dtype=torch.float64)
-    return targets_from_weights(
-        rollouts,
-        older=TARGETS.empty_table(),
-        log_ratio=zero,
-        tilt_before=zero,
-        tilt_after=0.0,
-        log_weight=zero.view(weight.shape),
-        weight=weight,
-    )
+    weights = Weights(log_ratio=zero, step=zero, log_weight=zero, weight=weight.flatten())
+    return targets_from_weights(rollouts, TARGETS.empty_table(), weights)
 
 
-def _diagnostics(rollouts: Rollouts, log_weight: Tensor, before: float, after: float) -> dict[str, float]:
+def rows_to_replay(rollout: Rollout, wanted: int, seed: int, round_: int) -> np.ndarray:
+    """`wanted` rows of a round at random, by their place in the order of states and samples."""
+    rng = generator(seed, Stream.KL, round_)
+    return np.sort(rng.permutation(rollout.prompts * rollout.completions)[:wanted])
+
+
+def _diagnostics(rollouts: Rollouts, log_weight: Float[Tensor, "g K"]) -> dict[str, float]:
     ess = effective_sample_size(self_normalized(log_weight))
-    per_state = rollouts.reward.mean(dim=1)
-    kl, kl_se = _kl_to_base(rollouts)
+    state = column(rollouts.table, "state_id").long()
+    reward, reward_se = mean_and_error(column(rollouts.table, "reward"), state)
+    kl, kl_se = mean_and_error(-rollouts.base_log_ratio, state[rollouts.replayed])
     return {
-        "reward_mean": float(per_state.mean()),
-        "reward_se": float(per_state.std(unbiased=False) / len(per_state) ** 0.5),
+        "reward_mean": reward,
+        "reward_se": reward_se,
         "ess_mean": float(ess.mean()),
         "ess_min": float(ess.min()),
         "ess_below_2": float((ess < 2).double().mean()),
+        "flat_groups": float((~rollouts.rewards_differ).double().mean()),
         "log_weight_mean": float(log_weight.mean()),
-        "inverse_alpha_step": after - before,
-        "inverse_alpha_total": after,
         "kl_to_base": kl,
         "kl_to_base_se": kl_se,
     }
 
 
-def _kl_to_base(rollouts: Rollouts) -> tuple[float, float]:
-    """KL(p^u ‖ p^base) of paths = E[Σ log p^u - log p^base] and its standard error, over a random subset."""
-    table, settings = rollouts.table, rollouts.settings
-    rng = generator(settings.seed, Stream.KL, table.column("round")[0].as_py())
-    subset = table.take(np.sort(rng.permutation(len(table))[: settings.algorithm.kl_rollouts]))
-    recorded = torch.from_numpy(matrix(subset, "log_prob"))
-    kl = (recorded - rollouts.log_prob("base", subset, 1.0)).double().sum(dim=1)
-    return float(kl.mean()), float(kl.std(unbiased=False) / len(kl) ** 0.5)
+def mean_and_error(values: Float[Tensor, " n"], group: Int[Tensor, " n"]) -> tuple[float, float]:
+    """The mean and its standard error, where values of one group (completions of one state) depend on each other.
+
+    With residuals summed within each of G groups, R_g: se = √(G/(G - 1) Σ_g R_g²)/n. For groups of one size this is
+    s/√G of the groups' means; 0 for a single group.
+    """
+    mean = values.mean()
+    groups, index = group.unique(return_inverse=True)
+    residual = torch.zeros(len(groups), dtype=values.dtype).index_add(0, index, values - mean)
+    count = len(groups)
+    error = (residual.square().sum() * count / max(1, count - 1)).sqrt() / len(values)
+    return float(mean), float(error)

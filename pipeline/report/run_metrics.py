@@ -31,7 +31,6 @@ DIAGNOSTICS = (
     "ess_min",
     "ess_below_2",
     "log_weight_mean",
-    "inverse_alpha_step",
 )
 """What an algorithm says about a round's targets, of which the report shows at least these."""
 
@@ -83,7 +82,7 @@ def gather_metrics(run: Path, origin: Path, settings: Run) -> dict[str, Any]:
         "selected": selected(evaluations),
         "exact": {entry["round"]: {key: entry[key] for key in EXACT} for entry in rounds if EXACT[0] in entry},
         "rounds": rounds[1:],
-        "rollouts": settings.rounds * settings.rollout.prompts * settings.rollout.completions,
+        "rollouts": settings.rounds * settings.rollout.trajectories,
         "base_loss": rounds[0]["losses"],
         "evaluations": evaluations,
         "results": results,
@@ -171,7 +170,7 @@ def _stages(number: int, shards: int, evaluated: bool) -> list[str]:
     """What the timings of a round's stages are called."""
     names = [f"evaluate_{number:03d}"] if evaluated else []
     if number:
-        names += [f"rollout_{number:03d}_{shard:02d}" for shard in range(shards)]
+        names += [f"{stage}_{number:03d}_{shard:02d}" for stage in ("rollout", "reference") for shard in range(shards)]
         names += [f"adjoint_{number:03d}", f"train_{number:03d}"]
     return names
 

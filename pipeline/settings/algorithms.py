@@ -15,15 +15,18 @@ Frozen = Literal["base", "behavior"]
 class Settings(PluginSection):
     """What every method has. α is that of the optimum p* ∝ p^base e^{r/α}, for methods that aim at it.
 
-    The KL to the base is estimated from `kl_rollouts` trajectories of each round.
+    The KL to the base is estimated from all rollouts of a round where the weights need log p^base of each, else from
+    `kl_rollouts` of them.
 
     Class attributes, for the check before anything runs:
         needs: "exact" (an enumerated task), "differentiable_reward" (a reward of one-hot rows; tables are).
         trains: False for a method that only decodes: it wants `rounds: 0`.
+        restarts_optimizer: whether a round starts without the moments of the one before, and with a new warm-up.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     trains: ClassVar[bool] = True
+    restarts_optimizer: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {"ess": "min_ess", "window": "replay_rounds", "clip": "epsilon"}
 
     alpha: PositiveFloat = 0.01
@@ -34,34 +37,59 @@ class Settings(PluginSection):
         """The policies that the loss reads beside the one that trains; `train` opens these and no others."""
         return ()
 
-    def replayed_policies(self, rollout: Rollout) -> tuple[Frozen, ...]:
-        """The policies under which rule `adjoint` replays rollouts; all methods replay the base, for the KL to it."""
-        return ("base",)
+    def replayed(self, rollout: Rollout) -> int:
+        """How many rollouts of a round are replayed under the base: all of them where the weights need it."""
+        return min(self.kl_rollouts, rollout.prompts * rollout.completions)
 
-    def conflict(self, rollout: Rollout) -> str:
-        """What is wrong with the section `rollout` for this method, "" if nothing."""
+    def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
+        """What is wrong with the section `rollout` for this method, "" if nothing.
+
+        Args:
+            exact_base: whether the base's conditionals are those of one joint law.
+        """
         return ""
 
 
 class Statewise(Settings):
     """A method whose loss is taken at the states x from which K completions start."""
 
-    def conflict(self, rollout: Rollout) -> str:
+    def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
         wrong = f"name: {self.name} needs rollout.start: remasked, or it would see the empty answer only"
         return "" if rollout.start == "remasked" else wrong
 
 
-class Dam(Settings):
-    """Discrete Adjoint Matching; see `pipeline/algorithms/dam.py` for what each choice means."""
+class Stepwise(Settings):
+    """A method that goes a part of its way in each round.
 
-    tilt: Literal["direct", "annealed"] = "annealed"
-    jumps: Literal["first", "all"] = "all"
-    loss: Literal["generalized_kl", "squared"] = "generalized_kl"
-    control_variate: bool = False
-    gain: float = Field(default=1.0, gt=0, le=1)
+    The step of a round is the largest at which the mean effective sample size (ESS) of the groups whose rewards differ
+    is at least `min_ess` of what it is without a step; `largest_step` bounds it in units of 1/reward. Targets of the
+    last `replay_rounds` rounds are used together.
+    """
+
     replay_rounds: PositiveInt = 3
     min_ess: float = Field(default=0.5, gt=0, le=1)
     largest_step: PositiveFloat = 20.0
+
+
+class Dam(Stepwise):
+    """Discrete Adjoint Matching; see `pipeline/algorithms/dam.py` for what each choice means.
+
+    `jumps` is null for the choice that is unbiased for every base: first with `rollout.start: remasked`, else all.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        **Settings.renamed,
+        "tilt": "weights: direct or tempered; what `tilt: annealed` did is the algorithm rwr",
+    }
+
+    weights: Literal["tempered", "direct"] = "tempered"
+    jumps: Literal["first", "all"] | None = None
+    loss: Literal["generalized_kl", "squared"] = "generalized_kl"
+    control_variate: bool = False
+    gain: float = Field(default=1.0, gt=0, le=1)
+
+    def replayed(self, rollout: Rollout) -> int:
+        return rollout.prompts * rollout.completions
 
     @model_validator(mode="after")
     def _control(self) -> "Dam":
@@ -73,14 +101,45 @@ class Dam(Settings):
     def frozen_policies(self) -> tuple[Frozen, ...]:
         return ("behavior",) if self.control_variate else ()
 
-    def replayed_policies(self, rollout: Rollout) -> tuple[Frozen, ...]:
-        return ("base", "behavior") if self.tilt == "annealed" and rollout.temperature != 1 else ("base",)
-
-    def conflict(self, rollout: Rollout) -> str:
+    def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
         wanted = ("remasked", "random", None)
         if self.control_variate and (rollout.start, rollout.order, rollout.block_length) != wanted:
             return "control_variate needs rollout.start: remasked, rollout.order: random and no rollout.block_length"
+        if rollout.start == "remasked" and self.jumps == "all" and not exact_base:
+            return (
+                "jumps: all with rollout.start: remasked is biased unless the base is an exact joint (base.exact): the"
+                " two orders of revealing two tokens disagree; take jumps: first, or rollout.start: empty"
+            )
         return ""
+
+
+class Remasking(Settings):
+    """A method that re-masks completions of the empty answer."""
+
+    def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
+        wrong = f"name: {self.name} needs rollout.start: empty, since it re-masks completions itself"
+        return "" if rollout.start == "empty" else wrong
+
+
+class Rwr(Stepwise, Remasking):
+    """Reward-weighted regression with an annealed temperature; see `pipeline/algorithms/rwr.py`."""
+
+    def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
+        wrong = "name: rwr needs rollout.temperature: 1, since it never asks how likely a rollout was"
+        return super().conflict(rollout, exact_base=exact_base) or ("" if rollout.temperature == 1 else wrong)
+
+
+class Raft(Remasking):
+    """The best completions; see `pipeline/algorithms/raft.py`. Those of the last `replay_rounds` rounds train together."""
+
+    replay_rounds: PositiveInt = 3
+
+
+class Dmpo(Remasking):
+    """Distribution Matching Policy Optimization; see `pipeline/algorithms/dmpo.py`."""
+
+    def replayed(self, rollout: Rollout) -> int:
+        return rollout.prompts * rollout.completions
 
 
 class DamAnalytic(Statewise):
@@ -89,20 +148,15 @@ class DamAnalytic(Statewise):
     needs: ClassVar[frozenset[str]] = frozenset({"exact"})
 
 
-class Dtm(Statewise):
-    """Discrete Tilt Matching; see `pipeline/algorithms/dtm.py`. 1/α_k is the largest step with ESS ≥ min_ess · K."""
+class Dtm(Remasking):
+    """Discrete Tilt Matching; see `pipeline/algorithms/dtm.py`. A round tilts by `step` (h), and all of them by 1/α."""
 
-    control_variate: bool = True
-    min_ess: float = Field(default=0.5, gt=0, le=1)
-    largest_step: PositiveFloat = 20.0
+    restarts_optimizer: ClassVar[bool] = True
+    step: PositiveFloat = 5.0
 
     @property
     def frozen_policies(self) -> tuple[Frozen, ...]:
-        return ("behavior",) if self.control_variate else ()
-
-    def conflict(self, rollout: Rollout) -> str:
-        wrong = "name: dtm needs rollout.temperature: 1, since it never asks how likely a rollout was"
-        return super().conflict(rollout) or ("" if rollout.temperature == 1 else wrong)
+        return ("behavior",)
 
 
 class Surrogate(Settings):
@@ -161,8 +215,10 @@ SETTINGS: dict[str, type[Settings]] = {
     "dam": Dam,
     "dam_analytic": DamAnalytic,
     "diffu_grpo": DiffuGrpo,
+    "dmpo": Dmpo,
     "drakes": Drakes,
     "dtm": Dtm,
-    "raft": Settings,
+    "raft": Raft,
+    "rwr": Rwr,
     "svdd": Svdd,
 }

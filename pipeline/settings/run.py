@@ -115,7 +115,7 @@ def _contradiction(run: Run) -> str:
     if algorithm.needs and task.enumerated is None:
         needs = " and ".join(sorted(algorithm.needs))
         return f"algorithm '{algorithm.name}' needs {needs}: task '{run.task.name}' is not enumerated"
-    conflict = algorithm.conflict(run.rollout)
+    conflict = algorithm.conflict(run.rollout, exact_base=run.base.exact)
     return f"algorithm.{conflict}" if conflict else ""
 
 

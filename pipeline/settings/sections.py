@@ -115,6 +115,11 @@ class Rollout(Section):
     batch_size: PositiveInt = 256
     reward_timeout: PositiveFloat = 10.0
 
+    @property
+    def trajectories(self) -> int:
+        """How many trajectories a round draws, those that make the states included."""
+        return self.prompts * (self.completions + (self.start == "remasked"))
+
 
 class Evaluate(Section):
     """Decoding of the held-out prompts: the base, every `every`-th round and the last.

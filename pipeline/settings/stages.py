@@ -31,9 +31,16 @@ class RolloutSettings(PrepareSettings):
 
 class AdjointSettings(Section):
     seed: Seed
-    model: AnyModel
     rollout: Rollout
     algorithm: AnyAlgorithm
+
+
+class ReferenceSettings(Section):
+    """The algorithm is not among them: how many rollouts it wants replayed is an argument of the stage."""
+
+    seed: Seed
+    model: AnyModel
+    rollout: Rollout
 
 
 class TrainSettings(RolloutSettings):
@@ -60,6 +67,7 @@ STAGES: dict[str, type[Section]] = {
     "prepare": PrepareSettings,
     "base": BaseSettings,
     "rollout": RolloutSettings,
+    "reference": ReferenceSettings,
     "adjoint": AdjointSettings,
     "train": TrainSettings,
     "evaluate": EvaluateSettings,

@@ -28,7 +28,7 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     make_trainable(policy, plugin, train, settings.seed, args.base, args.out)
     distribute(policy, args.sharding == "full")
     optimizer, warmup = AdamW(policy, train), train.warmup
-    if args.optimizer:
+    if args.optimizer and not settings.algorithm.restarts_optimizer:
         load_optimizer_state(args.optimizer, optimizer)
         warmup = 0
     targets = parquet.read(

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import PipelineError
 from pipeline.storage.atomic_files import replacing
 
-VERSION = 1
+VERSION = 2
 ROW_GROUP = 4096
 Column: TypeAlias = "np.ndarray | list[object] | list[str] | list[int] | pa.Array"
 """What a column of a file may be written from."""
@@ -47,14 +47,25 @@ ROLLOUTS = pa.schema(
     ],
     metadata={"schema": f"rollouts/{VERSION}"},
 )
+REFERENCES = pa.schema(
+    [
+        ("state_id", pa.int64()),
+        ("sample_id", pa.int32()),
+        ("base_log_prob", pa.list_(pa.float32())),  # log p^base of each token at the state in which it was revealed
+    ],
+    metadata={"schema": f"references/{VERSION}"},
+)
 TARGETS = pa.schema(
     [
         *ROLLOUTS,
-        ("log_ratio", pa.float64()),  # Σ log p^base - log p^u along the path
-        ("tilt_before", pa.float64()),  # the 1/α that the sampling policy was aimed at; 0 for a direct tilt
-        ("tilt_after", pa.float64()),  # the 1/α that these targets aim at
-        ("log_weight", pa.float64()),  # ℓ = log_ratio + reward · (tilt_after - tilt_before)
-        ("weight", pa.float64()),  # W, mean 1 in each group
+        ("log_ratio", pa.float64()),  # Σ log p^base - log p^u along the path; 0 where the method does not use it
+        (
+            "step",
+            pa.float64(),
+        ),  # how far these weights go from the policy that drew the row; the method says in what unit
+        ("spent", pa.float64()),  # the sum of all rounds' steps, for a method that bounds it; else 0
+        ("log_weight", pa.float64()),
+        ("weight", pa.float64()),  # W, mean 1 in each group where it is an importance weight
     ],
     metadata={"schema": f"targets/{VERSION}"},
 )

@@ -71,7 +71,11 @@ class Estimate:
 
     def stages(self) -> dict[str, Cost]:
         """Of one job of each rule that computes with the model."""
-        rounds = {"rollout": self.rollout, "adjoint": self.adjoint, "train": self.train} if self.run.rounds else {}
+        rounds = (
+            {name: getattr(self, name) for name in ("rollout", "reference", "adjoint", "train")}
+            if self.run.rounds
+            else {}
+        )
         return {stage: cost() for stage, cost in ({"base": self.base} | rounds | {"evaluate": self.evaluate}).items()}
 
     @property
@@ -135,16 +139,19 @@ class Estimate:
         flops = paths * self._decoding(rollout, self.answer, everywhere=chosen)
         return Cost(flops, self._inference_memory(rollout.batch_size, read, drawn), rows * self._row)
 
-    def adjoint(self) -> Cost:
-        """The base along `kl_rollouts` trajectories, and along all where DAM's weights compare it with the policy."""
-        rollout, algorithm = self.run.rollout, self.run.algorithm
-        rows = rollout.prompts * rollout.completions
-        ratio = algorithm.name == "dam" and (getattr(algorithm, "tilt", "") == "direct" or rollout.temperature != 1)
-        paths = min(algorithm.kl_rollouts, rows) + ratio * rows
-        states = min(STATES, TOKENS / self.length, rows * self.answer / rollout.tokens_per_step)
+    def reference(self) -> Cost:
+        """One shard: the base along the trajectories that the method wants replayed."""
+        rollout = self.run.rollout
+        paths = self.run.algorithm.replayed(rollout) / rollout.shards
+        states = min(STATES, TOKENS / self.length, paths * self.answer / rollout.tokens_per_step)
         memory = self._inference_memory(states, states * rollout.tokens_per_step)
-        kept = getattr(algorithm, "replay_rounds", 1) * rows
-        return Cost(paths * self._decoding(rollout, self.answer), memory, kept * self._row)
+        return Cost(paths * self._decoding(rollout, self.answer), memory, paths * 5 * self.answer)
+
+    def adjoint(self) -> Cost:
+        """No model: rows of the replay window."""
+        rollout = self.run.rollout
+        kept = getattr(self.run.algorithm, "replay_rounds", 1) * rollout.prompts * rollout.completions
+        return Cost(0.0, PROCESS, kept * self._row)
 
     def train(self) -> Cost:
         """One round: the policy that trains, and the frozen ones that the loss asks, on every state."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.settings.sections import Keep
 
-BUFFERS, OPTIMIZER, POLICY = ("rollouts", "targets"), ("optimizer.safetensors",), ("policy",)
+BUFFERS, OPTIMIZER, POLICY = ("rollouts", "references", "targets"), ("optimizer.safetensors",), ("policy",)
 
 
 def prune(run: Path, newest: int, keep: Keep) -> None:

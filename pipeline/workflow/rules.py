@@ -43,9 +43,9 @@ def evaluated_rounds(run: Run) -> list[str]:
     return [number(k) for k in run.evaluate.rounds(run.rounds)]
 
 
-def shards(run: Run, wildcards: Any) -> list[str]:
-    """The rollout files of a round."""
-    return [f"{ROUND}/rollouts/{shard:02d}.parquet".format(**wildcards) for shard in range(run.rollout.shards)]
+def shards(kind: str, run: Run, wildcards: Any) -> list[str]:
+    """The files of a round in its folder `rollouts` or `references`."""
+    return [f"{ROUND}/{kind}/{shard:02d}.parquet".format(**wildcards) for shard in range(run.rollout.shards)]
 
 
 def enumerated(run: Run) -> bool:

@@ -12,9 +12,9 @@ from pipeline.objectives.targets import Rollouts, Targets
 from pipeline.plugins import load_algorithm
 from pipeline.samplers.round_states import sample_states
 from pipeline.settings.algorithms import SETTINGS
-from pipeline.settings.sections import Evaluate, ModelSection, Rollout
+from pipeline.settings.sections import Evaluate, Rollout
 from pipeline.settings.stages import AdjointSettings
-from pipeline.stages.adjoint import replay_under
+from pipeline.stages.reference import log_prob_of
 from pipeline.storage import parquet
 from pipeline.tasks.base import Enumerated, Task, TaskSettings
 from pipeline.training.replay_buffer import Replay
@@ -49,7 +49,7 @@ class Bench:
     def run(self, algorithm: str = "dam", rollout: dict | None = None, **settings: object) -> AdjointSettings:
         section = SETTINGS[algorithm](name=algorithm, alpha=ALPHA, **settings)
         shape = {"completions": 16, "tokens_per_step": 1, **(rollout or {})}
-        return AdjointSettings(seed=0, model=ModelSection(), rollout=Rollout(**shape), algorithm=section)
+        return AdjointSettings(seed=0, rollout=Rollout(**shape), algorithm=section)
 
     def rollouts(self, policy: torch.nn.Module, run: AdjointSettings, states: int, number: int = 1) -> pa.Table:
         prompts, ids = torch.full((states, 1), self.values), np.zeros(states, dtype=int)
@@ -60,13 +60,26 @@ class Bench:
         return pa.table({name: rows[name].tolist() for name in parquet.ROLLOUTS.names}, schema=parquet.ROLLOUTS)
 
     def make_targets(
-        self, policy: torch.nn.Module, run: AdjointSettings, table: pa.Table, base: torch.nn.Module | None = None
+        self,
+        run: AdjointSettings,
+        table: pa.Table,
+        base: torch.nn.Module | None = None,
+        previous: pa.Table | None = None,
     ) -> Targets:
-        log_prob = replay_under({"base": base or self.policy(self.log_base), "behavior": policy}, self.mask_id)
-        return plugin(run).make_targets(Rollouts(table, None, run, log_prob), run.algorithm)
+        log_prob = log_prob_of(base or self.policy(self.log_base), table, self.mask_id)
+        columns = {name: table.column(name) for name in ("state_id", "sample_id")}
+        reference = pa.table({**columns, "base_log_prob": log_prob.tolist()}, schema=parquet.REFERENCES)
+        return plugin(run).make_targets(Rollouts(table, reference, previous, run), run.algorithm)
 
-    def targets(self, policy: torch.nn.Module, run: AdjointSettings, states: int, number: int = 1) -> pa.Table:
-        columns = self.make_targets(policy, run, self.rollouts(policy, run, states, number)).columns
+    def targets(
+        self,
+        policy: torch.nn.Module,
+        run: AdjointSettings,
+        states: int,
+        number: int = 1,
+        previous: pa.Table | None = None,
+    ) -> pa.Table:
+        columns = self.make_targets(run, self.rollouts(policy, run, states, number), previous=previous).columns
         return pa.table({name: columns[name] for name in parquet.TARGETS.names}, schema=parquet.TARGETS)
 
     def replay(self, targets: pa.Table, run: AdjointSettings) -> Replay:

@@ -17,23 +17,28 @@ def bench() -> Bench:
 
 @pytest.mark.facts
 @pytest.mark.parametrize("start", ["empty", "remasked"])
-def test_at_the_optimum_every_weight_is_one(bench, start):
-    run = bench.run(tilt="direct", rollout={"start": start})
-    targets = bench.make_targets(optimum := bench.policy(bench.target), run, bench.rollouts(optimum, run, 200))
+@pytest.mark.parametrize("weights", [{"weights": "direct"}, {"min_ess": 0.3}, {"largest_step": 0.1}])
+def test_at_the_optimum_every_weight_is_one(bench, start, weights):
+    """For every τ."""
+    run = bench.run(rollout={"start": start}, **weights)
+    targets = bench.make_targets(run, bench.rollouts(bench.policy(bench.target), run, 200))
     assert abs(torch.from_numpy(targets.columns["weight"]) - 1).max() < 1e-4
     assert targets.diagnostics["ess_min"] == pytest.approx(16, abs=1e-3)
+    if weights != {"weights": "direct"}:
+        return
     elsewhere = bench.policy(bench.log_base)
-    targets = bench.make_targets(elsewhere, run, bench.rollouts(elsewhere, run, 200))
+    targets = bench.make_targets(run, bench.rollouts(elsewhere, run, 200))
     assert targets.diagnostics["ess_mean"] < 15
 
 
 @pytest.mark.facts
-def test_policy_equal_to_base_without_reward_has_unit_weights(bench):
-    run, base = bench.run(tilt="direct"), bench.policy(bench.log_base)
+@pytest.mark.parametrize("weights", ["direct", "tempered"])
+def test_policy_equal_to_base_without_reward_has_unit_weights(bench, weights):
+    run, base = bench.run(weights=weights), bench.policy(bench.log_base)
     table = bench.rollouts(base, run, 100)
     index = table.schema.get_field_index("reward")
     table = table.set_column(index, table.schema.field(index), [[0.0] * len(table)])
-    assert (bench.make_targets(base, run, table).columns["weight"] == 1).all()
+    assert (bench.make_targets(run, table).columns["weight"] == 1).all()
 
 
 def exact_gradient(bench: Bench, policy: torch.nn.Module, state: torch.Tensor, loss: str) -> torch.Tensor:
@@ -61,7 +66,7 @@ CASES = {
 
 def gradients(bench: Bench, behavior: torch.nn.Module, settings: dict, chunks: int, completions: int) -> torch.Tensor:
     """Sampled minus exact gradient at a third policy, one for each chunk of 32 states, [chunks, 2, S, V]."""
-    run = bench.run(tilt="direct", rollout={**REMASKED, "completions": completions}, **settings)
+    run = bench.run(weights="direct", rollout={**REMASKED, "completions": completions}, **settings)
     policy = bench.policy(bench.target, noise=0.3)
     replay = bench.replay(bench.targets(behavior, run, 32 * chunks), run)
     differences = []

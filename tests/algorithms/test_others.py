@@ -13,7 +13,7 @@ from pipeline.settings.stages import AdjointSettings
 from tests.algorithms.harness import ALPHA, Bench, plugin
 
 TRAINING = [name for name in NAMES if SETTINGS[name].trains]
-WANTED = {"dam": {"tilt": "direct"}}
+WANTED = {"dam": {"weights": "direct"}}
 
 
 @pytest.fixture(scope="module")

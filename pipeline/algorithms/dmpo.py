@@ -1,0 +1,52 @@
+"""DMPO: Distribution Matching Policy Optimization (arXiv 2510.08233).
+
+    ℓ^± = Σ_s Σ_{i∈S_s} [log p^base - log p^u](x_i | x_s) ± r/α,      w = softmax(ℓ^+) - softmax(ℓ^-) over the K completions,
+    L = - K w_k (1/m) Σ_{i∈M(x)} log p_θ(X_1^(k)_i | x, i),      x = X_1^(k) re-masked, m = |M(x)|.
+
+Completions whose rewards are all equal have w = 0. Each completion is re-masked at levels λ ~ U(0.1, 1), and every mask
+comes with its complement: two masks and their complements make the four replicates of the paper.
+
+Checked against the authors' code (github.com/yuchen-zhu-zyc/DMPO, commits 07434f9 and a521073): both softmaxes, the sign of
+the log ratio in the second, the factor 1/m, the complementary pairs and the range of λ. Its first version takes the
+log-likelihood ratio along the sampled path, as here; the second one an ELBO with shared masks. Their softmax may run over
+the rows of one device only; here it is over the group. Their loss is a sum over rows and has no factor K, which is a matter
+of scale.
+"""
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from pipeline.algorithms.base import Algorithm
+from pipeline.ctmc.weights import log_weights, self_normalized
+from pipeline.objectives.context import LossContext
+from pipeline.objectives.targets import Rollouts, Targets, Weights, targets_from_weights
+from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
+from pipeline.settings.algorithms import Dmpo
+from pipeline.settings.sections import Rollout
+from pipeline.storage.parquet import TARGETS
+from pipeline.training.replay_buffer import Batch, Replay
+
+
+def make_targets(rollouts: Rollouts, settings: Dmpo) -> Targets:
+    """The weight of a completion is K (softmax(ℓ^+) - softmax(ℓ^-))."""
+    log_ratio = rollouts.base_log_ratio
+    plus, minus = (
+        log_weights(rollouts.in_groups(log_ratio), rollouts.reward, sign / settings.alpha) for sign in (1, -1)
+    )
+    weight = (self_normalized(plus) - self_normalized(minus)).flatten()
+    step = torch.ones_like(log_ratio)
+    return targets_from_weights(rollouts, TARGETS.empty_table(), Weights(log_ratio, step, plus.flatten(), weight))
+
+
+def replay(targets: pa.Table, rollout: Rollout, settings: Dmpo, mask_id: int) -> Replay:
+    """Completions, each as often as any other, under two masks and their complements."""
+    return Replay.of_targets(targets, rollout.completions, mask_id, "complementary_masks")
+
+
+def loss(policy: nn.Module, batch: Batch, context: LossContext[Dmpo]) -> Tensor:
+    """L of each state, [n]."""
+    return weighted_cross_entropy(policy, batch, context.mask_id)
+
+
+PLUGIN = Algorithm(paper="DMPO, arXiv 2510.08233", settings=Dmpo, make_targets=make_targets, replay=replay, loss=loss)
