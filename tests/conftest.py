@@ -19,15 +19,22 @@ import yaml
 from jaxtyping import install_import_hook
 
 with install_import_hook(
-    ["pipeline.ctmc", "pipeline.samplers", "pipeline.training.replay_buffer"], "beartype.beartype"
+    [
+        "pipeline.ctmc",
+        "pipeline.samplers",
+        "pipeline.training.replay_buffer",
+        "tests.derivations.diffusion",
+        "tests.derivations.uniform",
+    ],
+    "beartype.beartype",
 ):
-    import pipeline.ctmc.diffusion
     import pipeline.ctmc.exact
     import pipeline.ctmc.losses
-    import pipeline.ctmc.uniform
     import pipeline.samplers.enumeration
     import pipeline.samplers.round_states
     import pipeline.training.replay_buffer  # noqa: F401
+    import tests.derivations.diffusion
+    import tests.derivations.uniform  # noqa: F401
 
 import torch
 
