@@ -89,7 +89,7 @@ def test_a_kill_in_every_stage_changes_nothing(finished, workflow):
 
 
 def test_a_stage_ends_with_its_shell(finished, workflow):
-    """Kill a shard's shell: Snakemake deletes its output and waits for the other shard, and the stage may not write now."""
+    """Once a shard's shell is killed, Snakemake deletes its output; the stage must not write the file after that."""
     running, deadline, found = workflow.start(), time.monotonic() + 300, {}
     while len(found) < 2:
         assert running.poll() is None and time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""Real Snakemake runs of a small workflow: what reruns, what does not, and what shards, ranks and kills leave as it is."""
+"""Real Snakemake runs of a small workflow: what reruns, what does not, and what does not change the numbers."""
 
 import json
 import os
