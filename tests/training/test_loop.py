@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
 from safetensors.torch import save_file
 
-from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.errors import PipelineError
 from pipeline.models import adapters
 from pipeline.runtime.random_streams import Stream
