@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path.cwd()))  # for tasks of one's own
 from pipeline.runtime import slurm
 from pipeline.workflow import rules as wf
 from pipeline.workflow.code_digest import code_digest
-from pipeline.workflow.working_directory import check_writable, settle
+from pipeline.workflow.working_directory import check_writable
 from pipeline.errors import PipelineError
 from pipeline.workflow.dry_run import print_estimate
 from pipeline.settings.params_file import read_params, runs_of_suite
@@ -33,7 +33,6 @@ try:
         check_writable()
         for run in PARAMS.runs:
             restore(run)
-        settle()
 except PipelineError as error:
     sys.exit(f"error: {error}")
 if workflow.is_main_process:

@@ -1,6 +1,6 @@
-"""A real SLURM of two nodes on this machine: munged, slurmctld and two slurmd, as root, without systemd.
+"""A real SLURM cluster of two nodes on this machine: munged, slurmctld and two slurmd, as root, without systemd.
 
-Each node has one GPU, a device file without a device. All but the packages and one link lies in one directory.
+Each node has one GPU that is only a device file. Everything except the packages and one link is in one directory.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ import pytest
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 LOCK = Path(tempfile.gettempdir(), "dam-tests-slurm.lock")
 SYSTEM = Path("/etc/slurm/slurm.conf")
-"""Where SLURM's commands look; Snakemake hides SLURM_CONF from its job steps, so a variable would not do."""
+"""Where SLURM's commands look. Setting SLURM_CONF is not enough, because Snakemake hides it from its job steps."""
 
 SETTINGS = """
 ClusterName=test
@@ -54,14 +54,14 @@ NODE = "NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=
 
 
 class UnavailableError(Exception):
-    """There can be no SLURM here; the message is the reason."""
+    """SLURM cannot run here; the message is the reason."""
 
 
 def install() -> None:
-    """Install what is missing from Debian's packages, and start none of their services.
+    """Install the Debian packages that are missing, without starting their services.
 
     Raises:
-        UnavailableError: where that cannot be done.
+        UnavailableError: if that is not possible.
     """
     if os.geteuid() != 0:
         raise UnavailableError("SLURM's daemons need root")
@@ -82,9 +82,9 @@ def install() -> None:
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The cluster while a module's tests run; without one they are skipped, and the reason is said.
+    """The cluster, for the tests of one module; if it cannot run, they are skipped with the reason.
 
-    A machine has one SLURM at a time: other processes of pytest wait for it.
+    A machine can have only one SLURM at a time: other pytest processes wait for it.
     """
     pytest.importorskip("snakemake_executor_plugin_slurm")
     with ExitStack() as stack:
@@ -99,7 +99,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @contextmanager
 def running(directory: Path) -> Iterator[None]:
-    """The cluster, from its nodes' first sign of life until its last process has ended."""
+    """Start the cluster, wait until its nodes are idle, and stop its processes at the end."""
     host = socket.gethostname().split(".")[0]
     nodes = ("node1", "node2")
     configuration = SETTINGS.format(host=host, directory=directory, port=_free_port())
@@ -116,7 +116,7 @@ def running(directory: Path) -> Iterator[None]:
     key.chmod(0o600)
     files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
     munged = [f"--{option}={directory}/munge.{suffix}" for option, suffix in files.items()]
-    SYSTEM.unlink(missing_ok=True)  # the link of a killed test leads nowhere
+    SYSTEM.unlink(missing_ok=True)  # a killed test leaves a dangling link
     SYSTEM.parent.mkdir(exist_ok=True)
     SYSTEM.symlink_to(directory / "slurm.conf")
     with ExitStack() as stack:
@@ -133,7 +133,7 @@ def running(directory: Path) -> Iterator[None]:
 
 
 def ask(*command: str) -> str:
-    """What a command prints; "" when it fails, as while the daemons start."""
+    """The output of a command; "" if it fails, as it does while the daemons start."""
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 

@@ -1,4 +1,4 @@
-"""Shapes in signatures are enforced under test; the small models and runs that several tests share."""
+"""Enforces the shapes in signatures during tests; small models and runs that several tests share."""
 
 import os
 
@@ -19,15 +19,22 @@ import yaml
 from jaxtyping import install_import_hook
 
 with install_import_hook(
-    ["pipeline.ctmc", "pipeline.samplers", "pipeline.training.replay_buffer"], "beartype.beartype"
+    [
+        "pipeline.ctmc",
+        "pipeline.samplers",
+        "pipeline.training.replay_buffer",
+        "tests.derivations.diffusion",
+        "tests.derivations.uniform",
+    ],
+    "beartype.beartype",
 ):
-    import pipeline.ctmc.diffusion
     import pipeline.ctmc.exact
     import pipeline.ctmc.losses
-    import pipeline.ctmc.uniform
     import pipeline.samplers.enumeration
     import pipeline.samplers.round_states
     import pipeline.training.replay_buffer  # noqa: F401
+    import tests.derivations.diffusion
+    import tests.derivations.uniform  # noqa: F401
 
 import torch
 
@@ -57,15 +64,15 @@ SMALL = {
     "keep": {"optimizer": "all"},
     "hardware": {"processes": 1, "threads": 1},
 }
-"""A whole workflow in seconds; it learns nothing."""
+"""A complete workflow that takes seconds; too short to learn anything."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=4, help="how often test_kills.py kills at random")
+    parser.addoption("--kills", type=int, default=4, help="number of random kills in test_kills.py")
 
 
 class Workflow:
-    """A real Snakemake on a directory of its own."""
+    """Runs the real Snakemake in a directory of its own."""
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -78,7 +85,7 @@ class Workflow:
         return [*snakemake, "--rerun-incomplete", "--directory", str(self.directory), *arguments]
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start it as a process group of its own; its output is in `out`, its temporary files in `tmp`."""
+        """Start it in its own process group; its output goes to `out`, its temporary files to `tmp`."""
         (self.directory / "tmp").mkdir(exist_ok=True)
         environment = {**os.environ, "TMPDIR": str(self.directory / "tmp")}
         command = self.command(*arguments)
@@ -88,7 +95,7 @@ class Workflow:
             )
 
     def __call__(self, *arguments: str, ok: bool = True) -> str:
-        """Run to the end; returns what was printed."""
+        """Run to the end and return the output."""
         done = subprocess.run(
             self.command(*arguments), cwd=self.directory, capture_output=True, text=True, timeout=600, check=False
         )
@@ -97,7 +104,7 @@ class Workflow:
         return output
 
     def pending(self, *arguments: str) -> dict[str, int]:
-        """Rule -> number of jobs that a run would do, `all` left out."""
+        """Rule -> number of jobs that a run would do, without rule `all`."""
         table = {}
         for line in self("--dry-run", *arguments).splitlines():
             words = line.split()
@@ -106,7 +113,7 @@ class Workflow:
         return table
 
     def metrics(self) -> dict:
-        """metrics.json without what differs between equal runs: the clock and the commit."""
+        """metrics.json without the times and the commit, which differ between otherwise equal runs."""
         metrics = json.loads((self.run_directory / "metrics.json").read_text())
         for key in ("time", "git"):
             del metrics[key]
@@ -131,7 +138,7 @@ ARGUMENTS = {
 
 
 class Stage:
-    """Stages on a copy of a finished run, which a test may damage: `run` is the copy, `out` takes the outputs."""
+    """Runs stages on a copy of a finished run that a test may damage: `run` is the copy, `out` receives the outputs."""
 
     def __init__(self, directory: Path, finished: Path):
         self.run, self.out = directory / "run", directory / "out"
@@ -148,7 +155,7 @@ class Stage:
                 "--timing", str(self.out / "timing.json"), "--threads", "1"]  # fmt: skip
 
     def __call__(self, command: list[str], file_size: int | None = None) -> subprocess.CompletedProcess:
-        """Run it; with `file_size`, writing more than so many bytes to a file fails as it does on a full disk."""
+        """Run it; writing more than `file_size` bytes to a file fails, as it does on a full disk."""
 
         def limit() -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -174,7 +181,7 @@ class Stage:
 
 
 def said(command: Callable[[], object]) -> str:
-    """The line with which a command stops: what `sys.exit` prints before it gives the exit status 1."""
+    """The one-line error with which a command stops, without "error: "; it goes through `sys.exit`."""
     with pytest.raises(SystemExit) as stop:
         command()
     line = stop.value.code
@@ -202,7 +209,7 @@ def stage(finished, tmp_path) -> Stage:
 
 @pytest.fixture
 def line(stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., str]:
-    """The line with which the command of a stage stops, without the directory that it works in."""
+    """The error line with which the command of a stage stops, without the path of its directory."""
 
     def run(name: str, **changes: object) -> str:
         module, *arguments = stage.command(name, **changes)
@@ -226,12 +233,12 @@ def sections() -> Run:
 
 
 def task_of(name: str, **settings: object) -> Task:
-    """A task as its section of params.yaml decides it."""
+    """The task with these settings, as in its section of params.yaml."""
     return resolve_task(load_task(name).settings(name=name, **settings))
 
 
 def llada(vocabulary: int, mask_id: int, seed: int = 0, **sizes: float) -> torch.nn.Module:
-    """A small LLaDA with fresh weights, large enough for posteriors that differ between states."""
+    """A small LLaDA with random weights large enough that posteriors differ between states."""
     torch.manual_seed(seed)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     return create(ModelSection(**{**shape, "initializer_range": 0.5, **sizes}), vocabulary, mask_id).eval()

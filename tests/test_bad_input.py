@@ -1,6 +1,7 @@
-"""Bad data, stored rows, checkpoints and rewards: one line of the stage's command that names file, row or item.
+"""Bad data, stored rows, checkpoints and rewards: the stage stops with one line that names the file, row or item.
 
-Bad configurations are in test_config.py, full and read-only disks in test_faults.py and test_directory.py.
+Bad settings are tested in settings/test_params_file.py, full and read-only disks in test_faults.py and
+workflow/test_working_directory.py.
 """
 
 import itertools
@@ -70,7 +71,7 @@ UNSOLVED = {"Puzzle": "2034341221434321", "Solution": "1234341221434321"}
     ],
 )
 def test_rows_of_data(line, stage, task, row, message):
-    """What each task wants of a row."""
+    """Each task checks the columns that it reads."""
     (stage.run.parent / "x.jsonl").write_text(lines(row))
     assert message in line("prepare", task={"name": task, "data": {"path": "x.jsonl"}})
 
@@ -80,7 +81,7 @@ def halve(path: Path) -> None:
 
 
 def changed(**values: object) -> Damage:
-    """JSON with other values."""
+    """Damage that changes values of a JSON object."""
     return lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
@@ -89,7 +90,7 @@ def renamed(old: str, new: str) -> Damage:
 
 
 def first(name: str, value: Callable[[list], object]) -> Damage:
-    """Parquet with another value in a column's first row."""
+    """Damage that changes the first value of a Parquet column."""
 
     def damage(path: Path) -> None:
         table = pq.read_table(path)
@@ -175,13 +176,13 @@ def test_files(line, stage, name, file, damage, message):
 
 
 def test_base_that_is_not_there(line):
-    """Nor a name that the Hub can have."""
+    """Neither a directory nor a valid name on the Hub."""
     found = line("base", base={"path": "no/such/place"})
     assert "'no/such/place' is neither a directory nor a model that the Hub gives" in found
 
 
 def plug_in(stage: Stage, text: str) -> str:
-    """A task of one's own, by its import path; no two have the same."""
+    """Write a user's task and return its import path, which is different each time."""
     package = stage.run.parent / f"mine{next(NUMBERS)}"
     package.mkdir()
     (package / "task.py").write_text(text)
@@ -217,7 +218,7 @@ PLUGIN = replace(PLUGIN, score=score)
     ],
 )
 def test_rewards(line, stage, name, body, message):
-    """The item and the text are named."""
+    """The message names the item and the text."""
     task = plug_in(stage, SUDOKU.replace("BODY", body))
     found = line(name, task={"name": task}, **{name: {"reward_timeout": 0.2}})
     assert message in found and "(prompt '" in found and "answer '" in found
@@ -238,7 +239,7 @@ def test_tasks(line, stage, text, message):
 
 
 def test_settings(line, stage, monkeypatch):
-    """The whole of params.yaml is checked by Snakemake, but stages can be called without it."""
+    """Snakemake validates params.yaml, but a stage can be called directly and checks its own settings."""
     assert "--settings: unknown key 'seeds': did you mean 'seed'?" in line("prepare", seeds=1)
     command = stage.command("prepare")
     command[2] = command[2][:-1]

@@ -1,4 +1,4 @@
-"""The benchmarks run, print their tables, and notice a sampler of another law. Nothing here depends on timings."""
+"""The benchmarks run, print their tables, and notice a sampler with another law. No test depends on timings."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ TINY = [f"--{name}={size}" for name, size in {**SHAPE, "batch": 150, "repeats": 
 
 @pytest.fixture(autouse=True)
 def _threads():
-    """The benchmark sets the number of threads of its process."""
+    """Restore the number of threads, which the benchmark changes."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -35,8 +35,8 @@ def test_another_law_is_noticed(capsys, monkeypatch):
 
 
 def test_both_samplers_reveal_everything_with_its_log_prob():
-    """One position, so that log p of its token is read off one forward."""
-    model = benchmark.create(benchmark.Model(initializer_range=0.5), 9, 8).eval()
+    """With one position, the exact log p of its token comes from one forward pass."""
+    model = benchmark.create(benchmark.ModelSection(initializer_range=0.5), 9, 8).eval()
     prompt = torch.randint(8, (50, 4), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         exact = model(input_ids=torch.nn.functional.pad(prompt, (0, 1), value=8)).logits[:, -1].log_softmax(dim=1)
@@ -46,7 +46,7 @@ def test_both_samplers_reveal_everything_with_its_log_prob():
 
 
 def test_llada_gpu_on_a_cpu(capsys):
-    """The small shape: every table has its lines."""
+    """With the small shape, every table has all its lines."""
     torch.set_num_threads(1)
     sizes = "--shape small --device cpu --prompt 3 --answer 4 --updates 1 --product 64 --batch 1 2 --train-batch 2"
     assert llada_gpu.main(sizes.split()) == 0

@@ -1,4 +1,4 @@
-"""The whole workflow on a LLaDA-shaped checkpoint with its real vocabulary and a chat template, for every chat task."""
+"""The whole workflow on a small LLaDA checkpoint with the real vocabulary and a chat template, for every chat task."""
 
 import json
 from pathlib import Path

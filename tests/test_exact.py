@@ -1,4 +1,4 @@
-"""The whole chain, base → (rollout → adjoint → train)*, against the enumerated optimum of a three-letter model."""
+"""The whole workflow, base → (rollout → adjoint → train)*, against the enumerated optimum of three-letter words."""
 
 from itertools import permutations, product
 from pathlib import Path
@@ -27,7 +27,7 @@ PARAMS = {
     "train": {"updates": 60, "batch_size": 512, "lr": 5e-3, "lr_decay": 0.7, "warmup": 5},
     "evaluate": {"every": 8},
 }
-REMASKED = {"start": "remasked", "prompts": 128, "shards": 2}  # each prompt is one state x only
+REMASKED = {"start": "remasked", "prompts": 128, "shards": 2}  # each prompt gives only one state x
 CASES = {
     "empty": {"algorithm": {"alpha": ALPHA, "tilt": "direct"}},
     "annealed": {"algorithm": {"alpha": ALPHA, "tilt": "annealed", "min_ess": 0.8}},
@@ -92,7 +92,7 @@ def test_policy_converges_to_the_tilted_distribution(runs, case):
 def test_estimated_targets_are_unbiased(runs, case):
     """(1/K) Σ_k W_k 1[X^(k)_i = v], averaged over groups, is p*_k(x_i = v) within 5 standard errors.
 
-    Round 1: p* of the direct tilt; of the annealed one, the base tilted by the first step alone.
+    In round 1 p*_k is p* for the direct tilt, and the base tilted by the first step for the annealed one.
     """
     folder = runs / case / "round_001" / "targets"
     table = parquet.read([folder / "targets.parquet"], parquet.TARGETS)
@@ -121,6 +121,6 @@ def test_policy_equal_to_base_without_reward_has_unit_weights_and_zero_mean_grad
         gradients.append(model.lm_head.weight.grad.flatten().clone())
     drawn = torch.stack(gradients)
     score = drawn.mean(dim=0) / (drawn.std(dim=0) / len(drawn) ** 0.5).clamp(min=1e-12)
-    # Independent batches: |z| stays below 5.5 for these few hundred coordinates unless the mean differs from 0.
+    # The batches are independent: unless the mean differs from 0, the z-scores of the coordinates stay small.
     assert score.abs().median() < 2.5
     assert drawn.mean(dim=0).norm() < 0.2 * drawn.norm(dim=1).mean()

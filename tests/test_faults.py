@@ -1,4 +1,4 @@
-"""A full disk and an output that cannot be written are one line on the real command line of a stage."""
+"""With a full disk or an output that cannot be written, the command of a stage stops with one line."""
 
 import pytest
 

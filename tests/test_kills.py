@@ -1,6 +1,6 @@
-"""Kills: no process and no temporary file is left, and the next run ends with the same numbers.
+"""After a kill no process and no temporary file is left, and the next run ends with the same numbers.
 
-`pytest tests/test_kills.py --kills 100` kills a hundred times at random.
+`pytest tests/test_kills.py --kills 100` kills a hundred times at random moments.
 """
 
 import os
@@ -17,11 +17,11 @@ from tests.conftest import Workflow
 
 STAGES = ("prepare", "base", "rollout", "adjoint", "train", "evaluate", "report")
 LONGEST = 10.0
-"""Seconds until a kill, at most: what an undisturbed run takes on two quiet cores. Later ones would meet no run."""
+"""Latest second of a kill: an undisturbed run takes this long on two idle cores, so later kills would hit nothing."""
 
 
 def computing(tree: list[psutil.Process], stage: str) -> bool:
-    """Whether the stage's own process, or the fork that runs it, has begun its work."""
+    """Whether the stage's own process, or the fork that runs it, has started computing."""
     commands = {process.pid: process.cmdline() for process in tree}
     if not any(f"pipeline.stages.{stage}" in command for command in commands.values()):
         return False
@@ -64,12 +64,12 @@ def strike(running: subprocess.Popen[bytes], rng: random.Random) -> str:
     except psutil.NoSuchProcess:
         name = "none: it has just ended"
     running.wait(timeout=300)
-    assert psutil.wait_procs(tree, timeout=120)[1] == []  # one that is importing PyTorch looks up only then
+    assert psutil.wait_procs(tree, timeout=120)[1] == []  # a process that is importing PyTorch reacts only afterwards
     return f"{signum.name} to {name}"
 
 
 def is_as_undisturbed(workflow: Workflow, finished: Workflow) -> None:
-    """The same metrics bit by bit, the same files, and no temporary one but empty directories of Snakemake's own."""
+    """The same metrics bit for bit, the same files, and no temporary files (Snakemake leaves empty directories)."""
     assert workflow.metrics() == finished.metrics()
     data = workflow.directory / "data"
     assert [path for pattern in (".*tmp*", "*.progress") for path in data.rglob(pattern)] == []
@@ -80,7 +80,7 @@ def is_as_undisturbed(workflow: Workflow, finished: Workflow) -> None:
 
 
 def test_a_kill_in_every_stage_changes_nothing(finished, workflow):
-    """One directory, killed in stage after stage on its way through."""
+    """One workflow is killed in every stage, one after the other, and continued each time."""
     for stage in STAGES:
         kill_in(workflow, stage)
         workflow("--unlock")
@@ -89,7 +89,7 @@ def test_a_kill_in_every_stage_changes_nothing(finished, workflow):
 
 
 def test_a_stage_ends_with_its_shell(finished, workflow):
-    """Snakemake waits for the other shard, having removed what the first has made so far: nobody may write it now."""
+    """Once a shard's shell is killed, Snakemake deletes its output; the stage must not write the file after that."""
     running, deadline, found = workflow.start(), time.monotonic() + 300, {}
     while len(found) < 2:
         assert running.poll() is None and time.monotonic() < deadline
@@ -114,7 +114,7 @@ def test_a_stage_ends_with_its_shell(finished, workflow):
 
 
 def test_random_kills_change_nothing(finished, tmp_path, pytestconfig):
-    """As many kills as `--kills` says, spread over the whole of a run; after each one, `--unlock` and again."""
+    """`--kills` kills, spread over whole runs; after each one the run is unlocked and continued."""
     rng, left, attempt = random.Random(0), pytestconfig.getoption("kills"), 0
     while left:
         workflow = Workflow(tmp_path / str(attempt))

@@ -1,4 +1,4 @@
-"""Embedded models whose answers have several lengths, through the whole workflow."""
+"""Embedded models with answers of several lengths, through the whole workflow."""
 
 import json
 
@@ -7,7 +7,7 @@ from tests.conftest import Workflow
 
 
 def test_trained_at_two_lengths_tested_at_three(workflow: Workflow):
-    """One base for both runs; rollouts of the run's own length; results and a table of the suite for each length."""
+    """Both runs share a base; rollouts have the run's own length; results and the suite's table show every length."""
     workflow.params["defaults"] |= {"rounds": 1}
     workflow.params["defaults"]["task"]["hard_items"] = 0
     workflow.params["defaults"]["base"] |= {"lengths": [16, 24], "updates": 30}

@@ -1,4 +1,4 @@
-"""The small workflow as jobs of a real SLURM: GPUs, preemption, kills of a job and of Snakemake itself, two nodes."""
+"""The small workflow as jobs on a real SLURM: GPUs, preemption, kills of a job and of Snakemake itself, two nodes."""
 
 import json
 import re
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("slurm")
 
 
 class Controller:
-    """A Snakemake that submits jobs, killed at the end; its output is in `out`."""
+    """A Snakemake that submits jobs and is killed at the end; its output is in `out`."""
 
     def __init__(self, workflow: Workflow, *arguments: str):
         self.directory = workflow.directory
@@ -37,7 +37,7 @@ class Controller:
         self.process.wait()
 
     def stage(self, name: str, *arguments: str, another_job_than: str = "", **variables: str) -> psutil.Process:
-        """The process of a stage with these arguments and environment variables, once there is one."""
+        """Wait for the process of a stage with these arguments and environment variables."""
         deadline = time.monotonic() + 200
         while time.monotonic() < deadline and self.process.poll() is None:
             for process in psutil.process_iter():
@@ -50,13 +50,13 @@ class Controller:
                         continue
                     if environment["SLURM_JOB_ID"] != another_job_than:
                         return process
-                except psutil.Error:  # it ended between two looks
+                except psutil.Error:  # it has ended in the meantime
                     continue
             time.sleep(0.05)
         raise AssertionError((self.directory / "out").read_text()[-3000:])
 
     def suspended(self, name: str, *arguments: str) -> psutil.Process:
-        """Likewise, stopped before it can end."""
+        """Wait for it in the same way, and suspend it before it can end."""
         process = self.stage(name, *arguments)
         process.suspend()
         return process
@@ -67,15 +67,15 @@ def job_of(stage: psutil.Process) -> str:
 
 
 def asked(job: str) -> str:
-    """All that SLURM knows of a job."""
+    """Everything that SLURM knows about a job."""
     return ask("scontrol", "show", "job", job)
 
 
 def preempt(stage: psutil.Process, progress: Path) -> None:
-    """Let an urgent job take a training's place; that may start again at once, not in two minutes.
+    """Let an urgent job preempt a training job, which may then start again at once instead of after two minutes.
 
     Args:
-        progress: the checkpoint that the training writes when it is told; it computes no further.
+        progress: the checkpoint that the training writes on SIGTERM; it is suspended after that.
     """
     job, node = job_of(stage), stage.environ()["SLURMD_NODENAME"]
     ask("sbatch", "--partition=urgent", "--gres=gpu:1", f"--nodelist={node}", "--output=/dev/null", "--wrap=true")
@@ -87,13 +87,13 @@ def preempt(stage: psutil.Process, progress: Path) -> None:
 
 
 def begun(log: Path) -> int:
-    """The update from which a training started, by its progress bar; -1 before."""
+    """The update at which a training started, according to its progress bar; -1 if it has not started."""
     found = re.search(r" (\d+)/8 ", log.read_text()) if log.exists() else None
     return int(found[1]) if found else -1
 
 
 def updates(progress: Path) -> int:
-    """How many updates a checkpoint holds."""
+    """The number of updates in a checkpoint."""
     with safe_open(progress, "pt") as file:
         return len(json.loads(file.metadata()["losses"]))
 
@@ -110,7 +110,7 @@ def test_kills_on_the_cluster_change_nothing(finished, workflow):
         assert "MinMemoryNode=16000M" in asked(job_of(again))
 
         train = controller.stage("train", "--round", "001")
-        train.nice(19)  # it shall not outrun those who look on
+        train.nice(19)  # so that it does not outrun this test
         wait_for(lambda: begun(logs / "train_001.log") == 0, pause=0.001)
         train.suspend()
         assert not progress.exists()
@@ -121,7 +121,7 @@ def test_kills_on_the_cluster_change_nothing(finished, workflow):
         train = controller.suspended("train", "--round", "002")
         assert begun(logs / "train_001.log") == done
         job = job_of(train)
-    assert train.is_running()  # Snakemake is killed, its jobs are not
+    assert train.is_running()  # Snakemake has been killed, its job has not
     workflow("--unlock")
     assert f"jobs left by a killed Snakemake: {job}" in workflow(*PROFILE)
 
@@ -133,7 +133,7 @@ def test_kills_on_the_cluster_change_nothing(finished, workflow):
 
 
 def test_training_on_two_nodes(finished, tmp_path):
-    """One rank for each node's GPU: the same losses to 1e-5."""
+    """One rank on the GPU of each node gives the same losses to 1e-5."""
     shutil.copytree(finished.directory, tmp_path / "copy", symlinks=True)
     workflow = Workflow(tmp_path / "copy")
     summary = workflow.run_directory / "round_001" / "train.json"

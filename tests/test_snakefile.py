@@ -1,4 +1,4 @@
-"""Real Snakemake runs of a small workflow: what reruns, what does not, and what a kill costs."""
+"""Real Snakemake runs of a small workflow: what reruns, what does not, and what does not change the numbers."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def copied(finished: Workflow, tmp_path) -> Workflow:
 
 
 def test_lint_asks_for_a_container_only(workflow):
-    """Stages run in the environment that Snakemake itself runs in; nothing else is left to say."""
+    """Stages run in Snakemake's own environment, which is all that the lint complains about."""
     lints = [line for line in workflow("--lint", ok=False).splitlines() if line.lstrip().startswith("* ")]
     assert {lint.strip() for lint in lints} == {"* Specify a conda environment or container for each rule.:"}
 
@@ -54,7 +54,7 @@ def test_more_rounds_run_the_new_ones_only(copied):
 
 
 def test_runs_share_data_and_base_where_their_settings_agree(copied):
-    """The second run only evaluates the base under its own settings; another base.lr makes it train its own."""
+    """A second run reuses both and only evaluates the base by its own settings; another base.lr makes a new base."""
     copied.params["runs"]["again"] = {"rounds": 1}
     copied.params["runs"]["apart"] = {"rounds": 1, "base": {"lr": 0.5}}
     rounds = {"rollout": 2, "adjoint": 1, "train": 1, "evaluate": 2, "report": 1}
@@ -68,7 +68,7 @@ def test_runs_share_data_and_base_where_their_settings_agree(copied):
 
 
 def test_an_edited_reward_of_ones_own_reruns_what_it_touches(workflow):
-    """Comments rerun nothing; the task's file and what it imports from its package do."""
+    """Comments rerun nothing; changes to the task's file, or to what it imports from its package, do."""
     package = workflow.directory / "mine"
     package.mkdir()
     task, helper = package / "words.py", package / "helper.py"
@@ -89,7 +89,7 @@ def test_an_edited_reward_of_ones_own_reruns_what_it_touches(workflow):
 
 
 def test_ranks_shards_and_kills_change_nothing(finished, workflow):
-    """2 processes, 4 shards, no preloading, and a SIGKILL in the middle: same rows, same losses to 1e-5."""
+    """2 processes, 4 shards and a SIGKILL in the middle give the same rows, and the same losses to 1e-5."""
     workflow.params["hardware"] = {"processes": 2, "threads": 1, "preload": True}
     workflow.params["defaults"]["rollout"]["shards"] = 4
     with (workflow.directory / "out").open("wb") as out:
@@ -132,7 +132,7 @@ def test_mistakes_stop_before_anything_runs(workflow, path, mistake, message):
 
 
 def test_slurm_profile_fits(finished):
-    """It sets nothing that profiles/default would override, names real rules, and reruns nothing."""
+    """It sets no key that profiles/default would override, names only rules that exist, and reruns nothing."""
     workstation, slurm = (
         yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text()) for name in ("default", "slurm")
     )

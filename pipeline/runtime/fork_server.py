@@ -1,8 +1,9 @@
-"""Stages forked from one process that has imported PyTorch and transformers already.
+"""Forks stages from one process that has already imported PyTorch and transformers.
 
-Importing them takes several seconds, more than a small model's round computes for. The Snakefile starts `serve`
-once; `run` hands it a stage's command line, terminal and environment, and passes on the exit status. Without a
-server `run` starts an ordinary process instead. A stage dies with its `run`, `run` with its shell, all with Snakemake.
+The imports take several seconds, longer than a small model computes in a round. The Snakefile starts `serve` once. In
+each job `run` sends it a stage's command line, standard streams and environment, and passes on the exit status; without
+a server `run` starts an ordinary process. A stage ends when its `run` ends, `run` when its shell ends, and all of them
+when Snakemake ends.
 """
 
 import array
@@ -12,6 +13,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,77 +28,78 @@ import psutil
 
 from pipeline.runtime.launch import die_with_shell, free_port, limit_to_gpus, start
 
-PREFIX = "dam-preload-"
+PREFIX, SOCKET = "dam-fork-", "s"
+"""Of the socket's directory, and of the socket in it: short, because a socket's path may have some 100 characters."""
 
 
 class Preloaded:
-    """The server's life, seen from the Snakefile; `socket` is "" when preloading is off."""
+    """The server as the Snakefile sees it; `socket` is the path of its socket, "" when preloading is off."""
 
     def __init__(self, python: str, enabled: bool):
         self.python = python
-        self.socket = str(Path(tempfile.gettempdir()) / f"{PREFIX}{os.getpid()}") if enabled else ""
         self.server: subprocess.Popen[bytes] | None = None
+        # Whoever can connect can run code as this user: the directory has mode 0700, whatever the umask.
+        self.directory = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") if enabled else None
+        self.socket = f"{self.directory.name}/{SOCKET}" if self.directory else ""
 
     def start(self) -> None:
-        """Start the server; it ends with this process, because then its standard input closes."""
-        if self.socket:
-            _sweep()
-            Path(self.socket).unlink(missing_ok=True)  # of a killed Snakemake that had the same process id
-            with socket.socket(socket.AF_UNIX) as listener:  # from now on, so that stages wait for the import
+        """Start the server. It ends with this process, because its standard input is then closed."""
+        if self.directory:
+            _remove_left_over()
+            with socket.socket(socket.AF_UNIX) as listener:  # listens already, so that stages wait for the imports
                 listener.bind(self.socket)
                 listener.listen(64)
                 command = [self.python, "-m", "pipeline.runtime.fork_server", "serve", str(listener.fileno())]
                 self.server = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
 
     def stop(self) -> None:
+        """Stop the server and remove its directory."""
         if self.server and self.server.stdin:
             self.server.stdin.close()
             self.server.wait()
-            Path(self.socket).unlink(missing_ok=True)  # of a server that was killed
+        if self.directory:
+            self.directory.cleanup()
 
 
-def _sweep() -> None:
-    """Remove the sockets of killed servers, which are those of no running process."""
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError, ValueError):  # another user's, or no socket of ours
-            if not psutil.pid_exists(int(path.name.removeprefix(PREFIX))):
-                path.unlink()
+def _remove_left_over() -> None:
+    """Remove the sockets that are left if a Snakemake and its server are killed at once: its process id is gone."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError, ValueError):  # another user's directory, or one that some other program made
+            if not psutil.pid_exists(int(directory.name.removeprefix(PREFIX).split("-")[0])):
+                (directory / SOCKET).unlink(missing_ok=True)
+                directory.rmdir()
 
 
 def serve(listener: socket.socket) -> None:
-    """Accept stages until standard input closes, and then remove the socket."""
-    try:
-        import_everything()
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        while sys.stdin not in (ready := select.select([listener, sys.stdin], [], [])[0]):
-            connection = listener.accept()[0]
-            if os.fork() == 0:
-                listener.close()
-                _become_stage(connection)
-            connection.close()
-            del ready
-    finally:
-        Path(listener.getsockname()).unlink(missing_ok=True)
+    """Fork a process for each connection until standard input closes, then remove the socket and its directory."""
+    import_everything()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+        connection = listener.accept()[0]
+        if os.fork() == 0:
+            listener.close()
+            _become_stage(connection)
+        connection.close()
+    shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
 
 
 def import_everything() -> None:
-    """What every stage with a model needs. Nothing is computed here: forking is safe as long as no thread runs."""
+    """Import what every stage with a model needs; compute nothing: forking is safe only before threads start."""
     gc.disable()
     for module in ("pyarrow.parquet", "pipeline.models.llada", "pipeline.training.loop"):
         importlib.import_module(module)
-
     gc.enable()
     gc.freeze()
 
 
 def _become_stage(connection: socket.socket) -> None:
-    """In the forked process: take over the caller's terminal, directory and environment, run the module, exit."""
+    """In the forked process: take over the caller's streams, directory and environment, run the module, and exit."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     snakemake = os.dup(0)
     try:
         _, streams, _, _ = socket.recv_fds(connection, 1, 3)
         request = json.loads(connection.makefile("rb").readline())
-    except (OSError, ValueError):  # the caller was killed before it had said what to run
+    except (OSError, ValueError):  # the caller was killed before it had sent its request
         os._exit(1)
     for target, stream in enumerate(streams):
         os.dup2(stream, target)
@@ -104,7 +107,7 @@ def _become_stage(connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = request["command"]
-    threading.Thread(target=_die_with, args=(connection, snakemake), daemon=True).start()
+    threading.Thread(target=_exit_when_closed, args=(connection, snakemake), daemon=True).start()
     status = 0
     try:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
@@ -123,16 +126,16 @@ def _become_stage(connection: socket.socket) -> None:
     os._exit(status)
 
 
-def _die_with(caller: socket.socket, snakemake: int) -> None:
-    """End at once when either end of file says that the other side is gone; nothing is ever sent on them."""
+def _exit_when_closed(caller: socket.socket, snakemake: int) -> None:
+    """Exit as soon as either descriptor is readable: nothing is ever sent on them, so their other end is closed."""
     select.select([caller.fileno(), snakemake], [], [])
     os._exit(1)
 
 
 def _wait_for_turn() -> None:
-    """Let one rank alone say what failed: of several, the first one's end ends the others (see `run`).
+    """Delay this rank's error message, each rank by a different time, so that only the first to fail prints one.
 
-    A rank that fails because another has died is told so by the caller before its turn comes.
+    When a rank ends, `run` ends the others. Those that fail because the first has died are gone before their turn.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         time.sleep(0.5 * (1 + int(os.environ["RANK"])))
@@ -152,7 +155,7 @@ def run(path: str, ranks: int, command: list[str]) -> None:
         request = {"command": command, "directory": str(Path.cwd()), "environment": environment}
         socket.send_fds(connection, [b" "], [0, 1, 2])
         connection.sendall(json.dumps(request).encode() + b"\n")
-    # The first rank to end decides: when one fails, leaving here closes the connections, and the others with them.
+    # When a rank fails, leaving here closes the connections, and that ends the other ranks.
     waiting = list(connections)
     while waiting:
         for connection in select.select(waiting, [], [])[0]:
@@ -169,7 +172,7 @@ def _connect(path: str) -> socket.socket:
 
 
 def _rank_variables(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """What torch.distributed reads from the environment."""
+    """The environment variables that torch.distributed reads."""
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
     return {name: str(value) for name, value in here.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 

@@ -29,6 +29,7 @@ class Stream(IntEnum):
     INITIALIZATION = 7
     KL = 8
     ESTIMATORS = 9
+    DROPOUT = 10
 
 
 def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:

@@ -91,6 +91,8 @@ def pretrain(
         lambda number: base.lr * min(1.0, (number + 1) / max(1, base.warmup)) * (1 - number / base.updates),
         base,
         Progress(args.progress, digest(plain_json(settings), args.code, args.items)),
+        seed=settings.seed,
+        round_=0,
         updates=base.updates,
         title="base",
     )

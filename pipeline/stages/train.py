@@ -58,6 +58,8 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
             lambda number: lr * min(1.0, (number + 1) / max(1, warmup)),
             train,
             Progress(args.progress, digest(plain_json(settings), args.code, *inputs)),
+            seed=settings.seed,
+            round_=args.round,
             updates=train.updates,
             title=f"round {args.round} train",
         )

@@ -18,8 +18,8 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.tasks.base import Item, Profile, Saved, Task, TaskSettings, hold_out
-from pipeline.tasks.countdown_puzzles import identity, numbers_and_target, puzzles, read, saved_item
 from pipeline.tasks.data import Data, Reading, splits
+from pipeline.tasks.generators.countdown_puzzles import identity, numbers_and_target, puzzles, read, saved_item
 from pipeline.tasks.parsing.answers import (
     before_stop,
     boxes,

@@ -20,8 +20,7 @@ from pydantic import Field, model_validator
 from pipeline.tasks.base import HELD_OUT, Item, Profile, Saved, Task, TaskSettings, hold_out
 from pipeline.tasks.chat import as_it_is
 from pipeline.tasks.data import Data, Reading, Values, splits
-from pipeline.tasks.parsing.answers import before_stop, published_grid, tagged, unfenced, without_stops
-from pipeline.tasks.sudoku_grids import (
+from pipeline.tasks.generators.sudoku_grids import (
     CELLS,
     END,
     SEPARATOR,
@@ -31,6 +30,7 @@ from pipeline.tasks.sudoku_grids import (
     solutions,
     unique_puzzles,
 )
+from pipeline.tasks.parsing.answers import before_stop, published_grid, tagged, unfenced, without_stops
 
 TEMPLATES = {
     "compact": "{puzzle}" + SEPARATOR,

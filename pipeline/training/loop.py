@@ -1,4 +1,4 @@
-"""The one training loop: batch → loss → step. It knows no algorithm."""
+"""The training loop of every algorithm: batch → loss → optimiser step."""
 
 import json
 import os
@@ -17,19 +17,20 @@ from tqdm import tqdm
 
 from pipeline.errors import PipelineError
 from pipeline.runtime.distributed import broadcast_decision, gather_tensors, is_main_process, is_sharded, shard_like
+from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.settings.sections import Optimizer
-from pipeline.storage.atomic_files import digest, read_tensors, replacing
+from pipeline.storage.atomic_files import read_tensors, replacing
 from pipeline.training.adamw import AdamW, optimizer_state, set_optimizer_state
 from pipeline.training.replay_buffer import Batch
 
 
 @dataclass
 class Progress:
-    """How far a training stage has come: written beside the output, so that a killed stage continues.
+    """Checkpoints of a running training stage, from which it continues after it was killed.
 
     Attributes:
-        key: a digest of everything that the result depends on; progress under another key is ignored.
-        path: the checkpoint, one safetensors file; removed when training is done.
+        path: the checkpoint, one safetensors file beside the output; the stage removes it when training is done.
+        key: a digest of everything that the result depends on; a checkpoint with another key is ignored.
         interval: seconds between checkpoints.
     """
 
@@ -39,14 +40,14 @@ class Progress:
     losses: list[float] = field(default_factory=list)
     saved: float = field(default_factory=time.monotonic)
 
-    def heed_notice(self) -> None:
-        """From SIGTERM on, save after every update: in a SLURM job it says that SIGKILL will come, but not when."""
+    def save_often_after_sigterm(self) -> None:
+        """In a SLURM job SIGTERM announces SIGKILL, but not when: from then on, save after every update."""
         if "SLURM_JOB_ID" in os.environ:
             signal.signal(signal.SIGTERM, lambda *_: setattr(self, "interval", 0.0))
 
     @torch.no_grad()
     def restore(self, optimizer: AdamW) -> None:
-        """Put back what trains, its moments and the losses so far, if there are any under this key."""
+        """Restore parameters, optimiser state and losses from the checkpoint, if there is one with this key."""
         if not self.path.exists():
             return
         tensors, metadata = read_tensors(self.path)
@@ -58,7 +59,7 @@ class Progress:
         set_optimizer_state(optimizer, tensors)
 
     def save(self, optimizer: AdamW) -> None:
-        """Write a checkpoint, if the last one is older than `interval`. Every process must call this."""
+        """Write a checkpoint if `interval` has passed since the last one. Every process must call this."""
         if not broadcast_decision(time.monotonic() - self.saved >= self.interval):
             return
         tensors = gather_tensors((f"policy.{name}", value) for name, value in optimizer.trained.items())
@@ -78,21 +79,25 @@ def fit(
     settings: Optimizer,
     progress: Progress,
     *,
+    seed: int,
+    round_: int,
     updates: int,
     title: str,
 ) -> list[float]:
     """Minimise the mean loss over states; returns the loss of every update.
 
-    `settings.batch_size` is global. Each update's batch is cut into gradient_accumulation_steps × processes equal
-    parts; the gradient is that of the mean over the whole batch however it is cut.
+    `settings.batch_size` is global. Each batch is split into gradient_accumulation_steps × processes equal parts; the
+    gradient is that of the mean over the whole batch, however it is split.
 
     Args:
-        policy: as `distributed.distribute` gives it; unless in shards, it is replicated on all processes (DDP).
+        policy: as returned by `distributed.distribute`; if it is not sharded, DDP replicates it on all processes.
         loss: (policy, batch) -> one loss for each state.
         schedule: number of the update, from 0 -> learning rate.
+        seed, round_: with the update and the rank they determine the dropout masks, so that a training that was
+            killed and continued, or is repeated from other copies of its inputs, draws the same ones.
 
     Raises:
-        PipelineError: when the batch cannot be cut equally, or the loss is not finite.
+        PipelineError: when the batch cannot be split equally, or the loss is not finite.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     parts = settings.gradient_accumulation_steps * accelerator.num_processes
@@ -101,17 +106,17 @@ def fit(
             f"batch_size {settings.batch_size} is not a multiple of gradient_accumulation_steps × processes = {parts}"
         )
     progress.restore(optimizer)
-    progress.heed_notice()
+    progress.save_often_after_sigterm()
     policy.train()
-    wrapped, stepper = (policy, optimizer) if is_sharded(policy) else accelerator.prepare(policy, optimizer)
+    wrapped, wrapped_optimizer = (policy, optimizer) if is_sharded(policy) else accelerator.prepare(policy, optimizer)
     done = len(progress.losses)
     bar = tqdm(total=updates, initial=done, desc=title, unit="update", disable=not accelerator.is_main_process)
     with bar:
         for number, batch in enumerate(islice(batches, done, None), start=done):
-            for group in stepper.param_groups:
+            for group in wrapped_optimizer.param_groups:
                 group["lr"] = schedule(number)
-            torch.manual_seed(_dropout_seed(progress.key, number, accelerator.process_index))
-            value = _update(accelerator, wrapped, stepper, batch, loss, settings)
+            seed_torch(seed, Stream.DROPOUT, round_, number, accelerator.process_index)
+            value = _update(accelerator, wrapped, wrapped_optimizer, batch, loss, settings)
             if not value < float("inf"):
                 raise PipelineError(f"{title}: the loss of update {number} is {value}; lower the learning rate")
             progress.losses.append(value)
@@ -120,11 +125,6 @@ def fit(
             progress.save(optimizer)
     policy.eval()
     return progress.losses
-
-
-def _dropout_seed(key: str, number: int, rank: int) -> int:
-    """The one use of PyTorch's global generator: a killed training goes on with what it would have drawn."""
-    return int(digest(key, str(number), str(rank))[:15], 16)
 
 
 def _update(
@@ -144,7 +144,7 @@ def _update(
         piece = batch.rows(slice(begin, begin + part)).to(accelerator.device)
         last = micro == settings.gradient_accumulation_steps - 1
         with accelerator.no_sync(policy) if not last else torch.enable_grad():
-            # DDP averages over ranks, so each rank's share of the mean is scaled by their number.
+            # DDP averages the gradients over ranks, so each rank's share of the mean is multiplied by their number.
             share = loss(policy, piece).sum() * (ranks / size)
             accelerator.backward(share)
         total += share.detach() / ranks

@@ -1,114 +1,113 @@
-"""`python -m pipeline.workflow.seal RUN`: what makes a run's directory trustworthy after DVC has moved it.
+"""`python -m pipeline.workflow.seal RUN`: lets Snakemake trust a run's directory that DVC has moved.
 
-DVC compares bytes. Snakemake compares times and its records in `.snakemake`, and trusts a file that has neither. So
-`seal.json`, in the run's directory and versioned with it, holds the SHA-256 and the time of every file, and
-Snakemake's records as they are. When the bytes are those of the seal, the Snakefile restores times and records.
+DVC compares bytes; Snakemake compares times and its records in `.snakemake`, and trusts a file without a record. So
+`seal.json` in the run's directory holds every file's SHA-256 and time, and the records. If the bytes are as sealed,
+the Snakefile restores times and records. A seal may come from a stranger's DVC remote: it can change nothing else.
 """
 
-import argparse
 import sys
-from base64 import urlsafe_b64decode
-from collections.abc import Iterator
+from base64 import b64decode
+from contextlib import suppress
 from os import utime
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.errors import PipelineError
-from pipeline.storage.atomic_files import read_json, sha256_of, write_json
+from pipeline.storage.atomic_files import sha256_of, write_json, write_text
 
-RUNS = Path("data/runs")
-SEAL = "seal.json"
-STATE = Path(".snakemake")
+RUNS, SEAL, STATE = Path("data/runs"), "seal.json", Path(".snakemake")
+
+
+class File(BaseModel):
+    time: int = Field(ge=0, lt=2**63)  # of the last change, in nanoseconds
+    sha256: str
+
+
+class Seal(BaseModel):
+    files: dict[str, File] = {}  # by their path in the run's directory
+    records: dict[str, str] = {}  # by their path in `.snakemake`
 
 
 def seal(run: str) -> None:
-    """Write the seal of a run that is finished. Files are read only if their time has changed.
-
-    Raises:
-        PipelineError: if there is no such run.
-    """
+    """Write the seal of a finished run; PipelineError if there is none. Files of unchanged time are not read again."""
     if not (RUNS / run).is_dir():
         raise PipelineError(f"{RUNS / run} does not exist")
-    files = _read(run).get("files", {})
-    for name, path in _files(run).items():
-        time = path.stat().st_mtime_ns
-        if files.get(name, {}).get("time") != time:
-            files[name] = {"time": time, "sha256": sha256_of(path)}
-    content = {
-        "files": {name: files[name] for name in sorted(_files(run))},
-        "records": {str(path.relative_to(STATE)): path.read_text() for path in sorted(_records(run, "metadata"))},
-    }
-    write_json(RUNS / run / SEAL, content)
-    _mark(run)
+    known, files = _read(run).files, {}
+    for name, path in sorted(_files(run).items()):
+        time, old = path.stat().st_mtime_ns, known.get(name)
+        files[name] = old if old and old.time == time else File(time=time, sha256=sha256_of(path))
+    records = {str(path.relative_to(STATE)): path.read_text("utf-8") for path in sorted(_records(run, "metadata"))}
+    write_json(RUNS / run / SEAL, Seal(files=files, records=records).model_dump())
+    write_text(_marker(run), sha256_of(RUNS / run / SEAL))
 
 
 def restore(run: str) -> None:
-    """Give files that are as sealed their times and records back; leave what was made here since then alone.
+    """Restore times and records if all files are as sealed; change nothing if some were computed here since.
 
-    Raises:
-        PipelineError: if the seal came from elsewhere and the files are not those that it describes.
+    PipelineError if the seal was made elsewhere and does not describe the files, or is no seal of this run.
     """
-    sealed = _read(run)
-    if not sealed:
+    sealed, found, file = _read(run), _files(run), RUNS / run / SEAL
+    moved = [name for name, was in sealed.files.items() if name in found and found[name].stat().st_mtime_ns != was.time]
+    current = not file.exists() or (_marker(run).exists() and _marker(run).read_text("utf-8") == sha256_of(file))
+    differing = (name for name in moved if sha256_of(found[name]) != sealed.files[name].sha256)
+    unlike = min(found.keys() ^ sealed.files, default=None) or next(differing, None)
+    if current and (unlike or not moved):  # nothing to restore, or something computed here since
         return
-    here = _marker(run).exists() and _marker(run).read_text() == sha256_of(RUNS / run / SEAL)
-    found, files = _files(run), sealed["files"]
-    moved = [name for name in found.keys() & files if found[name].stat().st_mtime_ns != files[name]["time"]]
-    if here and not moved:
-        return
-    differing = (name for name in moved if sha256_of(found[name]) != files[name]["sha256"])
-    unlike = next(iter(sorted(found.keys() ^ files)), None) or next(differing, None)
-    if unlike is None:
-        _restore(run, sealed, moved)
-    elif not here:
-        raise PipelineError(
-            f"{RUNS / run / unlike} is not what {RUNS / run / SEAL} describes: `dvc checkout --force` restores the"
-            f" version that dvc.lock names; or delete {RUNS / run}"
-        )
-
-
-def _restore(run: str, sealed: dict[str, Any], moved: list[str]) -> None:
+    if unlike:
+        mend = "restore both by `dvc checkout --force`, or delete them"
+        raise PipelineError(f"{RUNS / run / unlike} is not what {file} describes: {mend}")
+    for name in sealed.records:
+        if not _is_record(run, "metadata", STATE / name):
+            raise PipelineError(f"{file} holds '{name}', which is no record of this run: delete {RUNS / run}")
     for path in [*_records(run, "metadata"), *_records(run, "incomplete")]:
         path.unlink()
-    for name, text in sealed["records"].items():
+    for name, text in sealed.records.items():
         (STATE / name).parent.mkdir(parents=True, exist_ok=True)
-        (STATE / name).write_text(text)
+        (STATE / name).write_text(text, "utf-8")
     for name in moved:
-        utime(RUNS / run / name, ns=(sealed["files"][name]["time"],) * 2)
-    _mark(run)
+        utime(found[name], ns=(sealed.files[name].time,) * 2)
+    write_text(_marker(run), sha256_of(file))
 
 
-def _read(run: str) -> dict[str, Any]:
-    return read_json(RUNS / run / SEAL) if (RUNS / run / SEAL).exists() else {}
+def _read(run: str) -> Seal:
+    file = RUNS / run / SEAL
+    try:
+        return Seal.model_validate_json(file.read_bytes()) if file.exists() else Seal()
+    except ValidationError as error:
+        raise PipelineError(f"{file} is not a seal ({error.errors()[0]['msg']}): delete {RUNS / run}") from error
 
 
 def _marker(run: str) -> Path:
-    """Says which seal the times and records in this working directory belong to."""
+    """Holds the digest of the seal that the times and records in this working directory belong to."""
     return STATE / "seals" / run
 
 
-def _mark(run: str) -> None:
-    _marker(run).parent.mkdir(parents=True, exist_ok=True)
-    _marker(run).write_text(sha256_of(RUNS / run / SEAL))
-
-
 def _files(run: str) -> dict[str, Path]:
-    paths = (path for path in (RUNS / run).rglob("*") if path.is_file())
-    return {str(path.relative_to(RUNS / run)): path for path in paths if path != RUNS / run / SEAL}
+    """The files in the run's directory by name. A seal's names are only compared with these, never opened."""
+    paths = (path for path in (RUNS / run).rglob("*") if path.is_file() and path != RUNS / run / SEAL)
+    return {str(path.relative_to(RUNS / run)): path for path in paths}
 
 
-def _records(run: str, kind: str) -> Iterator[Path]:
-    """Snakemake's records of a run's outputs: files whose name is the output's path in base 64, cut by "@/"."""
-    for path in (STATE / kind).rglob("*"):
-        name = "".join(part.lstrip("@") for part in path.relative_to(STATE / kind).parts)
-        if path.is_file() and len(name) % 4 == 0 and urlsafe_b64decode(name).startswith(f"{RUNS / run}/".encode()):
-            yield path
+def _records(run: str, kind: str) -> list[Path]:
+    return [path for path in (STATE / kind).rglob("*") if path.is_file() and _is_record(run, kind, path)]
+
+
+def _is_record(run: str, kind: str, path: Path) -> bool:
+    """Whether this is Snakemake's record of an output of this run, and no link leads out of `.snakemake/KIND`.
+
+    Its name is the output's path in base64; if that is long, directories that begin with @ hold its first parts.
+    """
+    with suppress(ValueError):
+        *cut, last = path.relative_to(STATE / kind).parts
+        output = b64decode("".join([*(part[1:] for part in cut), last]), b"-_", validate=True)
+        inside = path.resolve().is_relative_to((STATE / kind).resolve()) and all(part[0] == "@" for part in cut)
+        return inside and output.startswith(f"{RUNS / run}/".encode())
+    return False
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="name of the run, a directory in data/runs")
     try:
-        seal(parser.parse_args().run)
+        seal(sys.argv[1]) if len(sys.argv) == 2 else sys.exit(__doc__)
     except PipelineError as error:
         sys.exit(f"error: {error}")

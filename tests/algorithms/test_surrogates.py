@@ -50,7 +50,8 @@ def test_the_ratio_is_one_at_the_first_update_of_every_micro_batch(name, tmp_pat
     train = Train(batch_size=4, gradient_accumulation_steps=2, lr=0.05, warmup=0)
     batches = replay("path_states" if name == "agrpo" else "starting_states").batches(3, 4, 0, Stream.REPLAY, 1)
     progress = Progress(tmp_path / "progress", "key")
-    fit(policy, AdamW(policy, train), batches, loss, lambda _: train.lr, train, progress, updates=3, title=name)
+    key = {"seed": 0, "round_": 1}
+    fit(policy, AdamW(policy, train), batches, loss, lambda _: train.lr, train, progress, **key, updates=3, title=name)
     clipped = [((ratio - 1).abs() > settings.epsilon).float().mean().item() for ratio in ratios]
     assert len(ratios) == 6 and clipped[:2] == [0.0, 0.0]
     for ratio in ratios[:2]:

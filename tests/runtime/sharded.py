@@ -72,6 +72,8 @@ def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDA
         lambda update: RATE,
         train,
         progress,
+        seed=0,
+        round_=number,
         updates=UPDATES,
         title=kind,
     )

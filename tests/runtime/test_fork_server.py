@@ -1,17 +1,19 @@
-"""Forked ranks: the first that fails or dies ends the others and says why in one line; all die with Snakemake."""
+"""Forked ranks: the first that fails ends the others and prints one line; all end with Snakemake."""
 
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from pipeline.runtime.fork_server import Preloaded
+from pipeline.runtime.fork_server import PREFIX, SOCKET, Preloaded
 from tests.conftest import ROOT
 
 WAITS = """
@@ -32,16 +34,51 @@ torch.distributed.barrier()
 def server(tmp_path_factory):
     """A server whose stages are the modules of its directory; its standard input stands for Snakemake."""
     directory = tmp_path_factory.mktemp("preload")
+    umask = os.umask(0)
     preloaded = Preloaded(sys.executable, enabled=True)
-    preloaded.socket = str(directory / "socket")
+    os.umask(umask)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("OMP_NUM_THREADS", "1")
         preloaded.start()
-    preloaded.server.directory = directory
+    preloaded.server.directory, preloaded.server.socket = directory, Path(preloaded.socket)
     yield preloaded.server
     preloaded.stop()
+
+
+def test_no_other_user_can_connect(server):
+    """Connecting would be running code as this user; an open umask does not open the socket's directory."""
+    directory = server.socket.parent
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert directory.stat().st_uid == os.getuid()
+    assert [path.name for path in directory.iterdir()] == [server.socket.name]
+
+
+def test_left_over_sockets_are_removed(monkeypatch, tmp_path):
+    """Those of Snakemakes that are gone; not those of running ones, and nothing that is no socket of ours."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    done = subprocess.Popen(["true"])
+    done.wait()
+    for name in (f"{done.pid}-a", f"{done.pid}-b", f"{os.getpid()}-c", "mine"):
+        (tmp_path / f"{PREFIX}{name}").mkdir()
+    for name in (f"{done.pid}-a/{SOCKET}", f"{done.pid}-b/notes", f"{os.getpid()}-c/{SOCKET}"):
+        (tmp_path / f"{PREFIX}{name}").touch()
+    preloaded = Preloaded("true", enabled=True)
+    preloaded.start()
+    preloaded.stop()
+    left = sorted(path.name.removeprefix(PREFIX) for path in tmp_path.iterdir())
+    assert left == sorted([f"{done.pid}-b", f"{os.getpid()}-c", "mine"])
+
+
+def test_nothing_is_left_without_a_server(monkeypatch, tmp_path):
+    """As after a dry run, which starts none."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert Preloaded("true", enabled=False).socket == ""
+    preloaded = Preloaded("true", enabled=True)
+    assert len(list(tmp_path.iterdir())) == 1
+    preloaded.stop()
+    assert list(tmp_path.iterdir()) == []
 
 
 def start(server, fault: str) -> tuple[subprocess.Popen, list[psutil.Process]]:
@@ -50,7 +87,7 @@ def start(server, fault: str) -> tuple[subprocess.Popen, list[psutil.Process]]:
     for path in directory.glob("*.pid"):
         path.unlink()
     (directory / "stage.py").write_text(WAITS.replace("FAULT", fault))
-    command = [sys.executable, "-m", "pipeline.runtime.fork_server", "run", str(directory / "socket"), "2", "stage"]
+    command = [sys.executable, "-m", "pipeline.runtime.fork_server", "run", str(server.socket), "2", "stage"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     running = subprocess.Popen(command, cwd=directory, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -76,16 +113,16 @@ def test_a_rank_that_fails_ends_all(server, fault, message):
 
 
 def test_a_stage_gets_the_whole_of_a_large_environment(server):
-    """However much a cluster's modules have put there, and whoever has hung up before."""
+    """Environment modules on a cluster make it large. A caller that hung up before it sent anything does no harm."""
     directory = server.directory
     with socket.socket(socket.AF_UNIX) as caller:
-        caller.connect(str(directory / "socket"))
+        caller.connect(str(server.socket))
     (directory / "large.py").write_text("import os\nprint(sum(len(os.environ[f'LARGE_{n}']) for n in range(9)))")
-    command = [sys.executable, "-m", "pipeline.runtime.fork_server", "run", str(directory / "socket"), "1", "large"]
+    command = [sys.executable, "-m", "pipeline.runtime.fork_server", "run", str(server.socket), "1", "large"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **{f"LARGE_{n}": "x" * 100_000 for n in range(9)}}
     said = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=True)
     assert (said.stdout, said.stderr) == ("900000\n", "")
-    assert (directory / "socket").exists()
+    assert server.socket.exists()
 
 
 @pytest.mark.parametrize("victim", ["caller", "Snakemake"])
@@ -98,4 +135,8 @@ def test_ranks_die_with(server, victim):
         server.stdin.close()
     assert psutil.wait_procs(ranks, timeout=10)[1] == []
     assert running.wait(10) != 0
-    assert Path(server.directory / "socket").exists() == (victim == "caller") or server.wait(10) == 0
+    if victim == "caller":
+        assert server.socket.exists()
+    else:
+        assert server.wait(10) == 0
+        assert not server.socket.parent.exists()

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.tasks.base import Item
 from pipeline.tasks.countdown import ALPHABET, ANSWER_LENGTH, PLUGIN, Countdown, items
-from pipeline.tasks.countdown_puzzles import numbers_and_target
+from pipeline.tasks.generators.countdown_puzzles import numbers_and_target
 from pipeline.tasks.parsing.arithmetic import PYTHON, parse
 from pipeline.text.tokenizer import character_tokenizer, decode, encode
 from tests.conftest import task_of

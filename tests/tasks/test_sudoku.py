@@ -5,8 +5,8 @@ import hashlib
 import pytest
 
 from pipeline.errors import PipelineError
+from pipeline.tasks.generators.sudoku_grids import solutions
 from pipeline.tasks.sudoku import PLUGIN, Sudoku, items, puzzle_of, render, score
-from pipeline.tasks.sudoku_grids import solutions
 from tests.conftest import task_of
 
 SETTINGS = Sudoku(base_items=300, train_items=300, test_items=50, hard_items=20)

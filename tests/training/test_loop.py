@@ -1,13 +1,20 @@
-"""A training that is killed after a checkpoint goes on from there, bit by bit the same."""
+"""A training that is killed, or repeated, gives the same weights to the bit."""
 
 import signal
+from pathlib import Path
 
 import pytest
 import torch
+from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
 from safetensors.torch import save_file
 
 from pipeline.errors import PipelineError
+from pipeline.models import adapters
+from pipeline.runtime.random_streams import Stream
+from pipeline.settings.sections import Adapter, Train
 from pipeline.training.adamw import MOMENTS, AdamW, load_optimizer_state
+from pipeline.training.loop import Progress, fit
+from pipeline.training.replay_buffer import Replay
 from tests.conftest import Stage, llada
 
 KILLED = """
@@ -45,6 +52,35 @@ def test_code_that_was_edited_does_not_go_on_with_what_the_old_has_left(finished
     assert stage(["-c", KILLED, *stage.command("train"), "--code", "old"]).returncode == -signal.SIGKILL
     done = stage([*stage.command("train"), "--code", "new"])
     assert done.returncode == 0 and " 0/8 " in done.stderr, done.stderr
+
+
+def with_dropout(tmp_path: Path, key: str, seed: int = 0, round_: int = 1) -> dict[str, torch.Tensor]:
+    """Adapters after three updates with dropout; `key` stands for the digest of one copy of the inputs."""
+    policy = llada(9, 8)
+    adapters.train(policy, Adapter(rank=2, alpha=4, dropout=0.5), tmp_path / "base", tmp_path / "out")
+    texts = torch.randint(8, (8, 6), generator=torch.Generator().manual_seed(0)).split([2, 4], dim=1)
+    settings = Train(batch_size=4)
+    fit(
+        policy,
+        AdamW(policy, settings),
+        Replay.of_texts(*texts, 8).batches(3, 4, 0, Stream.REPLAY, 1),
+        lambda model, batch: weighted_cross_entropy(model, batch, 8),
+        lambda update: 1e-2,
+        settings,
+        Progress(tmp_path / "progress", key),
+        seed=seed,
+        round_=round_,
+        updates=3,
+        title="dropout",
+    )
+    return {name: value.detach().clone() for name, value in adapters.own_parameters(policy)}
+
+
+def test_dropout_depends_on_seed_and_round_and_on_no_file(tmp_path):
+    first, same = with_dropout(tmp_path, "one copy"), with_dropout(tmp_path, "another copy")
+    assert first.keys() == same.keys() and all(torch.equal(first[name], same[name]) for name in first)
+    for other in (with_dropout(tmp_path, "one copy", seed=1), with_dropout(tmp_path, "one copy", round_=2)):
+        assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
 def test_optimiser_state_of_another_policy(tmp_path, sections):

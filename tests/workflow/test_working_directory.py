@@ -1,7 +1,6 @@
-"""What happens to the directory from outside: the clock is set back, it is read-only, a second Snakemake comes."""
+"""A working directory that another Snakemake is using, or that is read-only."""
 
 import ctypes
-import os
 import shutil
 import signal
 import subprocess
@@ -10,12 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.workflow.working_directory import settle
 from tests.conftest import Workflow
 
-DAY = 86400
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
-SECOND_ROUND = {"rollout": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
 
 
 @pytest.fixture
@@ -29,28 +25,8 @@ def halfway(finished: Workflow, tmp_path: Path) -> Workflow:
     return workflow
 
 
-def test_a_clock_that_was_set_back_changes_nothing(finished, halfway):
-    """What was written by the old clock is not newer than what the new one says: nothing is stale, no job refused."""
-    for path in halfway.run_directory.rglob("*"):
-        os.utime(path, (path.stat().st_atime, path.stat().st_mtime + DAY))
-    assert halfway.pending() == SECOND_ROUND
-    halfway()
-    assert halfway.metrics() == finished.metrics()
-    assert halfway.pending() == {}
-
-
-def test_files_from_the_future_keep_their_order(tmp_path):
-    ages = {"a": DAY, "b": 2 * DAY, "c": -1, "d": 1, "e": -DAY}
-    for name, age in ages.items():
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (0, time.time() + age))
-    settle(tmp_path)
-    assert sorted(ages, key=lambda name: (tmp_path / name).stat().st_mtime_ns) == ["e", "c", "d", "a", "b"]
-    assert all((tmp_path / name).stat().st_mtime <= time.time() for name in ages)
-
-
 def test_a_second_snakemake_is_refused(finished, halfway):
-    """While one runs, held up here, another one stops at its lock, and a dry run may look on; neither disturbs it."""
+    """While one runs (here stopped by a signal), another fails at its lock, a dry run works; neither disturbs it."""
     first = halfway.start()
     deadline = time.monotonic() + 120
     while not list((halfway.run_directory / "round_002").glob("rollouts/*.parquet")):
@@ -65,7 +41,7 @@ def test_a_second_snakemake_is_refused(finished, halfway):
 
 
 def without_privilege() -> None:
-    """Permissions hold for root as well."""
+    """Make file permissions hold for root too."""
     ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE)
 
 

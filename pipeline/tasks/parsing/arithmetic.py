@@ -2,22 +2,18 @@
 
     expression = integer | expression (+ | - | * | /) expression | -expression | +expression | (expression)
 
-There is no power, and length, depth and magnitude are bounded, so that no text takes long. `solvable` draws numbers
-and targets that such an expression reaches.
+There is no power, and length, depth and magnitude are bounded, so that no text takes long.
 """
 
 import ast
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 LENGTH = 400
 DEPTH = 24
 MAGNITUDE = 1e15
-LARGEST = 100
 CHARACTERS = re.compile(r"[0-9+\-*/().\s]*")
 
 Number = int | float
@@ -75,24 +71,3 @@ def _bounded(value: Number) -> Number:
     if not abs(value) <= MAGNITUDE:
         raise ValueError("too large")
     return value
-
-
-def solvable(rng: np.random.Generator) -> Iterator[tuple[list[int], int]]:
-    """Three numbers in 1..100 and a target in 1..100, without end.
-
-    Numbers and a way to join them, (a∘b)∘c or a∘(b∘c), are drawn; what comes to a whole number in range is a target.
-    """
-    while True:
-        numbers = rng.integers(1, LARGEST + 1, size=(4096, 3))
-        inner, outer, right = rng.integers(4, size=4096), rng.integers(4, size=4096), rng.integers(2, size=4096) == 1
-        a, b, c = numbers.T.astype(float)
-        value = np.where(right, _joined(a, _joined(b, c, inner), outer), _joined(_joined(a, b, inner), c, outer))
-        whole = np.isfinite(value) & (np.abs(value - np.rint(value)) < 1e-9) & (np.rint(value) >= 1)
-        for index in np.flatnonzero(whole & (np.rint(value) <= LARGEST)):
-            yield numbers[index].tolist(), int(np.rint(value[index]))
-
-
-def _joined(left: np.ndarray, right: np.ndarray, operator_of_row: np.ndarray) -> np.ndarray:
-    """left ∘ right, ∘ the operator of each row; NaN for a division by 0."""
-    divisor = np.where(right == 0, np.nan, right)
-    return np.choose(operator_of_row, [left + right, left - right, left * right, left / divisor])

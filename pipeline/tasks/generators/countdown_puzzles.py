@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from pipeline.tasks.base import Item
 from pipeline.tasks.data import Values
-from pipeline.tasks.parsing.arithmetic import solvable
 
+LARGEST = 100
 NUMBERS = re.compile(r"Numbers: \[([\d, ]+)\]", re.IGNORECASE)
 TARGET = re.compile(r"Target: (\d+)", re.IGNORECASE)
 PAIR = re.compile(r"\s*[\[(]\s*[\[(]\s*(\d+(?:\s*,\s*\d+)*)\s*[\])]\s*,\s*(-?\d+)\s*[\])]\s*")
@@ -87,3 +88,24 @@ def _item(numbers: list[int], target: int) -> Item:
 def identity(item: Item) -> str:
     """What two items share that differ in the order of their numbers only."""
     return json.dumps(numbers_and_target(item.reference))
+
+
+def solvable(rng: np.random.Generator) -> Iterator[tuple[list[int], int]]:
+    """Three numbers in 1..100 and a target in 1..100, without end.
+
+    Numbers and a way to join them, (a∘b)∘c or a∘(b∘c), are drawn; what comes to a whole number in range is a target.
+    """
+    while True:
+        numbers = rng.integers(1, LARGEST + 1, size=(4096, 3))
+        inner, outer, right = rng.integers(4, size=4096), rng.integers(4, size=4096), rng.integers(2, size=4096) == 1
+        a, b, c = numbers.T.astype(float)
+        value = np.where(right, _joined(a, _joined(b, c, inner), outer), _joined(_joined(a, b, inner), c, outer))
+        whole = np.isfinite(value) & (np.abs(value - np.rint(value)) < 1e-9) & (np.rint(value) >= 1)
+        for index in np.flatnonzero(whole & (np.rint(value) <= LARGEST)):
+            yield numbers[index].tolist(), int(np.rint(value[index]))
+
+
+def _joined(left: np.ndarray, right: np.ndarray, operator_of_row: np.ndarray) -> np.ndarray:
+    """left ∘ right, ∘ the operator of each row; NaN for a division by 0."""
+    divisor = np.where(right == 0, np.nan, right)
+    return np.choose(operator_of_row, [left + right, left - right, left * right, left / divisor])

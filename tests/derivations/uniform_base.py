@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from pipeline.ctmc.uniform import all_states, neighbors, posterior, reversal_rate
+from tests.derivations.uniform import all_states, neighbors, posterior, reversal_rate
 
 LENGTH, VALUES = 2, 4
 STATES = VALUES**LENGTH

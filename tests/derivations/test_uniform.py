@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from pipeline.ctmc.uniform import chain_law, generator, noised, optimal_rate, posterior, value
-from tests.ctmc.uniform_base import BASE, COST, LENGTH, MOVES, OPTIMUM, TOKENS, UNIFORM, VALUES, clock, rates
+from tests.derivations.uniform import chain_law, generator, noised, optimal_rate, posterior, value
+from tests.derivations.uniform_base import BASE, COST, LENGTH, MOVES, OPTIMUM, TOKENS, UNIFORM, VALUES, clock, rates
 
 
 def kl(p: torch.Tensor, q: torch.Tensor) -> float:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from pipeline.ctmc.uniform import (
+from pipeline.ctmc.weights import effective_sample_size, self_normalized
+from tests.derivations.uniform import (
     adjoint,
     bridge_rate,
     chain_law,
@@ -17,8 +18,7 @@ from pipeline.ctmc.uniform import (
     rollout,
     value,
 )
-from pipeline.ctmc.weights import effective_sample_size, self_normalized
-from tests.ctmc.uniform_base import BASE, COST, LENGTH, MOVES, OPTIMUM, STATES, TOKENS, VALUES, clock, rates
+from tests.derivations.uniform_base import BASE, COST, LENGTH, MOVES, OPTIMUM, STATES, TOKENS, VALUES, clock, rates
 
 
 def test_both_adjoints_average_to_the_value_ratio():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.ctmc.diffusion import (
+from tests.derivations.diffusion import (
     Mixture,
     bridge_adjoint,
     drift,

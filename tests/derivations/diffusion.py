@@ -34,7 +34,7 @@ class Mixture:
 
 
 def tilted(mixture: Mixture, linear: float, quadratic: float) -> Mixture:
-    """m(z) e^{-g(z)} with -g(z) = a z - b z²/2: every p* of this page is again a mixture, with unnormalised weights."""
+    """m(z) e^{-g(z)} with -g(z) = a z - b z²/2: every p* here is again a mixture, with unnormalised weights."""
     shrink = 1 + quadratic * mixture.variance
     exponent = mixture.mean * linear + (linear**2 * mixture.variance - quadratic * mixture.mean.square()) / 2
     weight = mixture.weight * (exponent / shrink).exp() / shrink.sqrt()

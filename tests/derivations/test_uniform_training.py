@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.ctmc.uniform import (
+from pipeline.ctmc.weights import effective_sample_size, self_normalized
+from tests.derivations.uniform import (
     all_states,
     bridge_rate,
     chain_law,
@@ -19,7 +20,6 @@ from pipeline.ctmc.uniform import (
     rollout,
     value,
 )
-from pipeline.ctmc.weights import effective_sample_size, self_normalized
 
 LENGTH, VALUES, START, STEPS, BINS = 2, 7, 1e-2, 64, 4
 STATES = VALUES**LENGTH
