@@ -4,9 +4,14 @@ t ~ U(low, high) and m_i ~ Bern(t) mask a completion o; with its complement ¬m 
 
     l_i = ½ [log p(o_i | M^L) + (m_i/t) log p(o_i | o with m masked) + ((1-m_i)/(1-t)) log p(o_i | o with ¬m masked)],
     A_k = R_k - mean_{j≠k} R_j,      ρ = e^{l - l_old},
-    L = - mean_{k,i} [min(ρ A, clip(ρ, 1 ± ε) A) - β k3(l, l_ref)].
+    L = - mean_{k, i ≤ end} [min(ρ A, clip(ρ, 1 ± ε) A) - β k3(l, l_ref)].
 
 The mask belongs to the batch's row: new, old and reference policies and the G completions of a group share it.
+The mean runs over the tokens of a group, of each completion up to and with its first end token.
+
+Checked against copies of the authors' code (github.com/apple/ml-diffucoder): t in [0.2, 0.8], both factors, which are
+not normalised, leave-one-out advantages without division by the standard deviation, the stop at the first end token. It
+differs: they draw one t for a whole batch, here every group has its own; and their token mean is over a micro-batch.
 """
 
 import pyarrow as pa
@@ -15,7 +20,7 @@ from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm
 from pipeline.objectives.context import LossContext
-from pipeline.objectives.policy_gradient import centred_rewards, surrogate_loss
+from pipeline.objectives.policy_gradient import centred_rewards, mean_to_the_end, surrogate_loss
 from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.settings.algorithms import CoupledGrpo
@@ -40,13 +45,14 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[CoupledGrpo]) -> 
     def log_prob(model: nn.Module) -> Tensor:
         return coupled_log_prob(model, batch, context.algorithm, context.mask_id)
 
-    return surrogate_loss(policy, log_prob, batch.weight[:, :, None], context).mean(dim=(1, 2))
+    per_token = surrogate_loss(policy, log_prob, batch.weight[:, :, None], context)
+    return mean_to_the_end(per_token, batch.tokens, context.end_ids)
 
 
 def coupled_log_prob(model: nn.Module, batch: Batch, settings: CoupledGrpo, mask_id: int) -> Tensor:
     """l_i of every completion, [n, K, L]."""
-    t = settings.low + (settings.high - settings.low) * batch.noise[:, :1]
-    masked = batch.noise[:, batch.prompt.shape[1] :] < t
+    t = settings.low + (settings.high - settings.low) * batch.noise[:, -1:]
+    masked = batch.noise[:, batch.prompt.shape[1] : -1] < t
     empty = torch.full_like(batch.state, mask_id)
     whole = completion_log_prob(model, batch.prompt, empty, batch.tokens, mask_id)
     part, rest = (_denoised(model, batch, hidden, mask_id) for hidden in (masked, ~masked))

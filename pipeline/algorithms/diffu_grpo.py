@@ -1,11 +1,16 @@
 """diffu-GRPO, the method of d1 (Zhao et al. 2025, arXiv 2504.12216).
 
     l_i(θ; q̃) = log p_θ(o_i | [q̃, M^L], i),      A_k = R_k - mean_G R,      ρ = e^{l - l_old},
-    L = - mean_{k,i} [min(ρ A, clip(ρ, 1 ± ε) A) - β (e^{l_ref - l} - (l_ref - l) - 1)].
+    L = - mean_{k, i ≤ end} [min(ρ A, clip(ρ, 1 ± ε) A) - β (e^{l_ref - l} - (l_ref - l) - 1)].
 
 q̃ is the prompt with each token masked with probability `prompt_mask`; the completion is masked entirely, so the
 likelihood is that of one step. The new, old and reference policies of a batch see the same q̃, and every optimiser step
-draws another one. G is `rollout.completions`, the inner iterations are `train.updates`.
+draws another one. G is `rollout.completions`, the inner iterations μ are
+`train.updates`. The mean runs over the tokens of a group, of each completion up to and with its first end token.
+
+Checked against forks of the authors' code (github.com/dllm-reasoning/d1; its own trainer was not at hand): likelihood,
+advantage, stop at the first end token, ε 0.5, β 0.04, masking 0.15. It differs: they take the token mean over a
+micro-batch, which depends on how it is cut; here it is over a group.
 """
 
 import pyarrow as pa
@@ -14,7 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm
 from pipeline.objectives.context import LossContext
-from pipeline.objectives.policy_gradient import advantage_targets, surrogate_loss
+from pipeline.objectives.policy_gradient import advantage_targets, mean_to_the_end, surrogate_loss
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.settings.algorithms import DiffuGrpo
 from pipeline.settings.sections import Rollout
@@ -33,7 +38,8 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[DiffuGrpo]) -> Te
     def log_prob(model: nn.Module) -> Tensor:
         return one_step_log_prob(model, batch, context.algorithm.prompt_mask, context.mask_id)
 
-    return surrogate_loss(policy, log_prob, batch.weight[:, :, None], context).mean(dim=(1, 2))
+    per_token = surrogate_loss(policy, log_prob, batch.weight[:, :, None], context)
+    return mean_to_the_end(per_token, batch.tokens, context.end_ids)
 
 
 def one_step_log_prob(model: nn.Module, batch: Batch, prompt_mask: float, mask_id: int) -> Tensor:

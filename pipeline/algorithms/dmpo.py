@@ -1,16 +1,16 @@
 """DMPO: Distribution Matching Policy Optimization (arXiv 2510.08233).
 
-    ℓ^± = Σ_s Σ_{i∈S_s} [log p^base - log p^u](x_i | x_s) ± r/α,      w = softmax(ℓ^+) - softmax(ℓ^-) over the K completions,
+    ℓ^± = Σ_s Σ_{i∈S_s} [log p^base - log p^u](x_i | x_s) ± r/α,      w = softmax_k(ℓ^+) - softmax_k(ℓ^-),
     L = - K w_k (1/m) Σ_{i∈M(x)} log p_θ(X_1^(k)_i | x, i),      x = X_1^(k) re-masked, m = |M(x)|.
 
 Completions whose rewards are all equal have w = 0. Each completion is re-masked at levels λ ~ U(0.1, 1), and every mask
 comes with its complement: two masks and their complements make the four replicates of the paper.
 
-Checked against the authors' code (github.com/yuchen-zhu-zyc/DMPO, commits 07434f9 and a521073): both softmaxes, the sign of
-the log ratio in the second, the factor 1/m, the complementary pairs and the range of λ. Its first version takes the
-log-likelihood ratio along the sampled path, as here; the second one an ELBO with shared masks. Their softmax may run over
-the rows of one device only; here it is over the group. Their loss is a sum over rows and has no factor K, which is a matter
-of scale.
+Checked against the authors' code (github.com/yuchen-zhu-zyc/DMPO, commits 07434f9 and a521073): both softmaxes, the
+sign of the log ratio in the second, the factor 1/m, the complementary pairs and the range of λ. Its first version takes
+the log-likelihood ratio along the sampled path, as here; the second one an ELBO with shared masks. Their softmax may
+run over the rows of one device only; here it is over the group. Their loss is a sum over rows and has no factor K,
+which is a matter of scale.
 """
 
 import pyarrow as pa

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.algorithms.base import Algorithm
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
+from pipeline.runtime.random_streams import Stream, uniforms
 from pipeline.samplers.posterior import log_posterior, scatter
 from pipeline.settings.algorithms import Drakes
 from pipeline.settings.sections import Rollout
@@ -36,9 +37,8 @@ def replay(targets: pa.Table, rollout: Rollout, settings: Drakes, mask_id: int) 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Drakes]) -> Tensor:
     """L of one sampled answer for each row, [n]."""
     settings, answer = context.algorithm, batch.prompt.shape[1]
-    generator = torch.Generator(batch.noise.device).manual_seed(int(batch.noise[0, 0] * 2**24))
     state = torch.full_like(batch.state, context.mask_id)
-    order = batch.noise[:, answer:].argsort(dim=1).argsort(dim=1)
+    order = batch.noise[:, answer:-1].argsort(dim=1).argsort(dim=1)
     chosen = torch.zeros(*state.shape, len(context.values), device=state.device)
     penalty = torch.zeros(len(state), device=state.device)
     for step in range(state.shape[1]):
@@ -49,7 +49,7 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[Drakes]) -> Tenso
         divergence = (log_prob.exp() * (log_prob - log_base) - log_prob.exp() + log_base.exp()).sum(dim=1)
         penalty = penalty + scatter(divergence, masked).sum(dim=1) / masked.sum(dim=1)
         reveal = order == step
-        one_hot = _straight_through(log_prob[reveal[masked]], settings.softness, generator)
+        one_hot = _straight_through(log_prob[reveal[masked]], settings.softness, _uniforms(batch, step, log_prob))
         chosen = chosen + scatter(one_hot, reveal)
         state = state.masked_scatter(reveal, context.values[one_hot.argmax(dim=1)])
     table = torch.from_numpy(context.problem.reward).to(chosen)
@@ -57,9 +57,15 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[Drakes]) -> Tenso
     return settings.alpha * penalty - reward
 
 
-def _straight_through(log_prob: Tensor, softness: float, generator: torch.Generator) -> Tensor:
+def _uniforms(batch: Batch, step: int, like: Tensor) -> Tensor:
+    """A row of M uniforms for each row of the batch: a function of that row's noise and the step."""
+    rows = [(int(value * 2**24), step, 0) for value in batch.noise[:, -1].tolist()]
+    return uniforms(0, Stream.REPLAY, 0, rows, like.shape[1]).to(like)
+
+
+def _straight_through(log_prob: Tensor, softness: float, uniform: Tensor) -> Tensor:
     """A one-hot sample of p whose gradient is that of its Gumbel-softmax relaxation, [s, M]."""
-    uniform = torch.rand(log_prob.shape, generator=generator, device=log_prob.device).clamp(1e-9, 1 - 1e-7)
+    uniform = uniform.clamp(1e-9, 1 - 1e-7)
     soft = ((log_prob - (-uniform.log()).log()) / softness).softmax(dim=1)
     hard = torch.nn.functional.one_hot(soft.argmax(dim=1), soft.shape[1]).to(soft)
     return hard + soft - soft.detach()

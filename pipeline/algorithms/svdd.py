@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, Reward
 from pipeline.objectives.context import Context, DecodeContext
-from pipeline.runtime.random_streams import Stream, torch_generator
-from pipeline.samplers.ancestral import rollout
+from pipeline.runtime.random_streams import Stream, uniforms
+from pipeline.samplers.ancestral import inverse_cdf, rollout
 from pipeline.samplers.posterior import log_posterior
 from pipeline.samplers.unmasking_order import schedule
 from pipeline.settings.algorithms import Svdd
@@ -29,24 +29,25 @@ STEP = 0.024
 
 @torch.no_grad()
 def decode(policy: nn.Module, prompt: Tensor, noise: Tensor, reward: Reward, context: DecodeContext[Svdd]) -> Tensor:
-    """Answers, [n, L]. The order of the positions comes from `noise`, the candidates from a generator of their own."""
+    """Answers, [n, L]; each is a function of its row of `noise`, whatever the batch."""
     settings, length, mask_id = context.algorithm, noise.shape[1] // 2, context.mask_id
     count, rows = settings.candidates, torch.arange(len(prompt), device=prompt.device)
-    generator = torch_generator(context.seed, Stream.EVALUATION, int(noise[0, 0] * 2**31), on=prompt.device)
+    keys = [int(value * 2**53) for value in noise[:, 0].tolist()]
     state = torch.full((len(prompt), length), mask_id, device=prompt.device)
     evaluate = context.evaluate
     order = schedule(state == mask_id, noise[:, :length], evaluate.tokens_per_step, evaluate.block_length)
     for step in range(int(order.max()) + 1):
         reveal = order == step
-        posterior = log_posterior(policy, prompt, state, reveal).exp()
-        drawn = torch.multinomial(posterior, count, replacement=True, generator=generator)
+        drawn = uniforms(context.seed, Stream.EVALUATION, 1, [(key, step, 0) for key in keys], length * count + 1)
+        drawn = drawn.to(prompt.device)
+        posterior = log_posterior(policy, prompt, state, reveal)
         candidates = state[:, :, None].repeat(1, 1, count)
-        candidates[reveal] = drawn
+        candidates[reveal] = inverse_cdf(posterior, drawn[:, 1:].view(len(prompt), length, count)[reveal])
         candidates = candidates.transpose(1, 2).flatten(0, 1)
         of = rows.repeat_interleave(count)
-        value = _value(policy, prompt[of], candidates, of, reward, context, generator).view(-1, count)
-        keep = torch.multinomial((value / settings.alpha).softmax(dim=1), 1, generator=generator)[:, 0]
-        state = candidates.view(len(prompt), count, length)[rows, keep]
+        value = _value(policy, prompt[of], candidates, of, reward, context, [(keys[row], step) for row in of.tolist()])
+        chosen = inverse_cdf((value.view(-1, count) / settings.alpha).log_softmax(dim=1), drawn[:, :1])[:, 0]
+        state = candidates.view(len(prompt), count, length)[rows, chosen]
     return state
 
 
@@ -57,9 +58,14 @@ def _value(
     of: Tensor,
     reward: Reward,
     context: DecodeContext[Svdd],
-    generator: torch.Generator,
+    keys: list[tuple[int, int]],
 ) -> Tensor:
-    """v of every state, [m]; `of` are the rows of the prompts, by which `reward` knows them."""
+    """v of every state, [m].
+
+    Args:
+        of: the row of each state's prompt, by which `reward` knows it.
+        keys: the row's noise and the step, for rollouts of their own.
+    """
     masked = state == context.mask_id
     if not masked.any():
         return reward(of, state)
@@ -67,10 +73,17 @@ def _value(
         filled = state.clone()
         filled[masked] = log_posterior(policy, prompt, state, masked).argmax(dim=1)
         return reward(of, filled)
-    count = context.algorithm.lookahead
+    count, length = context.algorithm.lookahead, state.shape[1]
+    candidates = context.algorithm.candidates  # those of one prompt follow each other
+    places = [
+        (key, step, number % candidates * count + ahead)
+        for number, (key, step) in enumerate(keys)
+        for ahead in range(count)
+    ]
+    noise = uniforms(context.seed, Stream.EVALUATION, 2, places, 2 * length).to(state.device).view(-1, 2, length)
     prompt, state, of = (value.repeat_interleave(count, 0) for value in (prompt, state, of))
-    noise = torch.rand(2, *state.shape, dtype=torch.float64, generator=generator, device=state.device)
-    done = rollout(policy, prompt, state, mask_id=context.mask_id, order_noise=noise[0], token_noise=noise[1])
+    mask_id = context.mask_id
+    done = rollout(policy, prompt, state, mask_id=mask_id, order_noise=noise[:, 0], token_noise=noise[:, 1])
     return reward(of, done.tokens).view(-1, count).mean(dim=1)
 
 

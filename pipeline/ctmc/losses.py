@@ -49,8 +49,11 @@ def squared_loss(
 def clipped_surrogate(
     log_ratio: Float[Tensor, "*n"], advantage: Float[Tensor, "*#n"], clip: float
 ) -> Float[Tensor, "*n"]:
-    """min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) with ρ = e^{log_ratio} = p_θ / p_old."""
-    ratio = log_ratio.exp()
+    """min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) with ρ = e^{log_ratio} = p_θ / p_old.
+
+    ρ beyond e^{60} counts as e^{60}, so that nothing overflows and A = 0 gives 0.
+    """
+    ratio = log_ratio.clamp(max=60.0).exp()
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 

@@ -54,10 +54,12 @@ class LossContext(Context[S_co]):
     Attributes:
         rollout: the section that the rollouts were drawn under.
         frozen: the policies that `Settings.frozen_policies` asks for.
+        end_ids: the tokens that end an answer; none where all answers have one length.
     """
 
     rollout: Rollout
     frozen: Mapping[Frozen, nn.Module]
+    end_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@
 The methods differ in l, their stand-in for the log-likelihood of a completion, which a masked-diffusion model lacks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.ctmc.losses import clipped_surrogate, k3_kl
@@ -47,3 +47,12 @@ def surrogate_loss(
     surrogate = clipped_surrogate(new - old, advantage, context.algorithm.epsilon)
     penalty = 0.0 if reference is None else context.algorithm.beta * k3_kl(new, reference)
     return penalty - surrogate
+
+
+def mean_to_the_end(
+    value: Float[Tensor, "n K L"], tokens: Int[Tensor, "n K L"], end_ids: Collection[int]
+) -> Float[Tensor, " n"]:
+    """The mean over the tokens of a group's completions, of each up to and with its first end token."""
+    ends = torch.isin(tokens, torch.tensor(sorted(end_ids), dtype=tokens.dtype, device=tokens.device))
+    counted = ends.cumsum(dim=2) - ends.long() == 0
+    return (value * counted).sum(dim=(1, 2)) / counted.sum(dim=(1, 2))

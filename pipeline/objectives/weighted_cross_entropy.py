@@ -18,7 +18,9 @@ def weighted_cross_entropy(policy: nn.Module, batch: Batch, mask_id: int) -> Flo
 def cross_entropy_with_control_variate(
     policy: nn.Module, batch: Batch, mask_id: int, behavior: nn.Module, gain: float = 1.0, temperature: float = 1.0
 ) -> Float[Tensor, " n"]:
-    """`weighted_cross_entropy` with γ (W_k - 1) for W_k, plus - mean_{i∈M} Σ_v p^u(v | x, i) log p_θ(v | x, i).
+    """`weighted_cross_entropy` with γ (W_k - 1) for W_k, plus - mean_i Σ_v p^u(v | x, i) log p_θ(v | x, i).
+
+    The second mean is over all masked positions; for a single completion, over its loss positions.
 
     Args:
         behavior, temperature: p^u, which drew the completions.
@@ -30,4 +32,5 @@ def cross_entropy_with_control_variate(
         expected = log_posterior(behavior, batch.prompt, batch.state, masked, temperature).exp()
     of_completions = log_prob_of_completions(log_prob, masked, batch.tokens)
     sampled = matching_loss(of_completions, gain * (batch.weight - 1), batch.loss_positions)
-    return sampled + cross_entropy(expected, log_prob, masked)
+    positions = batch.loss_positions[:, 0] if batch.tokens.shape[1] == 1 else None
+    return sampled + cross_entropy(expected, log_prob, masked, positions)

@@ -66,22 +66,21 @@ def rollout(
             reveal = most_confident(posterior, masked, tokens_per_step)
             posterior = posterior[reveal[masked]]
             unmask_step[reveal] = step
-        drawn = inverse_cdf(posterior, token_noise[reveal])
-        state[reveal] = drawn
-        log_prob[reveal] = posterior.gather(1, drawn[:, None])[:, 0].float()
+        drawn = inverse_cdf(posterior, token_noise[reveal][:, None])
+        state[reveal] = drawn[:, 0]
+        log_prob[reveal] = posterior.gather(1, drawn)[:, 0].float()
     return Trajectories(state, unmask_step, log_prob)
 
 
-def inverse_cdf(log_prob: Float[Tensor, "s V"], uniform: Float[Tensor, " s"]) -> Int[Tensor, " s"]:
-    """v = min{v : F(v) > u}: one uniform per token where Gumbel noise would need V of them.
+def inverse_cdf(log_prob: Float[Tensor, "s V"], uniform: Float[Tensor, "s N"]) -> Int[Tensor, "s N"]:
+    """v = min{v : F(v) > u}, N draws of each law: one uniform per token where Gumbel noise would need V of them.
 
     The cumulative sum runs in float64: in lower precision the tail of a large vocabulary would vanish.
     """
     cdf = log_prob.double().exp().cumsum(dim=1)
-    threshold = uniform.double()[:, None] * cdf[:, -1:]
-    drawn = torch.searchsorted(cdf, threshold, right=True)[:, 0]
+    drawn = torch.searchsorted(cdf, uniform.double() * cdf[:, -1:], right=True)
     # u·F(V) may round up to F(V): fall back on the last token that has mass, never on [MASK].
-    last = (cdf < cdf[:, -1:]).sum(dim=1)
+    last = (cdf < cdf[:, -1:]).sum(dim=1, keepdim=True)
     return torch.minimum(drawn, last)
 
 

@@ -11,15 +11,16 @@ from pipeline.samplers.posterior import log_posterior
 def tabulate(
     model: nn.Module, prompt: Int[Tensor, " P"], values: Int[Tensor, " M"], mask_id: int
 ) -> Float[Tensor, "2 S M"]:
-    """log p(x_i = v | x_j = u) at [i, u, v], u = M for [MASK], over the M values; what a model gives others is lost."""
+    """log p(x_i = v | x_j = u) at [i, u, v], u = M for [MASK], over the M values, in float64 from the logits on;
+    what a model gives to other tokens is lost."""
     shown = torch.cat([values, torch.tensor([mask_id])])
     states = torch.full((2, len(shown), 2), mask_id)
     states[0, :, 1] = states[1, :, 0] = shown
     select = torch.zeros_like(states, dtype=torch.bool)
     select[0, :, 0] = select[1, :, 1] = True
     flat = states.flatten(0, 1)
-    log_prob = log_posterior(model, prompt.expand(len(flat), -1), flat, select.flatten(0, 1))
-    return log_prob[:, values].double().view(2, len(shown), len(values))
+    log_prob = log_posterior(model, prompt.expand(len(flat), -1), flat, select.flatten(0, 1), dtype=torch.float64)
+    return log_prob[:, values].view(2, len(shown), len(values))
 
 
 def rows_of(

@@ -15,13 +15,14 @@ def log_posterior(
     answer: Int[Tensor, "n L"],
     select: Bool[Tensor, "n L"],
     temperature: float = 1.0,
+    dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "s V"]:
-    """log p(v | x, i) ∝ logit_v(x, i) / T at the s selected answer positions, in row-major order, in fp32.
+    """log p(v | x, i) ∝ logit_v(x, i) / T at the s selected answer positions, in row-major order, at least in `dtype`.
 
     The head runs on these positions alone; a [*, V] tensor for the others never exists.
     """
     logits: Tensor = model(**_inputs(prompt, answer, select)).logits
-    return (logits / temperature).log_softmax(dim=-1)
+    return (logits / temperature).to(torch.promote_types(logits.dtype, dtype)).log_softmax(dim=-1)
 
 
 def token_log_prob(
@@ -91,8 +92,12 @@ def scatter(value: Float[Tensor, "s ..."], select: Bool[Tensor, "n L"]) -> Float
 
 
 def cross_entropy(
-    expected: Float[Tensor, "s V"], log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"]
+    expected: Float[Tensor, "s V"],
+    log_prob: Float[Tensor, "s V"],
+    masked: Bool[Tensor, "n L"],
+    positions: Bool[Tensor, "n L"] | None = None,
 ) -> Float[Tensor, " n"]:
-    """- (1/|M|) Σ_{i∈M(x)} Σ_v q(v | x, i) log p(v | x, i), with 0 · log 0 = 0."""
+    """- (1/|J|) Σ_{i∈J} Σ_v q(v | x, i) log p(v | x, i), with 0 · log 0 = 0; J are `positions`, else all masked ones."""
+    positions = masked if positions is None else positions
     entropy = -torch.where(expected > 0, expected * log_prob, 0.0).sum(dim=1)
-    return scatter(entropy, masked).sum(dim=1) / masked.sum(dim=1).clamp(min=1)
+    return (scatter(entropy, masked) * positions).sum(dim=1) / positions.sum(dim=1).clamp(min=1)

@@ -130,7 +130,7 @@ class Rwr(Stepwise, Remasking):
 
 
 class Raft(Remasking):
-    """The best completions; see `pipeline/algorithms/raft.py`. Those of the last `replay_rounds` rounds train together."""
+    """The best completions of the last `replay_rounds` rounds; see `pipeline/algorithms/raft.py`."""
 
     replay_rounds: PositiveInt = 3
 

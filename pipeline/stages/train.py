@@ -14,6 +14,7 @@ from pipeline.settings.stages import TrainSettings, plain_json
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
 from pipeline.storage.atomic_files import digest, discard, replacing, write_json
+from pipeline.text.prompts import load_prompt_format
 from pipeline.text.tokenizer import token_ids
 from pipeline.training.adamw import AdamW, load_optimizer_state, optimizer_state
 from pipeline.training.loop import Progress, fit
@@ -46,6 +47,7 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
         value_ids(task, tokenizer).to(device()),
         settings.rollout,
         frozen={name: load_frozen(directories[name], plugin, policy, device()) for name in frozen},
+        end_ids=load_prompt_format(args.policy, policy, tokenizer, task).end_ids,
     )
     lr = train.lr * train.lr_decay ** (args.round - 1)
     inputs = [args.targets, *weight_files(args.policy), *weight_files(args.base), *filter(None, [args.optimizer])]

@@ -59,6 +59,14 @@ class PromptFormat:
     task: Task
     chat: Chat | None
 
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end an answer; none where all answers have one length."""
+        if self.chat is not None:
+            return self.chat.stops
+        end = self.tokenizer.token_to_id(self.task.end) if self.task.end else None
+        return frozenset() if end is None else frozenset({end})
+
     def prompts(self, texts: Sequence[str], ids: Sequence[int], length: int) -> list[Int[Tensor, " P"]]:
         """Token ids of each prompt; those of a chat differ in length, and none is ever cut.
 

@@ -14,7 +14,13 @@ from pipeline.runtime.random_streams import Stream, torch_generator
 from pipeline.storage.parquet import matrix
 from pipeline.text.tokenizer import PADDING
 
-States = Literal["remasked_completions", "starting_states", "path_states"]
+States = Literal[
+    "remasked_completions", "weighted_completions", "complementary_masks", "starting_states", "path_states"
+]
+REPLICATES = 4
+"""States of a completion under `complementary_masks`: two masks and their complements."""
+LEAST_MASKED = 0.1
+"""Of the answer, in each of the two masks, on average."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +28,8 @@ class Batch:
     """n states x with their completions; K = 1 where a state is one re-masked completion, or one step of its path.
 
     `loss_positions` are those of each completion that the loss reads. `noise` are uniforms in [0, 1) for losses that
-    mask or sample: they belong to the row, one for each token of prompt and answer, so that they do not depend on how
-    the batch is cut. `PADDING` stands left of shorter prompts.
+    mask or sample: they belong to the row, one for each token of prompt and answer and one for the row itself, which is
+    the last, so that they do not depend on how the batch is cut. `PADDING` stands left of shorter prompts.
     """
 
     prompt: Int[Tensor, "n P"]
@@ -50,11 +56,17 @@ class Replay:
 
     `remasked_completions`: a completion X_1^(k) is drawn with probability ∝ W_k, and re-masked at a fresh level each
         time: x ~ p*_t with the target X_1.
+    `weighted_completions`: likewise, but every completion is drawn equally often and W_k stays with it.
+    `complementary_masks`: as `weighted_completions`, each completion under two masks, whose levels are uniform in
+        [0.1, 1), and under their complements.
     `starting_states`: the states that the K completions started from, with all K of them.
     `path_states`: a completion and one of its steps, uniformly: the state before it, and what it revealed.
 
     `jumps: all` reads every masked position of x; `jumps: first` the positions that a completion reveals first
     (after re-masking, one masked position at random: the order is exchangeable).
+
+    With `block_length`, re-masked states are those that a rollout in blocks passes through: all later blocks masked,
+    the active one in part; the loss reads the active block.
     """
 
     prompt: Int[Tensor, "g P"]
@@ -65,6 +77,7 @@ class Replay:
     mask_id: int
     states: States = "remasked_completions"
     jumps: Literal["first", "all"] = "all"
+    block_length: int | None = None
 
     @classmethod
     def of_texts(cls, prompt: Int[Tensor, "g P"], answer: Int[Tensor, "g L"], mask_id: int) -> "Replay":
@@ -81,8 +94,9 @@ class Replay:
         mask_id: int,
         states: States,
         jumps: Literal["first", "all"] = "all",
+        block_length: int | None = None,
     ) -> "Replay":
-        """Rows of `records.TARGETS`, the K completions of a group one after the other."""
+        """Rows of `parquet.TARGETS`, the K completions of a group one after the other."""
 
         def groups(name: str, fill: int | None = None) -> Tensor:
             column = torch.from_numpy(matrix(table, name, fill)).long()
@@ -90,7 +104,8 @@ class Replay:
 
         weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(-1, completions)
         prompt, start = groups("prompt_tokens", PADDING)[:, 0], groups("start")[:, 0]
-        return cls(prompt, start, groups("tokens"), groups("unmask_step"), weight, mask_id, states, jumps)
+        tokens, step = groups("tokens"), groups("unmask_step")
+        return cls(prompt, start, tokens, step, weight, mask_id, states, jumps, block_length)
 
     def batches(self, updates: int, batch_size: int, seed: int, stream: Stream, round_: int) -> Iterator[Batch]:
         """`updates` batches. Batch number s is a function of (seed, stream, round, s) and the rows alone.
@@ -100,6 +115,8 @@ class Replay:
         order = torch_generator(seed, stream, round_)
         weight, draw = {
             "remasked_completions": (self.weight, self._remasked),
+            "weighted_completions": (torch.ones_like(self.weight), self._weighted),
+            "complementary_masks": (torch.ones_like(self.weight), self._complementary),
             "starting_states": (torch.ones(len(self.weight)), self._starting),
             "path_states": (torch.ones_like(self.weight), self._on_path),
         }[self.states]
@@ -112,18 +129,43 @@ class Replay:
             yield draw(index[longest_last], generator)
 
     def _remasked(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
+        batch = self._weighted(index, generator)
+        return replace(batch, weight=torch.ones(len(index), 1))
+
+    def _weighted(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
+        free, length = self.start[index // self.tokens.shape[1]] == self.mask_id, self.tokens.shape[2]
+        noise = torch.rand(len(index), length, generator=generator)
+        count, active = stratified_counts(len(index), length, generator), torch.ones_like(free)
+        if self.block_length:
+            block = torch.arange(length) // self.block_length
+            active = block == ((length - count) // self.block_length)[:, None]
+            later = block > ((length - count) // self.block_length)[:, None]
+            noise = torch.where(active, noise, torch.where(later, -1.0, 2.0))
+        masked = remask(count, noise) & free
+        read = masked & active
+        first = noise.masked_fill(~read, 2.0)
+        loss_positions = read if self.jumps == "all" else read & (first == first.amin(dim=1, keepdim=True))
+        return self._batch(index, masked, loss_positions, generator)
+
+    def _complementary(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
+        count, length = -(-len(index) // REPLICATES), self.tokens.shape[2]
+        level = LEAST_MASKED + (1 - LEAST_MASKED) * torch.rand(count, 2, 1, generator=generator)
+        mask = torch.rand(count, 2, length, generator=generator) < level
+        masked = torch.cat([mask, ~mask], dim=1).flatten(0, 1)[: len(index)]
+        return self._batch(index[:count].repeat_interleave(REPLICATES)[: len(index)], masked, masked, generator)
+
+    def _batch(
+        self,
+        index: Int[Tensor, " n"],
+        masked: Bool[Tensor, "n L"],
+        loss_positions: Bool[Tensor, "n L"],
+        generator: torch.Generator,
+    ) -> Batch:
+        """The completions of these numbers, masked, with their weights."""
         group, sample = index // self.tokens.shape[1], index % self.tokens.shape[1]
-        tokens = self.tokens[group, sample]
-        free = self.start[group] == self.mask_id
-        noise = torch.rand(tokens.shape, generator=generator)
-        masked = remask(stratified_counts(len(tokens), tokens.shape[1], generator), noise) & free
-        first = noise.masked_fill(~masked, 2.0)
-        loss_positions = masked if self.jumps == "all" else masked & (first == first.amin(dim=1, keepdim=True))
-        state = torch.where(masked, self.mask_id, tokens)
-        one = torch.ones(len(index), 1)
-        return Batch(
-            self.prompt[group], state, tokens[:, None], one, loss_positions[:, None], self._noise(index, generator)
-        )
+        tokens, weight = self.tokens[group, sample], self.weight[group, sample, None].float()
+        state, noise = torch.where(masked, self.mask_id, tokens), self._noise(index, generator)
+        return Batch(self.prompt[group], state, tokens[:, None], weight, loss_positions[:, None], noise)
 
     def _starting(self, group: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         tokens, state = self.tokens[group], self.start[group]
@@ -142,7 +184,7 @@ class Replay:
         return Batch(self.prompt[group], state, tokens[:, None], weight, loss_positions, self._noise(index, generator))
 
     def _noise(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Float[Tensor, "n T"]:
-        return torch.rand(len(index), self.prompt.shape[1] + self.start.shape[1], generator=generator)
+        return torch.rand(len(index), self.prompt.shape[1] + self.start.shape[1] + 1, generator=generator)
 
 
 def systematic(weight: Float[Tensor, " m"], draws: int, generator: torch.Generator) -> Int[Tensor, " draws"]:
