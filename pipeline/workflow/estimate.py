@@ -178,8 +178,8 @@ class Estimate:
         return PROCESS + (self.weights + state + copies) / parts + blocks + logits + self.head
 
     def _block(self, tokens: float, adapters: int = 0) -> float:
-        """Bytes that a block keeps for its gradient: per token 12 values of width D and 4 of width I; with adapters also
-        the input of each linear layer in fp32 and its dropout mask."""
+        """Bytes that a block keeps for its gradient: per token 12 values of width D and 4 of width I; with adapters, in
+        fp32 and with a dropout mask, also the input of each linear layer."""
         width, middle = self.shape.hidden, self.shape.intermediate
         kept = self.bytes * (12.0 * width + 4.0 * middle) + (7.0 * (6 * width + middle) if adapters else 0.0)
         return tokens * kept
