@@ -48,13 +48,13 @@ def load_model(name: str) -> "Model":
     return found
 
 
-def load_task(name: str) -> "Task":
+def load_task(name: str) -> "Task[PluginSection]":
     """The PLUGIN of a task, before its settings are known: for its schema. Stages want `resolve_task`."""
-    found: Task = _load("task", name)
+    found: Task[PluginSection] = _load("task", name)
     return found
 
 
-def resolve_task(settings: "PluginSection") -> "Task":
+def resolve_task(settings: "PluginSection") -> "Task[PluginSection]":
     """The task with everything that its settings decide.
 
     A user's module may take another task's PLUGIN and replace parts of it; these stay replaced.
@@ -62,7 +62,7 @@ def resolve_task(settings: "PluginSection") -> "Task":
     task = load_task(settings.name)
     if not task.resolve:
         return task
-    original: Task = importlib.import_module(task.resolve.__module__).PLUGIN
+    original: Task[PluginSection] = importlib.import_module(task.resolve.__module__).PLUGIN
     names = (field.name for field in dataclasses.fields(task))
     own = {name: getattr(task, name) for name in names if getattr(task, name) is not getattr(original, name)}
     return dataclasses.replace(task.resolve(settings), **own)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import PipelineError
-from pipeline.tasks.base import Task
+from pipeline.tasks.base import Task, TaskSettings
 from pipeline.text.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, decode, encode, mask_id
 
 STOP_TOKENS = ("<|eot_id|>", "<|endoftext|>", "<|im_end|>")
@@ -56,7 +56,7 @@ class PromptFormat:
     """Prompts and answers of a task in the tokens of a policy; `chat` is None for an embedded model's alphabet."""
 
     tokenizer: Tokenizer
-    task: Task
+    task: Task[TaskSettings]
     chat: Chat | None
 
     def prompts(self, texts: Sequence[str], ids: Sequence[int], length: int) -> list[Int[Tensor, " P"]]:
@@ -99,7 +99,7 @@ class PromptFormat:
 
 
 def load_prompt_format(
-    policy: Path, model: nn.Module, tokenizer: Tokenizer, task: Task, prefill: str = ""
+    policy: Path, model: nn.Module, tokenizer: Tokenizer, task: Task[TaskSettings], prefill: str = ""
 ) -> PromptFormat:
     """How a task is put to the policy of a directory.
 
