@@ -44,17 +44,12 @@ class PuzzleSettings(ChatSettings):
 C = TypeVar("C", bound=ChatSettings)
 
 
-def from_prompt(item: Item) -> Mapping[str, object]:
-    """The fields of a template for an item whose prompt is the question itself."""
-    return {"prompt": item.prompt}
-
-
 def worded(
     found: Mapping[str, Sequence[Item]],
     validation_items: int,
     train_template: str,
     test_template: str,
-    fields: Callable[[Item], Mapping[str, object]] = from_prompt,
+    fields: Callable[[Item], Mapping[str, object]] = lambda item: {"prompt": item.prompt},
 ) -> dict[str, list[Item]]:
     """Prompts made from templates for the splits "train" and "test" of `found`, and for "validation", held out of
     "train". The training items are the base split, too.

@@ -20,15 +20,7 @@ from pipeline.tasks.base import Item, Saved, Task
 from pipeline.tasks.chat import TEST_FORMAT, TRAIN_FORMAT, PuzzleSettings, chat_task, worded
 from pipeline.tasks.data import RowFormat, load_splits
 from pipeline.tasks.generators.countdown_puzzles import identity, numbers_and_target, puzzles, row_item, saved_item
-from pipeline.tasks.parsing.answers import (
-    before_stop,
-    boxes,
-    d1_box,
-    left_side,
-    plain_operators,
-    tagged,
-    without_stops,
-)
+from pipeline.tasks.parsing.answers import before_stop, boxes, d1_box, left_side, plain_operators, tagged, without_stops
 from pipeline.tasks.parsing.arithmetic import parse
 
 TEMPLATES = {
@@ -81,9 +73,8 @@ def items(settings: Countdown, seed: int) -> dict[str, list[Item]]:
     """The splits; no test item occurs in the base or train split. A data set provides "train" and "test" only."""
     rng = np.random.default_rng([seed, 0xC0DE])
     if settings.data:
-        found = load_splits(
-            settings.data, seed, RowFormat((("nums", "input"), ("target", "output")), row_item, identity)
-        )
+        row_format = RowFormat((("nums", "input"), ("target", "output")), row_item, identity)
+        found = load_splits(settings.data, seed, row_format)
         seen = set(map(identity, found["test"]))
     else:
         seen = set[str]()

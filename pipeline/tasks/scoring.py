@@ -11,11 +11,7 @@ from pipeline.tasks.base import Item, Task, TaskSettings
 
 
 def score(
-    task: Task[TaskSettings],
-    items: Sequence[Item],
-    answers: Sequence[str],
-    timeout: float,
-    ids: Sequence[int] | None = None,
+    task: Task[TaskSettings], items: Sequence[Item], answers: Sequence[str], timeout: float, ids: Sequence[int] = ()
 ) -> list[Mapping[str, float]]:
     """The metrics of each answer, as floats.
 
