@@ -139,9 +139,10 @@ def d1_soft_format(text: str) -> bool:
     """Whether `<reasoning>.*?</reasoning>\\s*<answer>.*?</answer>` matches at the start, in linear time."""
     if not text.startswith("<reasoning>"):
         return False
-    turns = [turn for turn in TURN.finditer(text) if turn.start() < _end_of_line(text, 0)]
-    ends = [turn.end() for turn in (*turns[:1], *turns[-1:])]  # turns between these end on the line of the first
-    return any(text.find("</answer>", end, _end_of_line(text, end)) >= 0 for end in ends)
+    first_line = len(text.partition("\n")[0])
+    ends = [turn.end() for turn in TURN.finditer(text) if turn.start() < first_line]
+    candidates = (*ends[:1], *ends[-1:])  # the turns between these end on the first line, too
+    return any("</answer>" in text[end:].partition("\n")[0] for end in candidates)
 
 
 def soft_format(text: str) -> bool:
@@ -161,11 +162,6 @@ def saved_item(question: str, reference: object) -> Item:
     if isinstance(reference, bool) or not isinstance(reference, int | float | str | None):
         raise ValueError(f"reference must be a number, a text or null, not {reference!r}")
     return Item(question, "" if reference is None else str(reference))
-
-
-def _end_of_line(text: str, start: int) -> int:
-    end = text.find("\n", start)
-    return end if end >= 0 else len(text)
 
 
 def _float(text: str, choose: Callable[[list[str]], str]) -> float | None:

@@ -29,14 +29,19 @@ def without_stops(text: str) -> str:
     return STOP.sub("", text)
 
 
+def between(text: str, opening: str, closing: str) -> list[str]:
+    """What stands between each `opening` and the next `closing`, stripped."""
+    contents = []
+    start = text.find(opening)
+    while start >= 0 and (end := text.find(closing, start)) >= 0:
+        contents.append(text[start + len(opening) : end].strip())
+        start = text.find(opening, end)
+    return contents
+
+
 def tagged(text: str) -> list[str]:
     """The contents of all closed `<answer>…</answer>`, stripped."""
-    contents = []
-    start = text.find(OPEN)
-    while start >= 0 and (end := text.find(CLOSE, start)) >= 0:
-        contents.append(text[start + len(OPEN) : end].strip())
-        start = text.find(OPEN, end)
-    return contents
+    return between(text, OPEN, CLOSE)
 
 
 def unfenced(text: str) -> str:
@@ -59,13 +64,7 @@ def boxes(text: str) -> Iterator[str]:
 
 def short_boxes(text: str) -> list[str]:
     """The contents of boxes up to the first `}`, d1's rule for numbers: `\\boxed{\\frac{1}{2}}` gives `\\frac{1`."""
-    contents = []
-    for line in text.split("\n"):
-        start = line.find(r"\boxed{")
-        while start >= 0 and (end := line.find("}", start)) >= 0:
-            contents.append(line[start + len(r"\boxed{") : end].strip())
-            start = line.find(r"\boxed{", end)
-    return contents
+    return [box for line in text.split("\n") for box in between(line, r"\boxed{", "}")]
 
 
 def d1_box(text: str) -> str | None:

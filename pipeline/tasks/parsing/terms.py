@@ -161,10 +161,9 @@ class _Reader:
         self.take()
         exponent = self.power(depth - 1)
         size = abs(float(exponent))
-        if size > EXPONENT or (base < 0 and not size.is_integer()):
+        too_large = size > EXPONENT or (isinstance(base, Fraction) and size * _bits(base) > BITS)
+        if too_large or (base < 0 and not size.is_integer()):
             raise ValueError("exponent")
-        if isinstance(base, Fraction) and size * _bits(base) > BITS:
-            raise ValueError("too large")
         return cast(Number, base**exponent)
 
     def group(self, close: str, depth: int) -> Number:
