@@ -122,7 +122,10 @@ def train(module: nn.Module, section: Adapter, base: Path, out: Path) -> None:
 
 
 def share(module: nn.Module, path: Path) -> nn.Module | None:
-    """The frozen policy saved in a directory, on the module's own base weights; None if it has another base."""
+    """The frozen policy saved in a directory, on the module's own base weights; None if it has another base.
+
+    A module holds one set of adapters beside its own: sharing another directory's replaces it.
+    """
     if not are_on(module) or (base_of(path) if are_in(path) else path).resolve() != module.adapter_home:
         return None
     if not are_in(path):
