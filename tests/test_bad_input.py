@@ -193,7 +193,7 @@ def test_files(line, stage, name, file, damage, message):
 def test_base_that_is_not_there(line):
     """Neither a directory nor a valid name on the Hub."""
     found = line("base", base={"path": "no/such/place"})
-    assert "'no/such/place' is neither a directory nor a model that the Hub gives" in found
+    assert "'no/such/place' is neither a directory nor a model on the Hub" in found
 
 
 def plug_in(stage: Stage, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Importance weights of completions: from log-ratios and rewards to the masses of the adjoint targets.
+"""Importance weights of completions: from log-ratios and rewards to the weights of the adjoint targets.
 
 A group holds the K completions X^(1..K) ~ p^u(·|x) of one state x; groups are rows of [n, K] tensors.
 """
@@ -38,14 +38,14 @@ def tilt_for_ess(
 ) -> float:
     """The largest 1/α ≤ `largest` at which the mean ESS of the groups with unequal rewards is ≥ target·K.
 
-    Groups whose K rewards are equal keep ESS = K under any tilt and would hide the collapse of the others, so
-    they do not vote. Where all are such, no tilt would teach anything, and 0 is spent. Found by bisection (ESS falls
-    as 1/α grows from 0 when log_ratio = 0).
+    Groups whose K rewards are equal keep their ESS at any tilt and would hide the collapse of the others, so they are
+    left out. If all groups are such, no tilt has an effect, and the result is 0. Found by bisection (ESS falls as 1/α
+    grows from 0 when log_ratio = 0).
     """
-    votes = reward.amax(dim=1) > reward.amin(dim=1)
-    if not bool(votes.any()):
+    informative = reward.amax(dim=1) > reward.amin(dim=1)
+    if not bool(informative.any()):
         return 0.0
-    log_ratio, reward = log_ratio[votes], reward[votes]
+    log_ratio, reward = log_ratio[informative], reward[informative]
 
     def reaches(inverse_alpha: float) -> bool:
         weight = self_normalized(log_weights(log_ratio, reward, inverse_alpha))

@@ -1,4 +1,4 @@
-"""Accuracy with standard errors, from the metrics of single answers; the exact KL where a task is enumerated."""
+"""Means and standard errors of the metrics of single answers; the exact KL for enumerated tasks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline.algorithms.base import Algorithm
 from pipeline.ctmc import exact
 from pipeline.objectives.context import Context
-from pipeline.samplers.enumeration import tabulate
+from pipeline.samplers.enumeration import posterior_table
 from pipeline.settings.algorithms import Settings
 from pipeline.tasks.base import Enumerated
 
@@ -18,9 +18,9 @@ Metrics = Mapping[str, float]
 
 
 def summarize(metrics: Sequence[Metrics]) -> dict[str, float]:
-    """For each metric its mean and `<metric>_se` = s/√n (s² with n - 1), and n.
+    """n and, for each metric, its mean and the standard error `<metric>_se` = s/√n, with n - 1 in s².
 
-    The items are the sample: the error is that of the mean over further items of the same kind.
+    The standard error describes how the mean varies with the sample of items.
     """
     count = len(metrics)
     summary: dict[str, float] = {"n": count}
@@ -33,7 +33,7 @@ def summarize(metrics: Sequence[Metrics]) -> dict[str, float]:
 
 
 def by_group(metrics: Sequence[Metrics], groups: Sequence[str]) -> dict[str, dict[str, float]]:
-    """`summarize` for each group, in the order of its name's leading number."""
+    """`summarize` of each group, ordered by the length of its name, then by the name, so that 4 comes before 10."""
     members: dict[str, list[Metrics]] = {}
     for metric, group in zip(metrics, groups, strict=True):
         members.setdefault(group, []).append(metric)
@@ -43,8 +43,8 @@ def by_group(metrics: Sequence[Metrics], groups: Sequence[str]) -> dict[str, dic
 def posteriors_of(
     policy: nn.Module, prompt: Int[Tensor, " P"], algorithm: Algorithm[Settings], context: Context[Settings]
 ) -> Float[Tensor, "2 S M"]:
-    """The posteriors by which an enumerated task draws its answers: the policy's, or those of the decoding."""
-    table = tabulate(policy, prompt, context.values, context.mask_id)
+    """The posteriors with which answers are drawn: the policy's, or as the algorithm's decoder changes them."""
+    table = posterior_table(policy, prompt, context.values, context.mask_id)
     return algorithm.law(table, context) if algorithm.law else table
 
 
@@ -54,7 +54,7 @@ def optimum(problem: Enumerated, inverse_alpha: float) -> Float[Tensor, "M M"]:
 
 
 def exact_kl(log_posterior: Float[Tensor, "2 S M"], problem: Enumerated, inverse_alpha: float) -> dict[str, float]:
-    """KL(p* ‖ p^u) of the answers, and of each jump of the paths."""
+    """KL(p* ‖ p^u) of the answers, and the KL of each jump of the paths."""
     target = optimum(problem, inverse_alpha)
     first, second = exact.jump_kl(target, log_posterior)
     ends = exact.kl(target.flatten(), exact.path_law(log_posterior).flatten())
