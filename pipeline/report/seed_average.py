@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.statistics import summarize
+from pipeline.evaluation.summary import summarize
 from pipeline.report.run_metrics import headline, numbers, scalars
 
 Metrics = dict[str, Any]

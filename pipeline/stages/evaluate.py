@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pipeline.algorithms.base import DecodeContext, value_ids
 from pipeline.evaluation.decoding import Decoder
-from pipeline.evaluation.statistics import by_group, exact_kl, posteriors_of, summarize
+from pipeline.evaluation.exact_kl import exact_kl, posteriors_of
+from pipeline.evaluation.summary import by_group, summarize
 from pipeline.models.policy_directory import load_policy, weight_files
 from pipeline.plugins import load_algorithm, load_model, resolve_task
 from pipeline.runtime.distributed import device

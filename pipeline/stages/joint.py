@@ -6,7 +6,7 @@ import torch
 
 from pipeline.algorithms.base import context_of
 from pipeline.ctmc.exact import path_law
-from pipeline.evaluation.statistics import optimum, posteriors_of
+from pipeline.evaluation.exact_kl import optimum, posteriors_of
 from pipeline.models.policy_directory import load_policy
 from pipeline.plugins import load_algorithm, load_model, resolve_task
 from pipeline.settings.stages import LawSettings
