@@ -1,8 +1,10 @@
 """A run's numbers are those of its settings."""
 
 import json
+import subprocess
+import sys
 
-from tests.conftest import Stage
+from tests.conftest import ROOT, Stage
 
 
 def report(stage: Stage, **changes: object) -> dict:
@@ -28,3 +30,8 @@ def test_what_other_settings_have_left_behind_does_not_count(stage):
     shorter = report(stage, rounds=1)
     assert shorter["final"] == {key: everything["rounds"][0][key] for key in everything["final"]}
     assert shorter["time"]["cpu_seconds"] < everything["time"]["cpu_seconds"]
+
+
+def test_comparing_runs_needs_no_pytorch():
+    code = "import sys, pipeline.stages.compare; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
