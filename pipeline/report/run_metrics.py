@@ -94,13 +94,17 @@ def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
 
 
 def _round(number: int, folder: Path, scores: Summary, timings: Timings) -> Round:
-    """A round's losses, diagnostics, test metrics and time."""
+    """A round's losses, diagnostics, test metrics and time.
+
+    A metric never replaces a key of the round: `reward_se` is the error of the rollouts' mean reward, and that of the
+    test split stands in the evaluation only.
+    """
     losses = read_json(folder / "train.json", "losses")["losses"]
     entry = {"round": number, "loss": sum(losses) / len(losses) if losses else None, "losses": losses}
     if number:
         entry |= read_json(folder / "adjoint.json", *DIAGNOSTICS)
     seconds, cpu_seconds = _seconds_spent(timings)
-    return cast(Round, {**entry, **scores, "seconds": seconds, "cpu_seconds": cpu_seconds})
+    return cast(Round, {**entry, **scores, **entry, "seconds": seconds, "cpu_seconds": cpu_seconds})
 
 
 def selected_round(evaluations: Sequence[EvaluatedRound]) -> Summary | None:
