@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from pipeline.report.json_types import EstimatorRow, FamilyRow, RunMetrics
 from pipeline.report.run_metrics import metric_names, scalars
 
+LABELS = {"cpu_seconds": "CPU seconds", "kl": "exact KL", "kl_jump_1": "KL of jump 1", "kl_jump_2": "KL of jump 2"}
 LINES = {"greedy": "-", "ancestral": ":"}
 plt.rcParams.update(
     {
@@ -56,7 +57,7 @@ def diagnostics(metrics: RunMetrics) -> str:
         "reward_mean": "mean reward of rollouts",
         "ess_mean": "effective sample size",
         "kl_to_base": "KL to base (nats)",
-        "inverse_alpha_total": "1/α reached",
+        "inverse_alpha_total": "1/α of the targets",
     }
     figure, (axes,) = _panels(len(panels))
     rounds = [scalars(entry) for entry in metrics["rounds"]]
@@ -144,7 +145,7 @@ def _curve(axis: Axes, row: FamilyRow, across: str, key: str, label: str | None,
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return LABELS.get(name, name.replace("_", " "))
 
 
 def _colors(count: int) -> np.ndarray:
