@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.evaluation.decoding import Decoder
-from pipeline.evaluation.statistics import by_group, exact_kl, posteriors_of, summarize
+from pipeline.evaluation.exact_kl import exact_kl, posteriors_of
+from pipeline.evaluation.summary import by_group, summarize
 from pipeline.models.policy_directory import load_policy, weight_files
 from pipeline.objectives.context import DecodeContext, value_ids
 from pipeline.plugins import load_algorithm, load_model, resolve_task

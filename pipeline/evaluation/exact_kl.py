@@ -1,7 +1,4 @@
-"""Means and standard errors of the metrics of single answers; the exact KL for enumerated tasks."""
-
-import math
-from collections.abc import Mapping, Sequence
+"""The exact KL between the optimal and the learnt law of the answers, for enumerated tasks."""
 
 import torch
 from jaxtyping import Float, Int
@@ -13,31 +10,6 @@ from pipeline.objectives.context import Context
 from pipeline.samplers.enumeration import posterior_table
 from pipeline.settings.algorithms import Settings
 from pipeline.tasks.base import Enumerated
-
-Metrics = Mapping[str, float]
-
-
-def summarize(metrics: Sequence[Metrics]) -> dict[str, float]:
-    """n and, for each metric, its mean and the standard error `<metric>_se` = s/√n, with n - 1 in s².
-
-    The standard error describes how the mean varies with the sample of items.
-    """
-    count = len(metrics)
-    summary: dict[str, float] = {"n": count}
-    for name in metrics[0]:
-        values = [metric[name] for metric in metrics]
-        mean = math.fsum(values) / count
-        variance = math.fsum((value - mean) ** 2 for value in values) / max(1, count - 1)
-        summary |= {name: mean, f"{name}_se": math.sqrt(variance / count)}
-    return summary
-
-
-def by_group(metrics: Sequence[Metrics], groups: Sequence[str]) -> dict[str, dict[str, float]]:
-    """`summarize` of each group, ordered by the length of its name, then by the name, so that 4 comes before 10."""
-    members: dict[str, list[Metrics]] = {}
-    for metric, group in zip(metrics, groups, strict=True):
-        members.setdefault(group, []).append(metric)
-    return {group: summarize(members[group]) for group in sorted(members, key=lambda name: (len(name), name))}
 
 
 def posteriors_of(
