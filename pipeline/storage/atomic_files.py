@@ -56,7 +56,7 @@ def _temporary_directory(path: Path) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file."""
     with replacing(path) as temporary:
-        temporary.write_text(text, "utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: object) -> None:
@@ -71,7 +71,7 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path, *keys: str) -> Any:
     """The content of a JSON file; PipelineError if the file is missing or truncated, or lacks one of the keys."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path} ({error}): delete it and run again") from error
     for key in keys:

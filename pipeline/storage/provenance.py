@@ -56,6 +56,6 @@ def hardware() -> str:
 
 def processor() -> str:
     """The processor's name in /proc/cpuinfo; on other systems what Python reports."""
-    lines = CPUINFO.read_text("utf-8").splitlines() if CPUINFO.is_file() else []
+    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.is_file() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()

@@ -59,7 +59,7 @@ def _imports(path: Path, packages: tuple[Path, ...]) -> list[Path]:
     """The files of these packages that a file imports."""
     places = {package.name: package.parent for package in packages}
     found: list[Path] = []
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
         level, module = (node.level, node.module) if isinstance(node, ast.ImportFrom) else (0, None)
@@ -75,7 +75,7 @@ def _imports(path: Path, packages: tuple[Path, ...]) -> list[Path]:
 @cache
 def _syntax_tree(path: Path) -> str:
     """The syntax tree of a file without its docstrings."""
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
             node.body = [

@@ -42,7 +42,7 @@ def shape_of(run: Run) -> Shape | None:
         vocabulary = resolve_task(run.task).characters(run.base.lengths or ())
         return Shape.of({**run.model.model_dump(), "vocab_size": len(vocabulary) + 1})
     config = Path(run.base.path) / "config.json"
-    return Shape.of(json.loads(config.read_text("utf-8"))) if config.is_file() else LLADA_8B
+    return Shape.of(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else LLADA_8B
 
 
 class Estimate:

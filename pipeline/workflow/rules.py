@@ -84,7 +84,7 @@ def results(runs: Iterable[str], *, since: float) -> str:
 
 def errors(runs: Iterable[str], *, since: float) -> str:
     """The error lines that stages of these runs have logged since the time `since`, each with the name of its log."""
-    lines = [(log, line) for log in _logs(runs, since) for line in log.read_text("utf-8").splitlines()]
+    lines = [(log, line) for log in _logs(runs, since) for line in log.read_text(encoding="utf-8").splitlines()]
     return "\n".join(f"{line} [{log}]" for log, line in lines if line.startswith("error:"))
 
 
