@@ -1,1 +1,1 @@
-"""Measurements that the documentation quotes; nothing here is imported by the package."""
+"""Benchmarks quoted in the documentation. The pipeline does not import them."""

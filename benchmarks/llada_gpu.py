@@ -1,7 +1,8 @@
-"""Rollouts and training steps of LLaDA-8B on one GPU, beside what the card could do at best.
+"""Rollouts and training steps of LLaDA-8B on one GPU, compared with the GPU's peak.
 
-Random weights, made on the device; the project's own sampler, loss, adapters and optimiser. A floor is the operations
-of `pipeline.models.flops` at the card's peak, or, where that is unknown, at the speed of a large matrix product.
+The weights are random and made on the device; sampler, loss, adapters and optimiser are the pipeline's. The floor is
+the time for the operations of `pipeline.models.flops` at the GPU's peak or, if that is unknown, at the speed of a large
+matrix product.
 
     python -m benchmarks.llada_gpu
     python -m benchmarks.llada_gpu --shape small --device cpu --prompt 17 --answer 32 --batch 4 --train-batch 4
@@ -45,14 +46,15 @@ SHAPES = {
     ),
     "small": (ModelSection(), 512),
 }
-"""The sections `model` and the vocabularies of LLaDA-8B and of the embedded model."""
+"""Name -> the section `model` and the vocabulary size, of LLaDA-8B and of the embedded model."""
 
 TOP = 8
+"""Number of operators in a profile."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one batch size did: tokens and operations in so many seconds, and bytes of the device at the peak."""
+    """Result of one batch size: tokens, seconds, operations, and peak memory of the device in bytes."""
 
     batch: int
     tokens: int
@@ -62,7 +64,7 @@ class Row:
 
 
 class Bench:
-    """One model on one device."""
+    """A model on a device, and the measurements of it."""
 
     def __init__(self, args: argparse.Namespace):
         self.args, self.device = args, torch.device(args.device)
@@ -79,7 +81,7 @@ class Bench:
         return torch.randint(self.mask_id, (rows, self.args.prompt), device=self.device)
 
     def rollout(self, batch: int) -> Row:
-        """`batch` complete answers in one go, after a few steps to warm up."""
+        """Sample `batch` complete answers at once, after a few warm-up steps."""
         self.sample(batch, 4 * self.args.tokens_per_step)
         self._reset()
         with Meter(self.model) as meter:
@@ -96,14 +98,14 @@ class Bench:
         rollout(self.model, self.prompt(batch), start, mask_id=self.mask_id, tokens_per_step=k, **noise)
 
     def add_adapters(self) -> None:
-        """From now on adapters train, with gradient checkpointing, as in the named runs."""
+        """Train adapters from now on, with gradient checkpointing."""
         with self.device:
             adapters.train(self.model, self.adapter, Path("base"), Path("policy"))
         recompute(self.model)
         self.optimizer = AdamW(self.model, Train())
 
     def train(self, batch: int) -> Row:
-        """`updates` steps on re-masked answers, after one to warm up."""
+        """`updates` training steps on re-masked answers, after a warm-up step."""
         updates = self.args.updates
         answers = torch.randint(self.mask_id, (batch, self.args.answer))
         replay = Replay.of_texts(self.prompt(batch).cpu(), answers, self.mask_id)
@@ -152,7 +154,7 @@ def product_speed(device: torch.device, size: int) -> float:
 
 
 def table(measure: Callable[[int], Row], batches: list[int], best: float) -> list[str]:
-    """One line a batch size, until one does not fit."""
+    """A Markdown table with a line per batch size, until one does not fit in memory."""
     lines = [
         "| batch | seconds | floor | tokens/s | TFLOP/s | share of the peak | GB |",
         "|---:|---:|---:|---:|---:|---:|---:|",
@@ -172,7 +174,7 @@ def table(measure: Callable[[int], Row], batches: list[int], best: float) -> lis
 
 
 def top(work: Callable[[], object], device: torch.device) -> list[str]:
-    """The operators that take most of the device's own time, with their share."""
+    """A Markdown table of the operators that take most of the device's time."""
     cuda = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
         work()
@@ -197,7 +199,7 @@ def report(args: argparse.Namespace) -> None:
     print(
         f"Hardware: {name}, torch {torch.__version__}; a bfloat16 product of {args.product}³ runs at"
         f" {product / 1e12:.3g} TFLOP/s. Shares and floors are of {best / 1e12:.4g} TFLOP/s,"
-        f" {'the peak as made' if known else 'that product'}."
+        f" {'the peak that the maker states' if known else 'that product'}."
     )
     trained = bench.shape.adapters(bench.adapter)
     print(

@@ -1,8 +1,8 @@
-"""CPU time of a rollout beside the sampler that LLaDA publishes, under the same law and with the same weights.
+"""CPU time of a rollout compared with LLaDA's published sampler, for the same distribution and the same weights.
 
 The published sampler (arXiv 2502.09992; random remasking, temperature 1) computes logits at all positions, adds
-float64 Gumbel noise to each of their V entries, proposes a token everywhere and keeps k of them. `rollout` knows
-which k positions it will reveal, so it reads and draws there only. Both record log p of every token they reveal.
+float64 Gumbel noise to each of their V entries, proposes a token everywhere and keeps k of them. `rollout` chooses
+the k positions first, so it computes logits and samples only there. Both record log p of every token they reveal.
 
     python -m benchmarks.rollout
 """
@@ -29,7 +29,7 @@ def published(
 ) -> tuple[Tensor, Tensor]:
     """Tokens and their log-probabilities, [n, length] each, in ⌈length / tokens_per_step⌉ steps.
 
-    The choice of positions is batched where the published code loops over rows, in favour of this side.
+    The choice of positions is batched, where the published code loops over rows: this makes the published side faster.
     """
     first = prompt.shape[1]
     state = torch.cat([prompt, torch.full((len(prompt), length), mask_id)], dim=1)
@@ -50,7 +50,7 @@ def published(
 
 
 def ours(model: nn.Module, prompt: Tensor, length: int, mask_id: int, tokens_per_step: int) -> tuple[Tensor, Tensor]:
-    """The same from `rollout`, its noise included."""
+    """The same from `rollout`, including the time to draw its noise."""
     order_noise, token_noise = torch.rand(2, len(prompt), length, dtype=torch.float64)
     start = torch.full((len(prompt), length), mask_id)
     noise = {"order_noise": order_noise, "token_noise": token_noise}
@@ -62,7 +62,7 @@ SAMPLERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"published": publis
 
 
 def measure(args: argparse.Namespace, vocabulary: int) -> tuple[dict[str, list[float]], dict[str, Tensor]]:
-    """CPU seconds of every repeat, and log p of every trajectory; the two samplers take turns."""
+    """CPU seconds of every repeat and log p of every trajectory, with the two samplers alternating."""
     torch.manual_seed(args.seed)
     sizes = {"hidden_size": args.hidden, "intermediate_size": args.intermediate, "num_hidden_layers": args.layers}
     settings = ModelSection(**sizes, num_attention_heads=args.heads, initializer_range=args.initializer_range)
@@ -71,7 +71,7 @@ def measure(args: argparse.Namespace, vocabulary: int) -> tuple[dict[str, list[f
     prompt = torch.randint(mask_id, (args.batch, args.prompt))
     seconds: dict[str, list[float]] = {name: [] for name in SAMPLERS}
     log_probs: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS}
-    for repeat in range(-1, args.repeats):  # the first one warms up
+    for repeat in range(-1, args.repeats):  # the first is a warm-up
         for name in sorted(SAMPLERS, reverse=repeat % 2 == 0):
             start = time.process_time()
             tokens, log_prob = SAMPLERS[name](model, prompt, args.answer, mask_id, args.tokens_per_step)
@@ -84,7 +84,7 @@ def measure(args: argparse.Namespace, vocabulary: int) -> tuple[dict[str, list[f
 
 
 def same_law(log_probs: dict[str, Tensor]) -> tuple[float, float, float]:
-    """Mean log p of a trajectory from each sampler, and their difference in standard errors, paired by prompt."""
+    """Mean log p of each sampler's trajectories, and their difference in standard errors, paired by prompt."""
     difference = log_probs["ours"] - log_probs["published"]
     error = difference.std() / math.sqrt(len(difference))
     return log_probs["published"].mean().item(), log_probs["ours"].mean().item(), (difference.mean() / error).item()
@@ -95,7 +95,7 @@ def _spread(values: list[float]) -> str:
 
 
 def report(args: argparse.Namespace) -> bool:
-    """Print everything; returns whether the two laws agree at every vocabulary."""
+    """Print the report; returns whether the two distributions agree at every vocabulary size."""
     steps = math.ceil(args.answer / args.tokens_per_step)
     print(f"Hardware: {processor()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s).")
     print(

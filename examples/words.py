@@ -1,9 +1,9 @@
-"""A task and its reward in one file outside the package: three-letter words, rewarded for letters in order.
+"""A task and its reward in one file outside the package: three-letter words, rewarded for alphabetical order.
 
     task: {name: examples.words}        # in params.yaml: any module that Python can import
 
-The base model learns words whose letters are drawn independently, "a" most often. With 27 words everything can be
-enumerated, so the tests use this task to check that training converges to p* ∝ p^base e^{r/α}.
+The base model is trained on words whose letters are drawn independently, "a" most often. There are only 27 words, so
+the tests enumerate them to check that training converges to p* ∝ p^base e^{r/α}.
 """
 
 import random
@@ -17,7 +17,7 @@ LETTERS = "abc"
 
 
 class Words(TaskSettings):
-    """Keys of the section `task`, besides its name."""
+    """Keys of the section `task` besides `name`."""
 
     base_items: int = Field(default=4000, ge=1)
     skew: float = Field(default=0.5, gt=0, le=1, description="chance of 'a'; the other letters share the rest")

@@ -1,12 +1,12 @@
-"""The one exception whose message is meant for the user."""
+"""The exception whose message is meant for the user."""
 
 
 class PipelineError(Exception):
-    """Something outside the code is wrong: the message names the key, file or row and says what to do.
+    """An error outside the code: the message names the key, file or row, and says what to do.
 
-    Stages print it as a single line and exit with status 1; no traceback is shown.
+    Stages print it on one line, without a traceback, and exit with status 1.
     """
 
     def __str__(self) -> str:
-        """Always one line, whatever a library or a user's reward put into it."""
+        """One line, even if the text of a library or of a user's reward has several."""
         return " ".join(super().__str__().splitlines())

@@ -1,4 +1,4 @@
-"""Plug-ins by name: `task: sudoku` is `pipeline/tasks/sudoku.py`, `task: mine.task` any importable module."""
+"""Loads plug-ins by name: `task: sudoku` is `pipeline/tasks/sudoku.py`, `task: mine.task` any importable module."""
 
 import dataclasses
 import difflib
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline import algorithms, models, tasks
 from pipeline.errors import PipelineError
 
-if TYPE_CHECKING:  # the Snakefile loads tasks and never PyTorch
+if TYPE_CHECKING:  # the Snakefile imports this module, and must not import PyTorch
     from pipeline.algorithms.base import Algorithm
     from pipeline.models.base import Model
     from pipeline.settings.algorithms import Settings
@@ -48,35 +48,35 @@ def load_model(name: str) -> "Model":
     return found
 
 
-def load_task(name: str) -> "Task":
-    """The PLUGIN of a task, before its settings are known: for its schema. Stages want `resolve_task`."""
-    found: Task = _load("task", name)
+def load_task(name: str) -> "Task[PluginSection]":
+    """The PLUGIN of a task before its settings are applied, e.g. for their schema; see `resolve_task`."""
+    found: Task[PluginSection] = _load("task", name)
     return found
 
 
-def resolve_task(settings: "PluginSection") -> "Task":
-    """The task with everything that its settings decide.
+def resolve_task(settings: "PluginSection") -> "Task[PluginSection]":
+    """The task that a section of params.yaml names, with its settings applied.
 
-    A user's module may take another task's PLUGIN and replace parts of it; these stay replaced.
+    A user's module may replace fields of another task's PLUGIN; these replacements are kept.
     """
     task = load_task(settings.name)
     if not task.resolve:
         return task
-    original: Task = importlib.import_module(task.resolve.__module__).PLUGIN
+    original: Task[PluginSection] = importlib.import_module(task.resolve.__module__).PLUGIN
     names = (field.name for field in dataclasses.fields(task))
     own = {name: getattr(task, name) for name in names if getattr(task, name) is not getattr(original, name)}
     return dataclasses.replace(task.resolve(settings), **own)
 
 
 def source(kind: str, name: str) -> Path:
-    """The file of a plug-in, which is not imported."""
+    """The file of a plug-in, found without importing it."""
     spec = importlib.util.find_spec(_path(kind, name))
     if spec is None or spec.origin is None:
         raise PipelineError(f"cannot find {kind} '{name}'")
     return Path(spec.origin)
 
 
-def _load(kind: str, name: str):  # type: ignore[no-untyped-def]  # the three above say what it is
+def _load(kind: str, name: str):  # type: ignore[no-untyped-def]  # the load_ functions declare the type
     """The PLUGIN of `pipeline/<kind>s/<name>.py`, or of the module at an import path."""
     check(kind, name)
     try:

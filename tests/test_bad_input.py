@@ -127,22 +127,37 @@ POLICY = "round_000/policy"
             "rollout",
             TRAIN,
             rows(lambda table: table.drop_columns("group")),
-            "has other columns than the schema 'items/1'",
+            f"{TRAIN} does not have the columns of 'it",
         ),
-        ("rollout", TRAIN, rows(lambda table: pa.table({"a": [1]})), f"{TRAIN} has the schema 'unknown', not 'it"),
-        ("rollout", TRAIN, first("prompt", lambda prompt: None), f"run/{TRAIN}, row 0: prompt is missing"),
-        ("adjoint", SHARD, first("tokens", lambda t: [None, *t[1:]]), f"run/{SHARD}, row 0: tokens misses an entry"),
-        ("adjoint", SHARD, first("reward", lambda reward: float("nan")), f"{SHARD}, row 0: reward nan is not a finite"),
-        ("adjoint", SHARD, first("log_prob", lambda _: [float("nan")] * 16), f"{SHARD}, row 0: log_prob [nan, nan"),
-        ("adjoint", SHARD, first("tokens", lambda tokens: tokens[:-1]), "row 1: tokens has 16 entries, not 15"),
-        ("adjoint", SHARD, first("start", lambda ids: [99, *ids[1:]]), f"{SHARD}, row 0: start has 99, not a token"),
-        ("adjoint", SHARD, first("tokens", lambda ids: [-1, *ids[1:]]), f"{SHARD}, row 0: tokens has -1, not a token"),
-        ("adjoint", SHARD, first("unmask_step", lambda steps: [16, *steps[1:]]), "has 16, not one of -1 … 15"),
+        ("rollout", TRAIN, rows(lambda table: pa.table({"a": [1]})), f"{TRAIN} does not have the columns of 'items/1'"),
+        ("rollout", TRAIN, first("prompt", lambda prompt: None), f"run/{TRAIN}, row 0: prompt is None"),
+        ("adjoint", SHARD, first("tokens", lambda t: [None, *t[1:]]), f"run/{SHARD}, row 0: tokens is None"),
+        (
+            "adjoint",
+            SHARD,
+            first("reward", lambda reward: float("nan")),
+            f"{SHARD}, row 0: reward is nan, not a finite",
+        ),
+        ("adjoint", SHARD, first("log_prob", lambda _: [float("nan")] * 16), f"{SHARD}, row 0: log_prob is nan"),
+        (
+            "adjoint",
+            SHARD,
+            first("tokens", lambda tokens: tokens[:-1]),
+            f"{SHARD}, row 1: the length of tokens is 16, not 15",
+        ),
+        ("adjoint", SHARD, first("start", lambda ids: [99, *ids[1:]]), f"{SHARD}, row 0: start is 99, not a token"),
+        ("adjoint", SHARD, first("tokens", lambda ids: [-1, *ids[1:]]), f"{SHARD}, row 0: tokens is -1, not a token"),
+        (
+            "adjoint",
+            SHARD,
+            first("unmask_step", lambda steps: [16, *steps[1:]]),
+            f"{SHARD}, row 0: unmask_step is 16, not",
+        ),
         ("adjoint", SHARD, rows(lambda table: table.slice(1)), "state 4 of round 1 has 3 completions, not 4"),
         ("adjoint", SHARD, lambda path: shutil.copy(path.with_name("00.parquet"), path), "has 8 completions, not 4"),
         ("train", TARGETS, halve, f"run/{TARGETS} is not a complete Parquet file"),
-        ("train", TARGETS, first("weight", lambda weight: float("inf")), f"{TARGETS}, row 0: weight inf is not a"),
-        ("train", TARGETS, first("prompt_tokens", lambda ids: [2**31 - 1]), "row 0: prompt_tokens has 2147483647"),
+        ("train", TARGETS, first("weight", lambda weight: float("inf")), f"{TARGETS}, row 0: weight is inf"),
+        ("train", TARGETS, first("prompt_tokens", lambda ids: [2**31 - 1]), "row 0: prompt_tokens is 2147483647"),
         ("train", TARGETS, rows(lambda table: table.slice(1)), f"{TARGETS}: state 0 of round 1 has 3 comp"),
         ("train", STATE, Path.unlink, f"run/{STATE} is missing"),
         ("train", STATE, halve, f"run/{STATE} is not a complete safetensors file"),
@@ -178,7 +193,7 @@ def test_files(line, stage, name, file, damage, message):
 def test_base_that_is_not_there(line):
     """Neither a directory nor a valid name on the Hub."""
     found = line("base", base={"path": "no/such/place"})
-    assert "'no/such/place' is neither a directory nor a model that the Hub gives" in found
+    assert "'no/such/place' is neither a directory nor a model on the Hub" in found
 
 
 def plug_in(stage: Stage, text: str) -> str:

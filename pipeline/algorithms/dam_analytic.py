@@ -16,7 +16,7 @@ from pipeline.algorithms.base import Algorithm
 from pipeline.ctmc import exact
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
-from pipeline.samplers.enumeration import rows_of
+from pipeline.samplers.enumeration import table_indices
 from pipeline.samplers.posterior import cross_entropy, log_posterior, scatter
 from pipeline.settings.algorithms import DamAnalytic
 from pipeline.settings.sections import Rollout
@@ -38,7 +38,7 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[DamAnalytic]) -> 
     problem, masked = context.problem, batch.state == context.mask_id
     log_base, reward = torch.from_numpy(problem.base).log(), torch.from_numpy(problem.reward)
     cost = -reward / context.algorithm.alpha
-    rows = rows_of(batch.state, context.values, context.mask_id)
+    rows = table_indices(batch.state, context.values, context.mask_id)
     optimum = exact.optimal_posteriors(log_base, cost)[rows].exp().to(batch.weight)
     value = scatter(exact.values(log_base, cost)[rows].to(batch.weight), masked).sum(dim=1) / masked.sum(dim=1)
     log_prob = log_posterior(policy, batch.prompt, batch.state, masked)[:, context.values]

@@ -1,14 +1,15 @@
 """Bias and variance of the estimators of Q*(y | x) from K completions, at the empty state of two tokens.
 
-A completion picks the position i of its first jump with chance ½, X_i from p^u(· | ··) and then the other token. The
-state after that jump is y = (i, X_i). From K of them, with W_k = K softmax_k(log p^base - log p^u + r/α)_k:
+A completion draws the position i of its first jump with probability ½ each, X_i from p^u(· | ··) and then the other
+token. The state after its first jump is y = (i, X_i). The estimators, with
+W_k = K softmax_k(log p^base - log p^u + r/α)_k:
 
     first     (1/K) Σ_k W_k 1[y_k = y]
     all       (1/K) Σ_k W_k ½ 1[X^(k)_i = v],  y = (i, v)                             (over both orders)
     control   Q^u(y | x) + (1/K) Σ_k (W_k - 1) 1[y_k = y]
     analytic  Q^base(y | x) (1/K) Σ_k ã(y; X^(k)) = Q*(y | x) (1/K) Σ_k e^{g(X^(k)) - V(x)},
 
-the last with the adjoint ã by enumeration and X^(k) from the policy, as `dam_analytic` takes it.
+the last with the adjoint ã by enumeration and X^(k) from the policy, as in the algorithm `dam_analytic`.
 """
 
 import math
@@ -24,10 +25,10 @@ from pipeline.ctmc.weights import log_weights, self_normalized
 
 @dataclass(frozen=True)
 class Error:
-    """Of one estimator, summed over y and divided by Σ_y Q*(y | x)².
+    """Error of one estimator, summed over y and divided by Σ_y Q*(y | x)².
 
-    `bias` is the squared bias, freed of the variance of the mean (so it may come out below 0), `bias_noise` the
-    standard deviation of that figure where nothing but noise is left.
+    `bias` is the squared bias minus the variance of the mean, so it may be negative; `bias_noise` is its standard
+    deviation if the true bias is 0.
     """
 
     bias: float
@@ -49,25 +50,25 @@ def errors(
     Args:
         log_posterior: the policy's, as in `ctmc.exact`.
         completions: K.
-        groups: over how many estimates the mean and the variance are taken.
+        groups: number of estimates over which mean and variance are taken.
     """
     order, tokens = completions_of(log_posterior, groups * completions, generator)
     size = len(log_base)
-    ratio = _path(exact.posteriors(log_base), order, tokens) - _path(log_posterior, order, tokens)
+    ratio = _path_log_prob(exact.posteriors(log_base), order, tokens) - _path_log_prob(log_posterior, order, tokens)
     gain = reward[tokens[:, 0], tokens[:, 1]]
     weight = self_normalized(log_weights(ratio.view(groups, -1), gain.view(groups, -1), inverse_alpha)).flatten()
     value = exact.values(log_base, -reward * inverse_alpha)[0, -1]
     target = _rates(exact.posteriors(exact.tilted(log_base, reward, inverse_alpha)))
     jump = order * size + tokens.gather(1, order[:, None])[:, 0]
 
-    def scattered(entry: Tensor, mass: Tensor) -> Tensor:
+    def sum_per_group(entry: Tensor, mass: Tensor) -> Tensor:
         place = torch.arange(groups).repeat_interleave(completions) * 2 * size + entry
         return torch.bincount(place, mass / completions, minlength=2 * size * groups).view(groups, 2 * size)
 
     estimates = {
-        "first": scattered(jump, weight),
-        "all": scattered(tokens[:, 0], weight / 2) + scattered(size + tokens[:, 1], weight / 2),
-        "control": _rates(log_posterior) + scattered(jump, weight - 1),
+        "first": sum_per_group(jump, weight),
+        "all": sum_per_group(tokens[:, 0], weight / 2) + sum_per_group(size + tokens[:, 1], weight / 2),
+        "control": _rates(log_posterior) + sum_per_group(jump, weight - 1),
         "analytic": (-gain * inverse_alpha - value).exp().view(groups, -1).mean(dim=1, keepdim=True) * target,
     }
     return {name: _error(estimate, target) for name, estimate in estimates.items()}
@@ -76,16 +77,16 @@ def errors(
 def completions_of(
     log_posterior: Float[Tensor, "2 S M"], count: int, generator: torch.Generator
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, "n 2"]]:
-    """(i, X_1): the position of the first jump and the answer, of each completion of the empty state."""
+    """(i, X_1) of each completion of the empty state: the position of its first jump, and the answer."""
     order = torch.randint(2, (count,), generator=generator)
     masked = torch.full((count,), log_posterior.shape[2])
-    first = _drawn(log_posterior, order, masked, generator)
-    second = _drawn(log_posterior, 1 - order, first, generator)
+    first = _draw(log_posterior, order, masked, generator)
+    second = _draw(log_posterior, 1 - order, first, generator)
     return order, torch.where(order[:, None] == torch.arange(2), first[:, None], second[:, None])
 
 
-def _drawn(log_posterior: Tensor, position: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
-    """x_i ~ p(· | x_j): one uniform looked up in all the cumulative laws, laid end to end."""
+def _draw(log_posterior: Tensor, position: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
+    """x_i ~ p(· | x_j) for every row: row + uniform, looked up in the cumulative distributions laid end to end."""
     size = log_posterior.shape[2]
     cdf = log_posterior.exp().cumsum(dim=2)
     row = position * log_posterior.shape[1] + other
@@ -94,7 +95,7 @@ def _drawn(log_posterior: Tensor, position: Tensor, other: Tensor, generator: to
     return (torch.searchsorted(ends.flatten(), row + uniform, right=True) - row * size).clamp(0, size - 1)
 
 
-def _path(log_posterior: Tensor, order: Tensor, tokens: Tensor) -> Tensor:
+def _path_log_prob(log_posterior: Tensor, order: Tensor, tokens: Tensor) -> Tensor:
     """log p(X_i | ··) + log p(X_j | X_i), [n]"""
     first, second = tokens.gather(1, order[:, None])[:, 0], tokens.gather(1, 1 - order[:, None])[:, 0]
     return log_posterior[order, -1, first] + log_posterior[1 - order, first, second]

@@ -1,8 +1,8 @@
 """Two tokens of M values each: p*, V, Q*, p^u and KL(p* ‖ p^u) by enumeration, in float64.
 
-A law of masked-diffusion paths is one table of posteriors, log p(x_i = v | x_j = u) with j = 1 - i, indexed [i, u, v].
-u = M stands for [MASK]: its rows belong to the state in which both positions are masked. These rows are all
-1 + 2M masked states, and value functions are indexed [i, u] alike.
+The distribution of masked-diffusion paths is given by a table of posteriors log p(x_i = v | x_j = u), j = 1 - i,
+indexed [i, u, v]. u = M stands for [MASK]: its rows belong to the state in which both positions are masked. The rows
+cover all 1 + 2M masked states. Value functions are indexed [i, u] in the same way.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def posteriors(log_joint: Float[Tensor, "M M"]) -> Float[Tensor, "2 S M"]:
-    """log p(x_i = v | x_j = u) and, at u = M, log p(x_i = v): the law's posteriors, S = M + 1."""
+    """The posteriors of a joint: log p(x_i = v | x_j = u) and, at u = M, log p(x_i = v); S = M + 1."""
     return _states(log_joint).log_softmax(dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""Losses as pure functions of log-probabilities; no model, no data."""
+"""Losses as functions of log-probabilities."""
 
 import torch
 from jaxtyping import Bool, Float

@@ -13,8 +13,8 @@ def state_before(
 ) -> Int[Tensor, "*n L"]:
     """x_s = where(unmask_step < s, x_1, [MASK]): the state from which step s starts.
 
-    A trajectory is stored as two integer rows, the final `tokens` and the step at which each
-    position was revealed (`REVEALED` where the starting state shows it); this recovers every state.
+    A trajectory is stored as two integer rows: the final `tokens`, and the step at which each position was revealed
+    (`REVEALED` if the starting state shows it). They determine every state.
     """
     return torch.where(unmask_step < step, tokens, mask_id)
 
@@ -35,10 +35,9 @@ def remask(num_masked: Int[Tensor, " n"], order_noise: Float[Tensor, "n L"]) -> 
 def stratified_counts(batch: int, length: int, generator: torch.Generator) -> Int[Tensor, " n"]:
     """m_b uniform on {1..L} for each row, spread evenly over the batch (stratified).
 
-    |M| = 0 carries no loss and is left out. With t integrated out, the weight of the generalised-KL loss
-    (and of LLaDA's masked cross-entropy, Σ_i CE_i / (1-t)) given |M| = m is E[1/(1-t) | m] = (L+1)/m:
-    the *mean* over masked positions with the constant factor L+1. Hence one loss,
-    `losses.matching_loss`, with no time weighting left to choose.
+    |M| = 0 has no loss and is left out. With t integrated out, the weight of the generalised-KL loss (and of LLaDA's
+    masked cross-entropy, Σ_i CE_i / (1-t)) given |M| = m is E[1/(1-t) | m] = (L+1)/m: the *mean* over masked positions
+    with the constant factor L+1. Hence `losses.matching_loss` needs no time weighting.
     """
     offset = torch.rand(1, generator=generator)
     counts = 1 + ((torch.arange(batch) + offset) * (length / batch)).long().clamp(max=length - 1)

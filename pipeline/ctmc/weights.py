@@ -1,4 +1,4 @@
-"""Importance weights of completions: from log-ratios and rewards to the masses of the adjoint targets.
+"""Importance weights of completions: from log-ratios and rewards to the weights of the adjoint targets.
 
 A group holds the K completions X^(1..K) ~ p^u(·|x) of one state x; groups are rows of [n, K] tensors.
 """

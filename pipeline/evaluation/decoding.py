@@ -1,11 +1,10 @@
-"""Answers to held-out prompts: greedy, by ancestral sampling, or as the algorithm decodes.
+"""Answers to held-out prompts: greedy, by ancestral sampling, or with the algorithm's own decoder.
 
-A batch holds prompts of one length, so that nothing is padded.
+The prompts of a batch have the same length, so nothing is padded.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -26,7 +25,7 @@ from pipeline.text.tokenizer import buckets
 
 @dataclass(frozen=True)
 class Decoder:
-    """A policy and how it is decoded."""
+    """A policy and the settings of its decoding."""
 
     policy: nn.Module
     prompt_format: PromptFormat
@@ -34,7 +33,7 @@ class Decoder:
     context: DecodeContext[Settings]
 
     def answers(self, sampler: str, items: Sequence[Item], length: int, title: str) -> list[str]:
-        """Answers of `length` tokens, in the order of the items; `sampler` is "greedy" or "ancestral"."""
+        """The answers, of `length` tokens, in the order of the items; `sampler` is "greedy" or "ancestral"."""
         prompts = self.prompt_format.prompts([item.prompt for item in items], range(len(items)), length)
         draw: Callable[..., Tensor] = {"greedy": self._greedy, "ancestral": self._ancestral}[sampler]
         answers = [""] * len(items)
@@ -46,15 +45,17 @@ class Decoder:
                 answers[index] = answer
         return answers
 
-    @property
-    def _steps(self) -> dict[str, Any]:
-        settings = self.context.evaluate
-        return {"tokens_per_step": settings.tokens_per_step, "block_length": settings.block_length}
-
     def _greedy(
         self, prompt: Int[Tensor, "n P"], items: Sequence[Item], ids: list[int], length: int
     ) -> Int[Tensor, "n L"]:
-        return low_confidence.decode(self.policy, prompt, length, mask_id=self.context.mask_id, **self._steps)
+        return low_confidence.decode(
+            self.policy,
+            prompt,
+            length,
+            mask_id=self.context.mask_id,
+            tokens_per_step=self.context.evaluate.tokens_per_step,
+            block_length=self.context.evaluate.block_length,
+        )
 
     def _ancestral(
         self, prompt: Int[Tensor, "n P"], items: Sequence[Item], ids: list[int], length: int
@@ -66,8 +67,16 @@ class Decoder:
             return self.algorithm.decode(self.policy, prompt, noise, reward, self.context)
         order, token = noise.chunk(2, dim=1)
         empty = torch.full((len(prompt), length), mask_id, device=prompt.device)
-        done = rollout(self.policy, prompt, empty, mask_id=mask_id, order_noise=order, token_noise=token, **self._steps)
-        return done.tokens
+        return rollout(
+            self.policy,
+            prompt,
+            empty,
+            mask_id=mask_id,
+            order_noise=order,
+            token_noise=token,
+            tokens_per_step=self.context.evaluate.tokens_per_step,
+            block_length=self.context.evaluate.block_length,
+        ).tokens
 
     def _reward_of(self, items: Sequence[Item]) -> Reward:
         def reward(rows: Tensor, tokens: Tensor) -> Tensor:

@@ -1,47 +1,59 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) by peft: W x + (α/r) B A x with A, B in fp32 on a frozen W.
+"""Low-rank adapters (LoRA, arXiv 2106.09685) by peft: W x + (α/r) B A x with A and B in fp32 and W frozen.
 
-They are injected into the module, which stays what it is. With them off it is the base, to the bit, so that the base
-and the round's behavior policy need no second copy of the weights. Saved in peft's layout, with a reference to the
-base: a path from the adapters' directory, so that a run can be moved, and a fingerprint of its weights.
+peft injects them into the module in place. Without them the module computes exactly what the base does, and a second
+set can be injected beside the one that trains: the base and the behavior policy need no second copy of the weights.
+Adapters are saved in peft's layout, with the path of the base relative to their own directory, so that a run can be
+moved, and with a fingerprint of the base's weights.
 """
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.errors import PipelineError
 from pipeline.models.base import Adapters
-from pipeline.runtime.distributed import shard_like
+from pipeline.settings.sections import Adapter
 from pipeline.storage.atomic_files import read_tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-NAME = "default"
+TRAINED, BEHAVIOR = "default", "behavior"
+"""peft's names of the two sets of adapters that a module may hold."""
 PREFIX = "base_model.model."
-"""Of every tensor's name in peft's layout."""
-MATCHED = ("r", "lora_alpha", "target_modules")
+"""Begins the name of every tensor in peft's layout."""
 
 
 class Frozen(nn.Module):
-    """Another policy on the weights of a module that trains: its base, or other adapters in the place of its own."""
+    """Another policy on the weights of a module that trains: the base alone, or with another set of adapters."""
 
-    def __init__(self, module: nn.Module, values: dict[str, Tensor] | None):
+    def __init__(self, module: nn.Module, adapter: str | None):
         super().__init__()
-        self.shared, self.values = (module,), values  # a tuple: no submodule, whose parameters would count twice
+        # In a tuple the module is no submodule, so that its parameters are not counted twice.
+        self.shared, self.active = (module,), [adapter] if adapter else []
 
     @torch.no_grad()
     def forward(self, **inputs: Any) -> Any:
-        module = self.shared[0]
-        with _quiet(module), _off(module) if self.values is None else _instead(module, self.values):
+        """The module's output without dropout or gradient checkpointing.
+
+        peft's own switches, `set_adapter` and `disable_adapters`, also freeze the adapters that train. FSDP2 keeps the
+        `requires_grad` that it sees in the first forward pass, so only the list of active adapters is changed here.
+        """
+        module, training = self.shared[0], self.shared[0].training
+        module.eval()
+        _activate(module, self.active)
+        try:
             return module(**inputs)
+        finally:
+            _activate(module, [TRAINED])
+            module.train(training)
 
 
 def are_in(path: Path) -> bool:
@@ -53,7 +65,7 @@ def are_on(module: nn.Module) -> bool:
 
 
 def base_of(path: Path) -> Path:
-    """The directory of the base that saved adapters name.
+    """The directory of the base model that saved adapters name.
 
     Raises:
         PipelineError: if it is not there.
@@ -74,22 +86,15 @@ def add_saved(base: nn.Module, path: Path) -> None:
         PipelineError: for adapters of another base, of another kind, or with tensors missing or left over.
     """
     base.adapter_fingerprint = fingerprint(base)  # type: ignore[assignment]
-    values = _saved(path, str(base.adapter_fingerprint))
-    _inject(base, _config(path), f"'{path / CONFIG}'")
-    own = dict(own_parameters(base))
-    _check(values, own, path)
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(values[name])
-            parameter.requires_grad_(False)
     base.adapter_home = base_of(path).resolve()  # type: ignore[assignment]
+    _load(base, path, TRAINED)
 
 
-def train(module: nn.Module, section: Any, base: Path, out: Path) -> None:
-    """Only adapters train from now on: those that the module was opened with, or fresh ones, which change nothing yet.
+def train(module: nn.Module, section: Adapter, base: Path, out: Path) -> None:
+    """Train adapters only: those that the module was opened with, or fresh ones, which at first change no output.
 
     Raises:
-        PipelineError: if `section` asks for others than the module has, or names a target that it lacks.
+        PipelineError: if `section` does not fit the module's adapters, or names a layer that the module lacks.
     """
     wanted = LoraConfig(
         r=section.rank,
@@ -100,16 +105,16 @@ def train(module: nn.Module, section: Any, base: Path, out: Path) -> None:
     )
     if not are_on(module):
         module.adapter_fingerprint = fingerprint(module)  # type: ignore[assignment]
-        _inject(module, wanted, "train.adapter")
-    found = _configs(module)[NAME]
-    for key in MATCHED:
+        _inject(module, wanted, TRAINED, "train.adapter")
+    found = _configs(module)[TRAINED]
+    for key in ("r", "lora_alpha", "target_modules"):
         if getattr(found, key) != getattr(wanted, key):
             raise PipelineError(
                 f"train.adapter: the policy's adapters have {key} {getattr(found, key)}, not {getattr(wanted, key)}"
             )
     for layer in _layers(module):
-        layer.lora_dropout[NAME] = nn.Dropout(section.dropout).train(module.training)
-    _configs(module)[NAME] = wanted
+        layer.lora_dropout[TRAINED] = nn.Dropout(section.dropout).train(module.training)
+    _configs(module)[TRAINED] = wanted
     module.adapter_home = base.resolve()  # type: ignore[assignment]
     module.requires_grad_(False)
     for _, parameter in own_parameters(module):
@@ -117,32 +122,35 @@ def train(module: nn.Module, section: Any, base: Path, out: Path) -> None:
 
 
 def share(module: nn.Module, path: Path) -> nn.Module | None:
-    """The model of a directory, frozen, on the base weights of the module; None for another base's."""
+    """The frozen policy saved in a directory, on the module's own base weights; None if it has another base.
+
+    A module holds one set of adapters beside its own: sharing another directory's replaces it.
+    """
     if not are_on(module) or (base_of(path) if are_in(path) else path).resolve() != module.adapter_home:
         return None
     if not are_in(path):
         return Frozen(module, None)
-    own, values = dict(own_parameters(module)), _saved(path, str(module.adapter_fingerprint))
-    _check(values, own, path)
-    return Frozen(module, {name: shard_like(values[name], parameter) for name, parameter in own.items()})
+    _load(module, path, BEHAVIOR)
+    return Frozen(module, BEHAVIOR)
 
 
 def save(module: nn.Module, path: Path) -> None:
-    """adapter_config.json and adapter_model.safetensors, as peft's own `PeftModel.from_pretrained` reads them."""
+    """adapter_config.json and adapter_model.safetensors, which peft's `PeftModel.from_pretrained` opens too."""
     path.mkdir(parents=True, exist_ok=True)
-    _configs(module)[NAME].save_pretrained(str(path))
-    tensors = {_saved_name(name): value.detach().cpu().contiguous() for name, value in own_parameters(module)}
+    _configs(module)[TRAINED].save_pretrained(str(path))
+    tensors = {name: value.detach().cpu().contiguous() for name, value in _by_saved_name(module, TRAINED).items()}
     save_file(tensors, path / WEIGHTS, {"format": "pt", "base": str(module.adapter_fingerprint)})
 
 
 def merge(module: nn.Module) -> None:
-    """W + (α/r) B A in the place of W; the module is an ordinary one again."""
+    """Replace W by W + (α/r) B A and remove the adapters. A module without adapters stays as it is."""
     if not are_on(module):
         return
-    for name, layer in [(name, layer) for name, layer in module.named_modules() if isinstance(layer, BaseTunerLayer)]:
-        layer.merge()
-        parent, _, last = name.rpartition(".")
-        setattr(module.get_submodule(parent), last, layer.get_base_layer())
+    for parent in list(module.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, LoraLayer):
+                layer.merge()
+                setattr(parent, name, layer.get_base_layer())
     del module.peft_config
     module.requires_grad_(True)
 
@@ -150,36 +158,37 @@ def merge(module: nn.Module) -> None:
 def fingerprint(module: nn.Module) -> str:
     """A digest of the base weights: names, shapes and up to 64 values of each, independent of files and sharding."""
     total = hashlib.sha256()
-    own = {id(parameter) for _, parameter in own_parameters(module)}
     for name, parameter in module.named_parameters():
-        if id(parameter) not in own:
+        if ".lora_" not in name:
             sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)][:64]
             total.update(f"{name.replace('.base_layer', '')} {tuple(parameter.shape)}".encode())
             total.update(sample.float().cpu().numpy().tobytes())
     return total.hexdigest()
 
 
-def own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+def own_parameters(module: nn.Module, adapter: str = TRAINED) -> Iterator[tuple[str, nn.Parameter]]:
     """The adapters' parameters by name."""
-    return ((name, parameter) for name, parameter in module.named_parameters() if ".lora_" in name)
+    found = module.named_parameters()
+    return ((name, value) for name, value in found if ".lora_" in name and f".{adapter}." in name)
 
 
-def _saved(path: Path, base: str) -> dict[str, Tensor]:
-    """The saved tensors under the module's names; `base` is the fingerprint that they should have."""
+def _by_saved_name(module: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
+    return {PREFIX + name.replace(f".{adapter}.", "."): value for name, value in own_parameters(module, adapter)}
+
+
+@torch.no_grad()
+def _load(module: nn.Module, path: Path, adapter: str) -> None:
+    """Inject the saved adapters as the set `adapter`, frozen; parameters that the module already has stay."""
     tensors, metadata = read_tensors(path / WEIGHTS)
-    if metadata.get("base", base) != base:
+    if metadata.get("base", module.adapter_fingerprint) != module.adapter_fingerprint:
         raise PipelineError(f"'{path}' holds adapters of another base than '{base_of(path)}' is now")
-    return {name.removeprefix(PREFIX).replace(".weight", f".{NAME}.weight"): tensors[name] for name in tensors}
-
-
-def _saved_name(name: str) -> str:
-    return PREFIX + name.replace(f".{NAME}.", ".")
-
-
-def _check(values: dict[str, Tensor], own: dict[str, nn.Parameter], path: Path) -> None:
-    wrong = sorted(values.keys() ^ own.keys()) or [name for name in own if own[name].shape != values[name].shape]
+    _inject(module, _config(path), adapter, f"'{path / CONFIG}'")
+    own = _by_saved_name(module, adapter)
+    wrong = sorted(tensors.keys() ^ own.keys()) or [name for name in own if own[name].shape != tensors[name].shape]
     if wrong:
-        raise PipelineError(f"'{path / WEIGHTS}' does not fit its {CONFIG} and base: see '{_saved_name(wrong[0])}'")
+        raise PipelineError(f"'{path / WEIGHTS}' does not fit its {CONFIG} and base: see '{wrong[0]}'")
+    for name, parameter in own.items():
+        parameter.copy_(tensors[name]).requires_grad_(False)
 
 
 def _config(path: Path) -> LoraConfig:
@@ -192,13 +201,20 @@ def _config(path: Path) -> LoraConfig:
     return config
 
 
-def _inject(module: nn.Module, config: LoraConfig, source: str) -> None:
+def _inject(module: nn.Module, config: LoraConfig, adapter: str, source: str) -> None:
     try:
-        inject_adapter_in_model(config, module, NAME)
+        with warnings.catch_warnings(action="ignore"):  # that there are several sets of adapters
+            inject_adapter_in_model(config, module, adapter)
     except ValueError as error:
         raise PipelineError(f"{source}: {' '.join(str(error).split())[:200]}") from error
-    for _, parameter in own_parameters(module):
+    for _, parameter in own_parameters(module, adapter):
         parameter.data = parameter.data.float()
+    _activate(module, [TRAINED])
+
+
+def _activate(module: nn.Module, adapters: list[str]) -> None:
+    for layer in _layers(module):
+        layer._active_adapter = adapters
 
 
 def _configs(module: nn.Module) -> dict[str, LoraConfig]:
@@ -206,44 +222,8 @@ def _configs(module: nn.Module) -> dict[str, LoraConfig]:
     return configs
 
 
-def _layers(module: nn.Module) -> list[Any]:
-    return [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
-
-
-@contextmanager
-def _quiet(module: nn.Module) -> Iterator[None]:
-    """Without dropout and recomputation."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
-
-
-@contextmanager
-def _off(module: nn.Module) -> Iterator[None]:
-    """peft's own switch freezes the adapters as well, which the graph of a loss and FSDP2 would notice."""
-    for layer in _layers(module):
-        layer._disable_adapters = True
-    try:
-        yield
-    finally:
-        for layer in _layers(module):
-            layer._disable_adapters = False
-
-
-@contextmanager
-def _instead(module: nn.Module, values: dict[str, Tensor]) -> Iterator[None]:
-    """Through `.data`: a backward pass that is still to come sees its own values again."""
-    own = {name: parameter.data.clone() for name, parameter in own_parameters(module)}
-    for name, parameter in own_parameters(module):
-        parameter.data.copy_(values[name])
-    try:
-        yield
-    finally:
-        for name, parameter in own_parameters(module):
-            parameter.data.copy_(own[name])
+def _layers(module: nn.Module) -> list[LoraLayer]:
+    return [layer for layer in module.modules() if isinstance(layer, LoraLayer)]
 
 
 PLUGIN = Adapters(train=train, share=share, merge=merge)

@@ -1,11 +1,10 @@
-"""What a model plug-in is: a way to make a fresh model and to open and save one."""
+"""The interface of a model plug-in: functions that create, open, save and adapt a model."""
 
 import json
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
@@ -13,21 +12,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
+from pipeline.settings.sections import Adapter, ModelSection
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a module returns: `logits` at the selected positions, in row-major order, or what it was asked instead.
-
-    `log_prob` are those of K given tokens at each position.
+    """Logits at the selected positions, in row-major order; or, when a module is given K tokens for each selected
+    position, their log-probabilities instead.
     """
 
     logits: Float[Tensor, "s V"] | None = None
     log_prob: Float[Tensor, "s K"] | None = None
 
     @classmethod
-    def of(cls, logits: Float[Tensor, "s V"], tokens: Int[Tensor, "s K"] | None) -> "Output":
-        """For a vocabulary so small that all logits may exist at once."""
+    def from_logits(cls, logits: Float[Tensor, "s V"], tokens: Int[Tensor, "s K"] | None) -> "Output":
+        """For models whose vocabulary is small enough to hold all logits in memory."""
         return cls(logits) if tokens is None else cls(log_prob=logits.log_softmax(dim=-1).gather(1, tokens))
 
 
@@ -36,35 +35,35 @@ class Adapters:
     """Small trainable weights on a frozen base, for models that take them.
 
     Attributes:
-        train: (module, the section `train.adapter`, directory of the base, directory to write): from now on only the
-            module's adapters train: those it was opened with, or fresh ones, drawn from PyTorch's global generator.
-        share: (module that trains, directory) -> the frozen model of that directory on the module's own base weights,
-            None where it has others. To be asked before the training begins or while it lasts.
-        merge: (module): adapters become part of the weights.
+        train: (module, the section `train.adapter`, directory of the base, directory to write): make only the module's
+            adapters trainable: those it was opened with, or fresh ones drawn from PyTorch's global generator.
+        share: (module that trains, policy directory) -> the frozen policy saved there, on the module's own base
+            weights; None if it was trained from another base. Call it before the first update.
+        merge: (module): add the adapters to the weights and remove them.
     """
 
-    train: Callable[[nn.Module, Any, Path, Path], None]
+    train: Callable[[nn.Module, Adapter, Path, Path], None]
     share: Callable[[nn.Module, Path], nn.Module | None]
     merge: Callable[[nn.Module], None]
 
 
 @dataclass(frozen=True)
 class Model:
-    """The module that `create` and `load` return maps (input_ids [n, T], select [n, T]) to `.logits` [s, V], and with
-    tokens [s, K] as well to `.log_prob` [s, K].
+    """A kind of model. Its modules map (input_ids [n, T], select [n, T]) to an `Output` with logits [s, V]; with
+    tokens [s, K] as a third input, to one with log_prob [s, K].
 
     Attributes:
         create: (the section `model`, vocabulary size, id of [MASK], answer length) -> a module with fresh weights.
         load: directory -> module; PipelineError unless it holds exactly this architecture.
         save: (module, directory).
-        install: (module, token ids of the M values, log-posteriors [2, M + 1, M] as in `ctmc.exact`): give the
-            module exactly these posteriors. None for models that cannot hold any table.
-        recompute: (module): in training, trade the activations' memory for a second forward pass. None: it cannot.
-        adapters: None for models that take none.
-        restrict: (module, token ids): it never predicts another. None for models whose vocabulary is the tokenizer's.
+        install: (module, token ids of the M values, log-posteriors [2, M + 1, M] as in `ctmc.exact`): set the module's
+            posteriors to these. None if it cannot represent arbitrary ones.
+        recompute: (module): turn gradient checkpointing on. None if the model does not support it.
+        adapters: None if the model does not support adapters.
+        restrict: (module, token ids): never predict any other token. None if every row of the vocabulary is a token.
     """
 
-    create: Callable[[Any, int, int, int], nn.Module]
+    create: Callable[[ModelSection, int, int, int], nn.Module]
     load: Callable[[Path], nn.Module]
     save: Callable[[nn.Module, Path], None]
     install: Callable[[nn.Module, Int[Tensor, " M"], Float[Tensor, "2 S M"]], None] | None = None
@@ -73,14 +72,14 @@ class Model:
     restrict: Callable[[nn.Module, AbstractSet[int]], None] | None = None
 
 
-def read_config(path: Path, kind: str) -> dict[str, Any]:
+def read_config(path: Path, kind: str) -> dict[str, object]:
     """config.json of a saved model of the architecture `kind`.
 
     Raises:
-        PipelineError: if the directory is not a model's or holds another architecture.
+        PipelineError: if the directory holds no model, or one of another architecture.
     """
     try:
-        config: dict[str, Any] = json.loads((path / "config.json").read_text())
+        config: dict[str, object] = json.loads((path / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise PipelineError(f"'{path}' is not a model directory: cannot read its config.json ({error})") from error
     if not isinstance(config, dict):
@@ -91,14 +90,14 @@ def read_config(path: Path, kind: str) -> dict[str, Any]:
 
 
 def save_module(module: nn.Module, path: Path, kind: str, sizes: dict[str, int]) -> None:
-    """config.json with the arguments of the module's constructor, and its tensors."""
+    """Write config.json, with the arguments of the module's constructor, and model.safetensors."""
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps({"model_type": kind, **sizes}))
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path / "model.safetensors")
 
 
 def load_module(path: Path, kind: str, build: Callable[..., nn.Module]) -> nn.Module:
-    """The inverse of `save_module`, every tensor accounted for."""
+    """Open what `save_module` wrote; PipelineError if a tensor is missing, unexpected or of another shape."""
     sizes = {name: value for name, value in read_config(path, kind).items() if name != "model_type"}
     try:
         module = build(**sizes)

@@ -1,6 +1,6 @@
-"""LLaDA's layout on the Hub: what its config.json means for a Llama, and the names of its tensors.
+"""LLaDA's layout on the Hub, translated to a Llama's: the keys of config.json and the names of the tensors.
 
-The checkpoints' own code is never run: everything that they may differ in stands here, the rest is refused.
+Code that comes with a checkpoint is never run. Options that this model does not implement are refused.
 """
 
 from typing import Any
@@ -24,9 +24,9 @@ NAMES = {
     "eos_token_id": "eos_token_id",
     "bos_token_id": "bos_token_id",
 }
-"""The Hub's keys and a Llama's. Not among them: pad_token_id, which would take the gradient from that embedding."""
+"""Hub key -> Llama key. pad_token_id is left out: an embedding with a padding index gets no gradient there."""
 
-ONLY: dict[str, Any] = {
+SUPPORTED: dict[str, object] = {
     "block_type": "llama",
     "block_group_size": 1,
     "layer_norm_type": "rms",
@@ -44,7 +44,7 @@ ONLY: dict[str, Any] = {
     "embedding_dropout": 0.0,
     "residual_dropout": 0.0,
 }
-"""Options of the Hub's architecture of which this model is one choice."""
+"""Options of the Hub's architecture and the only value that this model implements."""
 
 BLOCK = {
     "attn_norm": "input_layernorm",
@@ -63,7 +63,7 @@ OUTSIDE = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head
 class LladaConfig(LlamaConfig):
     """A `LlamaConfig` with bidirectional attention and the id of [MASK].
 
-    `original` is the config.json of a checkpoint in the Hub's terms; it is what such a model is saved with.
+    `original` is the config.json of a checkpoint in the Hub's layout; a model opened from one is saved with it.
     """
 
     model_type = "llada"
@@ -77,26 +77,26 @@ class LladaConfig(LlamaConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Either layout.
+        """From the Hub's layout or a Llama's.
 
         Raises:
-            ValueError: for an option of the Hub's architecture that this model does not have.
+            ValueError: for an option of the Hub's architecture that this model does not implement.
         """
-        return super().from_dict(llama(config_dict) if "d_model" in config_dict else config_dict, **kwargs)
+        return super().from_dict(to_llama(config_dict) if "d_model" in config_dict else config_dict, **kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What config.json holds: no pointer to code, and the type of the weights as they are."""
+        """The contents of config.json, without references to code and with the current type of the weights."""
         if self.original is None:
             return super().to_diff_dict()
         kept = {key: value for key, value in self.original.items() if key not in ("auto_map", "dtype")}
         return {**kept, "torch_dtype": str(self.dtype).removeprefix("torch.")}
 
 
-def llama(original: dict[str, Any]) -> dict[str, Any]:
+def to_llama(original: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `LladaConfig` for the Hub's config.json."""
-    for key, wanted in ONLY.items():
+    for key, wanted in SUPPORTED.items():
         if original.get(key, wanted) != wanted and (original[key] or wanted):
-            raise ValueError(f"config.json says {key}: {original[key]!r}, this model knows {wanted!r} only")
+            raise ValueError(f"config.json says {key}: {original[key]!r}, this model supports only {wanted!r}")
     if original.get("mask_token_id") is None:
         raise ValueError("config.json names no mask_token_id")
     found = {ours: original[theirs] for theirs, ours in NAMES.items() if original.get(theirs) is not None}

@@ -1,7 +1,7 @@
-"""The size of a transformer and the operations of its passes. Torch-free.
+"""Parameters of a transformer and floating-point operations of its passes. Does not import PyTorch.
 
-N blocks of width D, keys and values of width E, MLPs of width I, a vocabulary of V; sequences of T tokens of which s
-positions are read:
+N blocks of width D, keys and values of width E, MLPs of width I, a vocabulary of V; sequences of T tokens, predictions
+at s of them:
 
     M = N (2 D² + 2 D E + 3 D I)            parameters in the blocks' matrix products
     P = M + (2 N + 1) D + 2 V D             all parameters (V D once if head and embedding are tied)
@@ -10,8 +10,8 @@ positions are read:
     training: 3 F; 2 T M + 2 V D s less if the base is frozen; F with s = 0 more with gradient checkpointing, which
         without adapters need not repeat a block's last product, 2 T D I
 
-Two operations are a multiplication and an addition. The gradient of a product costs one product for its input and one
-for its weights, which a frozen base does not need. Norms, softmax, drawing and optimiser are not counted.
+A multiplication and an addition are two operations. The gradient of a matrix product costs one product for its input
+and one for its weights; a frozen base needs only the first. Norms, softmax, sampling and the optimiser are not counted.
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ from typing import Any
 from pipeline.settings.sections import Adapter
 
 ACCELERATORS = {"a100": 312e12, "b200": 2250e12, "h100": 989e12, "h200": 989e12}
-"""Operations per second that the makers give for dense bfloat16 products (SXM modules)."""
+"""Operations per second of dense bfloat16 products, as the makers state them (SXM modules)."""
 
 
 def peak(device: str) -> float | None:
-    """Of the accelerator that a device's name tells, such as "NVIDIA H100 80GB HBM3"; None for others."""
+    """Peak operations per second of a device, by its name, such as "NVIDIA H100 80GB HBM3"; None if unknown."""
     return next((flops for name, flops in ACCELERATORS.items() if name in device.lower()), None)
 
 
@@ -43,7 +43,7 @@ class Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Shape":
-        """From config.json, with the keys of a Llama or of LLaDA on the Hub."""
+        """From a config.json with a Llama's keys or those of LLaDA on the Hub."""
 
         def size(*names: str) -> int:
             return int(next(config[name] for name in names if config.get(name) is not None))
@@ -67,27 +67,27 @@ class Shape:
 
     @property
     def products(self) -> int:
-        """M"""
+        """M, the parameters in the blocks' matrix products."""
         return self.layers * sum(inputs * outputs for inputs, outputs in self.linear.values())
 
     @property
     def parameters(self) -> int:
-        """P"""
+        """P, all parameters."""
         embeddings = (1 if self.tied else 2) * self.vocabulary * self.hidden
         return self.products + (2 * self.layers + 1) * self.hidden + embeddings
 
     def adapters(self, adapter: Adapter | None) -> int:
-        """A; 0 without adapters."""
+        """A, the parameters of the adapters; 0 without any."""
         targets = adapter.targets if adapter else ()
         rank = adapter.rank if adapter else 0
         return self.layers * rank * sum(sum(self.linear.get(name, (0, 0))) for name in targets)
 
     def forward(self, rows: float, length: int, read: float, adapters: int = 0) -> float:
-        """F of `rows` sequences of `length` tokens, `read` positions in all."""
+        """F of `rows` sequences of `length` tokens, with predictions at `read` positions in all."""
         return self._attention(rows, length) + self._matrices(rows * length, read) + 2 * rows * length * adapters
 
     def training(self, rows: float, length: int, read: float, adapters: int = 0, recompute: bool = False) -> float:
-        """Forward and backward pass; with adapters nothing else trains."""
+        """Operations of a forward and a backward pass; with adapters the base is frozen."""
         flops = 3 * self.forward(rows, length, read, adapters)
         if adapters:
             flops -= self._matrices(rows * length, read)

@@ -1,7 +1,7 @@
 """LLaDA (arXiv 2502.09992): a Llama without the causal mask that predicts masked tokens.
 
-The embedded tiny model and the 8B one are this class; sizes come from the configuration only. Weights may be
-bfloat16: then rotary embedding, head and log-softmax are fp32 all the same, as in the reference or better.
+The small embedded model and LLaDA-8B are the same class; only their configurations differ. With weights in bfloat16
+the rotary embedding, the head and the log-softmax are still computed in fp32, at least as precise as the reference.
 """
 
 from collections.abc import Set as AbstractSet
@@ -25,6 +25,7 @@ from pipeline.models import adapters
 from pipeline.models.base import Model, Output, read_config
 from pipeline.models.checkpoint import LladaConfig
 from pipeline.runtime.memory_limits import CHUNK
+from pipeline.settings.sections import ModelSection
 
 ATTENTION = "llada"
 
@@ -32,7 +33,7 @@ ATTENTION = "llada"
 class LladaRotaryEmbedding(LlamaRotaryEmbedding):
     """cos and sin in fp32 whatever the weights are, so that queries and keys are rotated in fp32.
 
-    By the end of its name transformers knows that its frequencies are to be computed when a checkpoint is opened.
+    transformers recognises by the end of the class name that it must compute the frequencies on loading.
     """
 
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +49,7 @@ class Head(nn.Linear):
 
 
 def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
-    """Bidirectional; queries and keys were rotated in fp32 and are rounded to the type of the values."""
+    """Bidirectional attention. Queries and keys come rotated in fp32 and are rounded to the type of the values."""
     query, key = query.to(value.dtype), key.to(value.dtype)
     return sdpa_attention_forward(module, query, key, value, mask, **{**options, "is_causal": False})
 
@@ -77,14 +78,14 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
         """Logits of the clean token at every position, or at the selected ones only.
 
         Args:
-            attention_mask: 0 where a row is padded, on either side. A mask without any 0 is dropped, since a mask
-                takes the fastest kernels away; finding that out waits for the device, so pass None where possible.
-            select: positions to read. The head then runs on these rows alone and `logits` has the shape
-                [number selected, V], in row-major order, instead of [n, T, V].
-            tokens: K tokens for each selected position. Their log-probabilities are returned instead of logits,
-                and no more than `CHUNK` logits exist at once, in the backward pass neither.
+            attention_mask: 0 at padding, which may be on either side. A mask without a 0 is dropped, since the fastest
+                kernels take no mask. The check waits for the device, so pass None where nothing is padded.
+            select: positions to predict. The head runs on these alone, and `logits` has the shape [number selected, V],
+                in row-major order, instead of [n, T, V].
+            tokens: K tokens for each selected position. Their log-probabilities are returned instead of logits, and at
+                most `CHUNK` logits exist at once, also in the backward pass.
 
-        [MASK] is never a clean token: its logit is -inf. So are those of rows that are no token (see `restrict`).
+        The logits of [MASK], which is never a clean token, and of ids that are no token (see `restrict`) are -inf.
         """
         if attention_mask is not None and bool(attention_mask.all()):
             attention_mask = None
@@ -105,16 +106,16 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
     def _log_prob(self, hidden: Float[Tensor, "s D"], tokens: Int[Tensor, "s K"]) -> Float[Tensor, "s K"]:
         rows = max(1, CHUNK // self.config.vocab_size)
         if len(hidden) <= rows:
-            return self._gathered(hidden, tokens)
+            return self._log_prob_of_chunk(hidden, tokens)
         pieces = zip(hidden.split(rows), tokens.split(rows), strict=True)
-        return torch.cat([checkpoint(self._gathered, *piece, use_reentrant=False) for piece in pieces])
+        return torch.cat([checkpoint(self._log_prob_of_chunk, *piece, use_reentrant=False) for piece in pieces])
 
-    def _gathered(self, hidden: Float[Tensor, "s D"], tokens: Int[Tensor, "s K"]) -> Float[Tensor, "s K"]:
+    def _log_prob_of_chunk(self, hidden: Float[Tensor, "s D"], tokens: Int[Tensor, "s K"]) -> Float[Tensor, "s K"]:
         return self._logits(hidden).log_softmax(dim=-1).gather(1, tokens)
 
 
-def create(settings: Any, vocabulary: int, mask_id: int, length: int = 0) -> LladaForMaskedLM:
-    """Fresh weights, drawn from PyTorch's global generator: seed it before. Answers may have any length."""
+def create(settings: ModelSection, vocabulary: int, mask_id: int, length: int = 0) -> LladaForMaskedLM:
+    """Fresh weights, drawn from PyTorch's global generator. Answers may have any length."""
     config = LladaConfig(
         vocab_size=vocabulary,
         mask_token_id=mask_id,
@@ -130,11 +131,11 @@ def create(settings: Any, vocabulary: int, mask_id: int, length: int = 0) -> Lla
 
 
 def load(path: Path) -> LladaForMaskedLM:
-    """A saved model or a checkpoint in the Hub's layout, every tensor accounted for; adapters on the base they name.
+    """Open a saved model, a checkpoint in the Hub's layout, or saved adapters together with the base that they name.
 
     Raises:
-        PipelineError: if the directory is not a model's, holds another architecture, or any tensor is missing,
-            unexpected or of another shape; for adapters, if the base is not the one that they were trained on.
+        PipelineError: if the directory holds no model or another architecture, or a tensor is missing, unexpected or
+            of another shape; for adapters, if the base is not the one that they were trained on.
     """
     if adapters.are_in(path):
         base = load(adapters.base_of(path))
@@ -160,7 +161,7 @@ def load(path: Path) -> LladaForMaskedLM:
 
 
 def save(model: nn.Module, path: Path) -> None:
-    """A directory that `load` opens: tensors under the Hub's names, for `from_pretrained` too, or adapters alone."""
+    """Write a directory that `load` and `from_pretrained` open: tensors under the Hub's names, or only the adapters."""
     if adapters.are_on(model):
         adapters.save(model, path)
     else:
@@ -168,19 +169,19 @@ def save(model: nn.Module, path: Path) -> None:
 
 
 def recompute(model: nn.Module) -> None:
-    """Keep the input of each layer only, and compute the layer again in the backward pass."""
+    """Keep only the input of each layer and compute the layer again in the backward pass."""
     cast(LladaForMaskedLM, model).activation_checkpointing_enable({"use_reentrant": False})
 
 
 def restrict(model: nn.Module, known: AbstractSet[int]) -> None:
-    """Never predict a row of the vocabulary outside `known`; the published ones are longer than their tokenizers."""
+    """Never predict an id outside `known`: published models have more rows in their vocabulary than tokens."""
     network = cast(LladaForMaskedLM, model)
     unused = sorted(set(range(network.config.vocab_size)) - known)
     network.unused = torch.tensor(unused, device=network.device) if unused else None
 
 
 disable_progress_bar()
-set_verbosity_error()  # what `load` finds wrong is an error of ours, in one line
+set_verbosity_error()  # `load` reports the same problems itself, on one line
 AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 AutoConfig.register(LladaConfig.model_type, LladaConfig, exist_ok=True)

@@ -1,17 +1,18 @@
-"""log p(v | x, i) from one network of all answer tokens: embeddings side by side → SiLU layers → L × V logits.
+"""An MLP for answers of a small, fixed length: concatenated embeddings → SiLU layers → L × V logits.
 
-For answers of a fixed, small length. The prompt is not looked at.
+It ignores the prompt.
 """
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from pipeline.models.base import Model, Output, load_module, save_module
+from pipeline.settings.sections import ModelSection
 
 KIND = "mlp"
 
@@ -41,11 +42,11 @@ class Mlp(nn.Module):
         hidden = self.embed(input_ids[:, -length:]).flatten(1)
         logits = self.layers(hidden).view(-1, length, vocabulary)[select[:, -length:]]
         banned = torch.arange(vocabulary, device=logits.device) == self.sizes["mask_id"]
-        return Output.of(logits.masked_fill(banned, -torch.inf), tokens)
+        return Output.from_logits(logits.masked_fill(banned, -torch.inf), tokens)
 
 
-def create(settings: Any, vocabulary: int, mask_id: int, length: int) -> Mlp:
-    """Fresh weights, drawn from PyTorch's global generator: seed it before."""
+def create(settings: ModelSection, vocabulary: int, mask_id: int, length: int) -> Mlp:
+    """Fresh weights, drawn from PyTorch's global generator."""
     return Mlp(vocabulary, mask_id, length, settings.hidden_size, settings.num_hidden_layers)
 
 

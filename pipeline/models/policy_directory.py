@@ -1,4 +1,4 @@
-"""A policy directory: a model, or adapters of one, and its tokenizer."""
+"""Policy directories: the weights of a model, or of its adapters, and a tokenizer."""
 
 import json
 import shutil
@@ -19,34 +19,34 @@ from pipeline.storage.atomic_files import replacing
 from pipeline.text.prompts import read_tokenizer_config
 from pipeline.text.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, load_tokenizer, mask_id, token_ids
 
-BESIDE = (CHAT_TEMPLATE, "special_tokens_map.json", "generation_config.json")
-"""Files about a tokenizer that stay with a checkpoint as they came."""
+COPIED = (CHAT_TEMPLATE, "special_tokens_map.json", "generation_config.json")
+"""Files that are copied unchanged from the checkpoint that a policy was made from."""
 
 
 def find_checkpoint(name: str) -> Path:
-    """The directory of a saved model: `name` itself, or the files of that name on the Hub, none of which is code."""
+    """The directory of a saved model: `name` itself, or its files from the Hub, without any code."""
     if Path(name).is_dir():
         return Path(name)
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise PipelineError(f"'{name}' is neither a directory nor a model that the Hub gives: {reason}") from error
+        raise PipelineError(f"'{name}' is neither a directory nor a model on the Hub: {reason}") from error
 
 
 def load_policy(path: Path, plugin: Model, device: str | torch.device = "cpu") -> tuple[nn.Module, Tokenizer, int]:
-    """(model on a device, tokenizer, id of [MASK]); PipelineError if the directory holds anything else."""
+    """(model on a device, tokenizer, id of [MASK]); PipelineError if the directory does not hold a valid policy."""
     tokenizer = load_tokenizer(path)
     module = _open(path, tokenizer, plugin)
-    own, named = mask_id(tokenizer), getattr(getattr(module, "config", None), "mask_token_id", None)
-    if named not in (None, own):
-        token = tokenizer.id_to_token(own)
-        raise PipelineError(f"'{path}': mask_token_id is {named} in config.json, but {token} is token {own}")
-    return module.to(device), tokenizer, own
+    mask, configured = mask_id(tokenizer), getattr(getattr(module, "config", None), "mask_token_id", None)
+    if configured not in (None, mask):
+        token = tokenizer.id_to_token(mask)
+        raise PipelineError(f"'{path}': mask_token_id is {configured} in config.json, but {token} is token {mask}")
+    return module.to(device), tokenizer, mask
 
 
 def load_frozen(path: Path, plugin: Model, beside: nn.Module, device: torch.device) -> nn.Module:
-    """A policy that does not train, beside one that does; they share the base weights where these are the same."""
+    """A frozen policy for use with `beside`, which trains; if their base is the same, they share its weights."""
     if plugin.adapters and (shared := plugin.adapters.share(beside, path)) is not None:
         return shared
     module = _open(path, load_tokenizer(path), plugin).requires_grad_(False)
@@ -54,7 +54,7 @@ def load_frozen(path: Path, plugin: Model, beside: nn.Module, device: torch.devi
 
 
 def _open(path: Path, tokenizer: Tokenizer, plugin: Model) -> nn.Module:
-    """The model, which never predicts a row of its vocabulary that is no token of the tokenizer."""
+    """The model, restricted to the tokens of the tokenizer; PipelineError if a weight is not finite."""
     module = plugin.load(path)
     for name, value in module.named_parameters():
         if not value.sum(dtype=torch.float32).isfinite():
@@ -65,10 +65,10 @@ def _open(path: Path, tokenizer: Tokenizer, plugin: Model) -> nn.Module:
 
 
 def save_policy(path: Path, module: nn.Module, tokenizer: Tokenizer, plugin: Model, source: Path | None = None) -> None:
-    """A directory that `from_pretrained` opens; it appears complete or not at all.
+    """Write a directory that `from_pretrained` opens; it appears complete or not at all.
 
     Args:
-        source: the directory that the model came from: its chat template and special tokens go with it.
+        source: the directory that the model came from; its chat template and special tokens are copied.
     """
     with replacing(path) as temporary:
         plugin.save(module, temporary)
@@ -81,22 +81,22 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, source: Path | None) ->
     kept.pop("auto_map", None)
     own = {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": tokenizer.id_to_token(mask_id(tokenizer))}
     (folder / TOKENIZER_CONFIG).write_text(json.dumps(kept | own), encoding="utf-8")
-    for name in BESIDE:
+    for name in COPIED:
         if source and (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files that hold a policy's weights."""
+    """The files with a policy's weights."""
     return sorted(path.glob("*.safetensors"))
 
 
 def make_trainable(module: nn.Module, plugin: Model, train: Train, seed: int, base: Path, out: Path) -> None:
-    """Choose what trains: the adapters that the section `train` asks for, else all weights.
+    """Train adapters if the section `train` asks for them, else all weights.
 
     Args:
         base: directory of the base model.
-        out: directory that the result will be saved in.
+        out: directory that the policy will be saved in.
     """
     if train.adapter:
         if plugin.adapters is None:
@@ -109,11 +109,12 @@ def make_trainable(module: nn.Module, plugin: Model, train: Train, seed: int, ba
 
 
 def checkpoint_gradients(module: nn.Module, plugin: Model, wanted: bool) -> None:
-    """Recompute activations in the backward pass, where that is wanted."""
-    if wanted and plugin.recompute is None:
+    """Turn gradient checkpointing on if it is wanted; PipelineError if the model does not support it."""
+    if not wanted:
+        return
+    if plugin.recompute is None:
         raise PipelineError("gradient_checkpointing: this model cannot recompute its activations")
-    if wanted and plugin.recompute:
-        plugin.recompute(module)
+    plugin.recompute(module)
 
 
 def merge_adapters(module: nn.Module, plugin: Model) -> nn.Module:
@@ -124,7 +125,7 @@ def merge_adapters(module: nn.Module, plugin: Model) -> nn.Module:
 
 
 def cast_weights(module: nn.Module, dtype: str) -> nn.Module:
-    """The parameters in the type that is named; buffers, such as rotary frequencies, stay as they are."""
+    """Convert the parameters to `dtype`. Buffers, such as rotary frequencies, keep their type."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(getattr(torch, dtype))
     return module

@@ -1,21 +1,22 @@
 """log p(v | x, i) ∝ θ[i, x_{-i}, v]: one logit per position, rest of the answer and value.
 
-It holds any posteriors whatever, so on two tokens the base is exact and the optimum within reach. The prompt is
-not looked at. The table grows as V^L: for answers of a few tokens only.
+It represents any posteriors, so on two tokens the base is exact and the optimum can be reached. It ignores the
+prompt. The table grows as V^L: for answers of a few tokens only.
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.models.base import Model, Output, load_module, save_module
+from pipeline.settings.sections import ModelSection
 
 KIND = "tabular"
 NEVER = -40.0
-"""The logit of a token outside an installed law."""
+"""The logit of a token to which installed posteriors give no probability."""
 
 
 class Tabular(nn.Module):
@@ -35,17 +36,17 @@ class Tabular(nn.Module):
         row, position = select[:, -length:].nonzero(as_tuple=True)
         rest = (input_ids[row, -length:] * self.powers[position]).sum(dim=1)
         banned = torch.arange(self.sizes["vocabulary"], device=rest.device) == self.sizes["mask_id"]
-        return Output.of(self.table[position, rest].masked_fill(banned, -torch.inf), tokens)
+        return Output.from_logits(self.table[position, rest].masked_fill(banned, -torch.inf), tokens)
 
 
 def _powers(vocabulary: int, length: int) -> Int[Tensor, "L L"]:
-    """The place of x_j in the number that stands for x_{-i}, [i, j]: V^0, V^1, … over j ≠ i, and 0 for j = i."""
+    """[i, j]: the factor of x_j in the table index of x_{-i}, which is V^0, V^1, … over j ≠ i, and 0 for j = i."""
     places = [[0 if j == i else vocabulary ** (j - (j > i)) for j in range(length)] for i in range(length)]
     return torch.tensor(places)
 
 
-def create(settings: Any, vocabulary: int, mask_id: int, length: int) -> Tabular:
-    """The uniform law."""
+def create(settings: ModelSection, vocabulary: int, mask_id: int, length: int) -> Tabular:
+    """Uniform posteriors."""
     return Tabular(vocabulary, mask_id, length)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.errors import PipelineError
 from pipeline.settings.algorithms import Frozen, Settings
 from pipeline.settings.sections import Evaluate, Rollout
-from pipeline.tasks.base import Enumerated, Task
+from pipeline.tasks.base import Enumerated, Task, TaskSettings
 from pipeline.text.tokenizer import encode, mask_id
 
 S_co = TypeVar("S_co", bound=Settings, covariant=True)
@@ -30,7 +30,7 @@ class Context(Generic[S_co]):
     """
 
     algorithm: S_co
-    task: Task
+    task: Task[TaskSettings]
     mask_id: int
     values: Int[Tensor, " M"]
 
@@ -71,13 +71,13 @@ class DecodeContext(Context[S_co]):
 
 
 def context_of(
-    algorithm: Settings, task: Task, tokenizer: Tokenizer, device: torch.device | str = "cpu"
+    algorithm: Settings, task: Task[TaskSettings], tokenizer: Tokenizer, device: torch.device | str = "cpu"
 ) -> Context[Settings]:
     """The context of a stage that neither trains nor decodes."""
     return Context(algorithm, task, mask_id(tokenizer), value_ids(task, tokenizer).to(device))
 
 
-def value_ids(task: Task, tokenizer: Tokenizer) -> Int[Tensor, " M"]:
+def value_ids(task: Task[TaskSettings], tokenizer: Tokenizer) -> Int[Tensor, " M"]:
     """The token ids of an enumerated task's values; empty for other tasks."""
     values = task.enumerated.values if task.enumerated else ""
     return encode(tokenizer, [values])[0].long()

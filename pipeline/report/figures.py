@@ -1,39 +1,46 @@
 """The report's figures as SVG text."""
 
 import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import matplotlib
+import numpy as np
+
+from pipeline.report.run_metrics import STEPS
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from pipeline.report.run_metrics import scored
+from pipeline.report.json_types import EstimatorRow, FamilyRow, RunMetrics
+from pipeline.report.run_metrics import metric_names, scalars
 
+LABELS = {"cpu_seconds": "CPU seconds", "kl": "exact KL", "kl_jump_1": "KL of jump 1", "kl_jump_2": "KL of jump 2"}
 LINES = {"greedy": "-", "ancestral": ":"}
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "report",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-}
+plt.rcParams.update(
+    {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "report",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+    }
+)
 
 
-def learning_curve(metrics: dict[str, Any]) -> str:
+def learning_curve(metrics: RunMetrics) -> str:
     """Every metric of the task over rounds, by split and sampler, with a band of one standard error."""
-    evaluations = metrics["evaluations"]
-    names = scored(metrics["base"])
+    evaluations, names = metrics["evaluations"], metric_names(metrics["base"])
+    rounds = [entry["round"] for entry in evaluations]
     figure, (axes,) = _panels(len(names))
     for axis, name in zip(axes, names, strict=True):
-        for split in evaluations[0]:
-            for sampler in evaluations[0][split]:
-                rounds = sorted(evaluations)
-                mean = [evaluations[k][split][sampler][name] for k in rounds]
-                error = [evaluations[k][split][sampler][f"{name}_se"] for k in rounds]
+        for split, samplers in evaluations[0]["splits"].items():
+            for sampler in samplers:
+                scores = [scalars(entry["splits"][split][sampler]) for entry in evaluations]
+                mean, error = [score[name] for score in scores], [score[f"{name}_se"] for score in scores]
                 (drawn,) = axis.plot(
                     rounds, mean, LINES[sampler], marker="o", markersize=3, label=f"{split}, {sampler}"
                 )
@@ -46,31 +53,26 @@ def learning_curve(metrics: dict[str, Any]) -> str:
     return _svg(figure)
 
 
-def diagnostics(metrics: dict[str, Any]) -> str:
-    """Mean reward, ESS, KL to the base and the tilt spent, over rounds."""
+def diagnostics(metrics: RunMetrics) -> str:
+    """Mean reward, effective sample size, KL to the base and the method's step (τ or 1/α), over rounds."""
     panels = {
         "reward_mean": "mean reward of rollouts",
         "ess_mean": "effective sample size",
         "kl_to_base": "KL to base (nats)",
-        "inverse_alpha_total": "1/α aimed at",
     }
+    rounds = [scalars(entry) for entry in metrics["rounds"]]
+    panels |= {key: STEPS[key] for key in ("tau", "inverse_alpha_total") if rounds and key in rounds[0]}
     figure, (axes,) = _panels(len(panels))
-    rounds = [entry["round"] for entry in metrics["rounds"]]
     for axis, (key, title) in zip(axes, panels.items(), strict=True):
-        values = [entry[key] for entry in metrics["rounds"]]
-        axis.errorbar(
-            rounds,
-            values,
-            [entry.get(key.replace("_mean", "") + "_se", 0) for entry in metrics["rounds"]],
-            marker="o",
-            markersize=3,
-        )
+        error = [entry.get(key.replace("_mean", "") + "_se", 0) for entry in rounds]
+        values = [entry[key] for entry in rounds]
+        axis.errorbar([entry["round"] for entry in rounds], values, error, marker="o", markersize=3)
         axis.set(title=title, xlabel="round")
     return _svg(figure)
 
 
-def losses(metrics: dict[str, Any]) -> str:
-    """The loss of every update: pre-training of the base, and matching over all rounds."""
+def losses(metrics: RunMetrics) -> str:
+    """The loss of every update: pre-training of the base, and training over all rounds."""
     figure, (axes,) = _panels(2)
     axes[0].plot(metrics["base_loss"], linewidth=0.8)
     axes[0].set(title="base: masked cross-entropy", xlabel="update", yscale="log")
@@ -78,23 +80,23 @@ def losses(metrics: dict[str, Any]) -> str:
     for entry in metrics["rounds"]:
         axes[1].plot(range(done, done + len(entry["losses"])), entry["losses"], linewidth=0.8)
         done += len(entry["losses"])
-    axes[1].set(title="matching loss, a colour per round", xlabel="update")
+    axes[1].set(title="training loss, one colour per round", xlabel="update")
     return _svg(figure)
 
 
-def exact(metrics: dict[str, Any]) -> str:
+def exact(metrics: RunMetrics) -> str:
     """KL(p* ‖ p^u) of the answers and of each jump, over rounds."""
     figure, ((axis,),) = _panels(1)
     rounds = sorted(metrics["exact"])
     for key, label in {"kl": "answers", "kl_jump_1": "jump 1", "kl_jump_2": "jump 2"}.items():
         axis.plot(rounds, [metrics["exact"][k][key] for k in rounds], marker="o", markersize=3, label=label)
-    axis.set(title="KL(p* ‖ p^u), exact", xlabel="round", yscale="log")
+    axis.set(title="exact KL(p* ‖ p^u)", xlabel="round", yscale="log")
     axis.legend(frameon=False, fontsize=8)
     return _svg(figure)
 
 
-def heat_maps(laws: dict[str, Any]) -> str:
-    """Probabilities [M, M] side by side, in one scale, six in a row."""
+def heat_maps(laws: Mapping[str, np.ndarray]) -> str:
+    """Probabilities [M, M] side by side, on one colour scale, six in a row."""
     figure, grid = _panels(min(len(laws), 6), -(-len(laws) // 6), height=2.9)
     top = max(float(law.max()) for law in laws.values())
     for axis in grid.flat:
@@ -105,15 +107,13 @@ def heat_maps(laws: dict[str, Any]) -> str:
     return _svg(figure)
 
 
-def comparison(rows: Sequence[dict[str, Any]]) -> str:
-    """A row of panels for each task: every family's headline metric against rollouts, CPU seconds; jumps over rounds.
+def comparison(rows: Sequence[FamilyRow]) -> str:
+    """A line of panels for each task: the headline metric of every family against rollouts and against CPU seconds; on
+    enumerated tasks also the KL of each jump over rounds.
 
-    The legend names the ten families that end best.
-
-    Args:
-        rows: those of `suites.result`.
+    The legend names the ten families with the best final headline metric.
     """
-    tasks: dict[str, list[dict[str, Any]]] = {}
+    tasks: dict[str, list[FamilyRow]] = {}
     for row in rows:
         tasks.setdefault(row["task"], []).append(row)
     enumerated = any(row["headline"] == "kl" for row in rows)
@@ -133,7 +133,7 @@ def comparison(rows: Sequence[dict[str, Any]]) -> str:
     return _svg(figure)
 
 
-def _curve(axis: Any, row: dict[str, Any], across: str, key: str, label: str | None, color: Any) -> None:
+def _curve(axis: Axes, row: FamilyRow, across: str, key: str, label: str | None, color: np.ndarray) -> None:
     points = row["curve"]
     if len(points) == 1:
         axis.axhline(row["final"][key], linestyle="--", linewidth=1, color=color, label=label)
@@ -141,24 +141,26 @@ def _curve(axis: Any, row: dict[str, Any], across: str, key: str, label: str | N
     mean, error = [point[key] for point in points], [point[f"{key}_se"] for point in points]
     place = [point[across] for point in points]
     axis.plot(place, mean, marker="o", markersize=2, linewidth=1, color=color, label=label)
-    band = [(max(m - e, m / 2), m + e) for m, e in zip(mean, error, strict=True)]
-    axis.fill_between(place, *zip(*band, strict=True), color=color, alpha=0.15, linewidth=0)
+    lower = [max(m - e, m / 2) for m, e in zip(mean, error, strict=True)]
+    upper = [m + e for m, e in zip(mean, error, strict=True)]
+    axis.fill_between(place, lower, upper, color=color, alpha=0.15, linewidth=0)
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return LABELS.get(name, name.replace("_", " "))
 
 
-def _colors(count: int) -> Any:
+def _colors(count: int) -> np.ndarray:
+    """RGBA [count, 4]"""
     if count <= 10:
         return plt.get_cmap("tab10")(range(count))
     return plt.get_cmap("turbo")([number / count for number in range(count)])
 
 
-def estimators(rows: Any) -> str:
+def estimators(rows: Sequence[EstimatorRow]) -> str:
     """Squared bias and variance of each estimator of the adjoint target against K, under two policies.
 
-    A squared bias that does not stand above the noise of its measurement is left out.
+    Squared biases that do not exceed twice the noise of their measurement are left out.
     """
     figure, grid = _panels(4, height=3.2)
     panels = [(policy, measure) for policy in ("base", "last") for measure in ("bias", "variance")]
@@ -167,7 +169,10 @@ def estimators(rows: Any) -> str:
             here = [row for row in rows if (row["policy"], row["estimator"]) == (policy, name)]
             if measure == "bias":
                 here = [row for row in here if row["bias"] > 2 * row["bias_noise"]]
-            place, value = [row["completions"] for row in here], [row[measure] for row in here]
+            place, value = (
+                [row["completions"] for row in here],
+                [row["bias"] if measure == "bias" else row["variance"] for row in here],
+            )
             axis.plot(place, value, marker="o", markersize=3, label=name)
         title = "squared bias" if measure == "bias" else "variance"
         axis.set(title=f"{title}, {policy} policy", xlabel="K", xscale="log", yscale="log")
@@ -175,7 +180,7 @@ def estimators(rows: Any) -> str:
     return _svg(figure)
 
 
-def timings(metrics: dict[str, Any]) -> str:
+def timings(metrics: RunMetrics) -> str:
     """Seconds of computation per stage and round."""
     figure, ((axis,),) = _panels(1)
     rounds = [entry["round"] for entry in metrics["rounds"]]
@@ -184,18 +189,18 @@ def timings(metrics: dict[str, Any]) -> str:
         height = [entry["seconds"].get(stage, 0.0) for entry in metrics["rounds"]]
         axis.bar(rounds, height, bottom=bottom, label=stage)
         bottom = [b + h for b, h in zip(bottom, height, strict=True)]
-    axis.set(title="seconds per stage (shards added up)", xlabel="round")
+    axis.set(title="seconds per stage (sum over shards)", xlabel="round")
     axis.legend(frameon=False, fontsize=8)
     return _svg(figure)
 
 
-def _panels(columns: int, rows: int = 1, *, height: float = 2.6) -> tuple[Any, Any]:
-    plt.rcParams.update(STYLE)
+def _panels(columns: int, rows: int = 1, *, height: float = 2.6) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes [rows, columns]."""
     size = (max(4.5, 3.0 * columns), height * rows)
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
 
 
-def _svg(figure: Any) -> str:
+def _svg(figure: Figure) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     plt.close(figure)

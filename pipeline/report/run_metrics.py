@@ -1,10 +1,11 @@
-"""A run's numbers, gathered from the files of its stages: what metrics.json holds and the report shows."""
+"""Gathers a run's numbers from the files of its stages: the content of metrics.json, which the report shows."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from pipeline.report.json_types import EvaluatedRound, Result, Round, RunMetrics, Summary, Timing, WallTime
 from pipeline.settings.run import Run
 from pipeline.storage.atomic_files import read_json
 from pipeline.storage.provenance import git_revision
@@ -12,17 +13,17 @@ from pipeline.training.speed import speed
 from pipeline.workflow.retention import disk_use
 
 EXACT = ("kl", "kl_jump_1", "kl_jump_2")
-"""What `evaluation.exact_kl` gives for enumerated tasks."""
+"""The metrics of `evaluation.exact_kl`, which enumerated tasks have."""
 
 PAUSE = 60.0
-"""Seconds without any stage after which the workflow counts as stopped, not as slow."""
+"""If no stage runs for this many seconds, the workflow counts as stopped, not as slow."""
 
 MEASURED = ("rollout", "train")
-"""The stages that measure how fast they are."""
+"""The stages that measure their own speed."""
 TIMING = ("started", "ready", "finished", "cpu_seconds")
-"""What every stage writes about itself."""
-Timings = list[tuple[str, dict[str, Any]]]
-"""Stages with what they wrote."""
+"""Keys that every stage writes to its timing."""
+Timings = list[tuple[str, Timing]]
+"""(stage, its timing), a stage once for each round and shard."""
 
 DIAGNOSTICS = (
     "reward_mean",
@@ -31,108 +32,130 @@ DIAGNOSTICS = (
     "ess_min",
     "ess_below_2",
     "log_weight_mean",
+    "kl_to_base",
+    "kl_to_base_se",
 )
-"""What an algorithm says about a round's targets, of which the report shows at least these."""
+"""Keys of adjoint.json that the report shows: statistics of a round's rollouts and their weights."""
+
+STEPS = {
+    "tau": "τ",
+    "log_ratio_spread": "spread of log p^base/p^u",
+    "reward_spread": "spread of r/α",
+    "inverse_alpha_step": "1/α step",
+    "inverse_alpha_total": "1/α total",
+}
+"""Keys of adjoint.json that only some methods write, with their titles. A spread is the mean over groups of the
+standard deviation over the K completions: of the two parts of the log weight ℓ."""
 
 SHARED = ("prepare", "base")
-"""The stages whose results a run may have from its origin."""
+"""The stages whose results a run may take from its origin."""
 
 
-def gather_metrics(run: Path, origin: Path, settings: Run) -> dict[str, Any]:
-    """All numbers of a run. `base` and `final` are greedy decoding on the test split; `final` is the method's own
-    decoding where that is all it does.
+def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
+    """All numbers of a run.
 
-    `selected` is the round that the validation split chooses, by `selected`; None without one.
+    `base` and `final` are the metrics of greedy decoding on the test split; for an algorithm that only decodes, `final`
+    is its own decoding. `selected` is as `selected_round` gives it.
 
-    The time of its data and base model is counted in, whether they were made for this run or for its `origin`. What
-    stages have left behind under other settings (rounds, shards, evaluations that are no longer asked for) is not.
+    The time for data and base model is included even if `origin` made them. Files of rounds, shards, and evaluations
+    that are not part of the current settings are ignored.
     """
-    evaluations: dict[int, Any] = {}
-    rounds: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
+    evaluations: list[EvaluatedRound] = []
+    exact: dict[int, Summary] = {}
+    rounds: list[Round] = []
+    results: list[Result] = []
     evaluated = settings.evaluate.rounds(settings.rounds)
     timings = _timings(origin, SHARED)
     if (run / "timings" / "joint.json").exists():
         timings += _timings(run, ["joint"])
     for number in range(settings.rounds + 1):
         folder = run / f"round_{number:03d}"
-        entry: dict[str, Any] = {"round": number}
-        losses = read_json((folder if number else origin / folder.name) / "train.json", "losses")["losses"]
-        entry["loss"] = sum(losses) / len(losses) if losses else None
-        entry["losses"] = losses
-        if number:
-            entry |= read_json(folder / "adjoint.json", *DIAGNOSTICS)
+        scores: Summary = {}
         if number in evaluated:
             evaluation = read_json(folder / "evaluation.json", "splits", "exact", "rows")
-            evaluations[number] = evaluation["splits"]
-            results += [{"round": number, **row} for row in evaluation["rows"]]
-            entry |= scalars(evaluations[number]["test"]["greedy"]) | evaluation["exact"]
-        of_round = _timings(run, _stages(number, settings.rollout.shards, number in evaluated))
+            evaluations.append({"round": number, "splits": evaluation["splits"]})
+            results += [cast(Result, {"round": number, **row}) for row in evaluation["rows"]]
+            scores = scalars(evaluation["splits"]["test"]["greedy"]) | evaluation["exact"]
+            if evaluation["exact"]:
+                exact[number] = evaluation["exact"]
+        of_round = _timings(run, _timing_names(number, settings.rollout.shards, number in evaluated))
         timings += of_round
-        entry["seconds"], entry["cpu_seconds"] = _spent(of_round)
-        rounds.append(entry)
+        rounds.append(_round(number, folder if number else origin / folder.name, scores, of_round))
     sampler = "greedy" if settings.algorithm.trains else "ancestral"
     return {
         "run": run.name,
         "task": settings.task.name,
         "git": git_revision(),
-        "base": _headline(rounds[0], evaluations, "greedy"),
-        "final": _headline(rounds[-1], evaluations, sampler),
+        "base": scalars(evaluations[0]["splits"]["test"]["greedy"]) | exact.get(0, {}),
+        "final": scalars(evaluations[-1]["splits"]["test"][sampler]) | exact.get(settings.rounds, {}),
         "sampler": sampler,
-        "selected": selected(evaluations),
-        "exact": {entry["round"]: {key: entry[key] for key in EXACT} for entry in rounds if EXACT[0] in entry},
+        "selected": selected_round(evaluations),
+        "exact": exact,
         "rounds": rounds[1:],
         "rollouts": settings.rounds * settings.rollout.trajectories,
         "base_loss": rounds[0]["losses"],
         "evaluations": evaluations,
         "results": results,
         "disk": disk_use(run),
-        "time": wall_time([timing for _, timing in timings]) | {"speed": _speeds(timings)},
+        "time": {**wall_time([timing for _, timing in timings]), "speed": _speeds(timings)},
     }
 
 
-def _headline(entry: dict[str, Any], evaluations: dict[int, Any], sampler: str) -> dict[str, float]:
-    exact = {key: entry[key] for key in EXACT if key in entry}
-    return scalars(evaluations[entry["round"]]["test"][sampler]) | exact
+def _round(number: int, folder: Path, scores: Summary, timings: Timings) -> Round:
+    """A round's losses, diagnostics, test metrics and time.
 
-
-def selected(evaluations: Mapping[int, Any]) -> dict[str, float] | None:
-    """The evaluated round whose headline metric is best on the validation split, the earliest of equals.
-
-    The rule is fixed beforehand and never looks at the test split, whose numbers it gives.
+    A metric never replaces a key of the round: `reward_se` is the error of the rollouts' mean reward, and that of the
+    test split stands in the evaluation only.
     """
-    held_out = {
-        number: splits["validation"]["greedy"] for number, splits in evaluations.items() if "validation" in splits
+    losses = read_json(folder / "train.json", "losses")["losses"]
+    entry = {"round": number, "loss": sum(losses) / len(losses) if losses else None, "losses": losses}
+    if number:
+        entry |= read_json(folder / "adjoint.json", *DIAGNOSTICS)
+    seconds, cpu_seconds = _seconds_spent(timings)
+    return cast(Round, {**entry, **scores, **entry, "seconds": seconds, "cpu_seconds": cpu_seconds})
+
+
+def selected_round(evaluations: Sequence[EvaluatedRound]) -> Summary | None:
+    """The evaluated round with the best headline metric on the validation split, the earliest if several are equal,
+    and its metrics on the test split; None without a validation split.
+
+    The test split plays no part in the choice.
+    """
+    on_validation = {
+        entry["round"]: scalars(entry["splits"]["validation"]["greedy"])
+        for entry in evaluations
+        if "validation" in entry["splits"]
     }
-    if not held_out:
+    if not on_validation:
         return None
-    name = headline(scalars(held_out[0]))
-    best = max(held_out, key=lambda number: (held_out[number][name], -number))
-    return {"round": best, f"validation_{name}": held_out[best][name], **scalars(evaluations[best]["test"]["greedy"])}
+    name = headline_metric(on_validation[0])
+    best = max(on_validation, key=lambda number: (on_validation[number][name], -number))
+    (on_test,) = (scalars(entry["splits"]["test"]["greedy"]) for entry in evaluations if entry["round"] == best)
+    return {"round": best, f"validation_{name}": on_validation[best][name], **on_test}
 
 
-def scored(evaluation: Mapping[str, float]) -> list[str]:
-    """The names of the scorer's metrics that are shown: the reward only where it is alone."""
+def metric_names(evaluation: Mapping[str, float]) -> list[str]:
+    """The task's metrics that are shown: `reward` only if it is the only one."""
     names = [name for name in evaluation if f"{name}_se" in evaluation and name not in EXACT]
     return [name for name in names if name != "reward"] or names
 
 
-def numbers(evaluation: Mapping[str, float]) -> dict[str, float]:
-    """An evaluation's metrics, without their errors over items."""
-    return {name: evaluation[name] for name in (*scored(evaluation), *EXACT) if name in evaluation}
+def metric_values(evaluation: Mapping[str, float]) -> Summary:
+    """The metrics that are shown and the exact KL, without standard errors."""
+    return {name: evaluation[name] for name in (*metric_names(evaluation), *EXACT) if name in evaluation}
 
 
-def headline(evaluation: Mapping[str, float]) -> str:
-    """What a run is judged by: the exact KL where there is one, else the scorer's last metric."""
-    return EXACT[0] if EXACT[0] in evaluation else scored(evaluation)[-1]
+def headline_metric(evaluation: Mapping[str, float]) -> str:
+    """The metric by which runs are compared: the exact KL if there is one, else the task's last metric."""
+    return EXACT[0] if EXACT[0] in evaluation else metric_names(evaluation)[-1]
 
 
-def wall_time(stages: Sequence[dict[str, float]]) -> dict[str, float]:
+def wall_time(stages: Sequence[Timing]) -> WallTime:
     """Where the wall time went, in seconds.
 
-    `computing` is the time during which at least one stage was computing; `waiting` the rest of the time between
-    the first stage's start and the last one's end (process starts, imports, scheduling), pauses of the whole
-    workflow left out; `waiting_share` = waiting / (computing + waiting).
+    `computing` is the time during which at least one stage was computing. `waiting` is the rest of the time between
+    the first stage's start and the last one's end (process starts, imports, scheduling), without pauses of the whole
+    workflow. `waiting_share` = waiting / (computing + waiting).
     """
     computing = _union([(stage["ready"], stage["finished"]) for stage in stages])
     gaps = [after[0] - before[1] for before, after in pairwise(computing)]
@@ -148,6 +171,7 @@ def wall_time(stages: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _union(intervals: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same times as intervals that do not overlap, in order."""
     merged: list[tuple[float, float]] = []
     for begin, end in sorted(intervals):
         if merged and begin <= merged[-1][1]:
@@ -166,8 +190,8 @@ def _speeds(timings: Timings) -> dict[str, dict[str, float]]:
     return {stage: speed(found) for stage, found in measured.items() if found}
 
 
-def _stages(number: int, shards: int, evaluated: bool) -> list[str]:
-    """What the timings of a round's stages are called."""
+def _timing_names(number: int, shards: int, evaluated: bool) -> list[str]:
+    """The names of the timings of a round's stages."""
     names = [f"evaluate_{number:03d}"] if evaluated else []
     if number:
         names += [f"{stage}_{number:03d}_{shard:02d}" for stage in ("rollout", "reference") for shard in range(shards)]
@@ -179,8 +203,8 @@ def _timings(run: Path, names: Sequence[str]) -> Timings:
     return [(name.split("_")[0], read_json(run / "timings" / f"{name}.json", *TIMING)) for name in names]
 
 
-def _spent(timings: Timings) -> tuple[dict[str, float], float]:
-    """Seconds per stage of a round, shards that ran side by side added up, and CPU seconds of learning in it."""
+def _seconds_spent(timings: Timings) -> tuple[dict[str, float], float]:
+    """Seconds of each stage of a round, summed over shards, and the CPU seconds of all but evaluation."""
     seconds: dict[str, float] = {}
     cpu = 0.0
     for stage, timing in timings:
@@ -189,6 +213,6 @@ def _spent(timings: Timings) -> tuple[dict[str, float], float]:
     return seconds, cpu
 
 
-def scalars(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """An evaluation without its groups and samples."""
-    return {key: value for key, value in evaluation.items() if not isinstance(value, dict | list)}
+def scalars(content: Mapping[str, object]) -> Summary:
+    """The numbers of a JSON object, without its texts, lists and nested objects."""
+    return {key: value for key, value in content.items() if isinstance(value, int | float)}

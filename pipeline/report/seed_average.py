@@ -1,26 +1,24 @@
-"""The numbers of a suite: runs that differ in the seed alone are a family, averaged over seeds.
+"""The numbers of a suite. Runs that differ only in the seed form a family, and their numbers are averaged.
 
-Errors are those of the mean over seeds; a single seed keeps its evaluation's own error, over items.
+Standard errors are those of the mean over seeds. A family with one seed keeps the error over the evaluated items.
 """
 
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
-from pipeline.evaluation.statistics import summarize
-from pipeline.report.run_metrics import headline, numbers, scalars
-
-Metrics = dict[str, Any]
+from pipeline.evaluation.summary import summarize
+from pipeline.report.json_types import FamilyRow, Published, RunMetrics, SuiteResult, Summary
+from pipeline.report.run_metrics import headline_metric, metric_values, scalars
 
 
-def result(suite: str, runs: Sequence[Metrics], published: Mapping[str, Any]) -> Metrics:
-    """The content of data/results/SUITE.json: a row for each family, and what the numbers stand on.
+def suite_result(suite: str, runs: Sequence[RunMetrics], published: Mapping[str, Published]) -> SuiteResult:
+    """The content of data/results/SUITE.json: a row for each family, and the code and hardware behind the numbers.
 
     Args:
-        published: family -> metric -> (base, final), figures of others to stand beside ours.
+        published: family -> metric -> (base, final), numbers of other authors to show beside ours.
     """
-    rows = [row(name, members, published.get(name, {})) for name, members in by_family(runs).items()]
+    rows = [family_row(name, members, published.get(name, {})) for name, members in by_family(runs).items()]
     measured = [entry for run in runs for entry in run["results"]]
     return {
         "suite": suite,
@@ -31,81 +29,91 @@ def result(suite: str, runs: Sequence[Metrics], published: Mapping[str, Any]) ->
     }
 
 
-def by_family(runs: Sequence[Metrics]) -> dict[str, list[Metrics]]:
-    """Runs by their name without `-seed<number>`, in the order given."""
-    families: dict[str, list[Metrics]] = {}
+def by_family(runs: Sequence[RunMetrics]) -> dict[str, list[RunMetrics]]:
+    """Family -> its runs, in the order given."""
+    families: dict[str, list[RunMetrics]] = {}
     for metrics in runs:
-        families.setdefault(family(metrics["run"]), []).append(metrics)
+        families.setdefault(family_name(metrics["run"]), []).append(metrics)
     return families
 
 
-def family(run: str) -> str:
+def family_name(run: str) -> str:
+    """The name of a run without `-seed<number>`."""
     return re.sub(r"-seed\d+$", "", run)
 
 
-def row(name: str, runs: Sequence[Metrics], published: Mapping[str, Any]) -> Metrics:
-    """Mean and `_se` of what the last round reached, of the base, and of the effort.
+def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> FamilyRow:
+    """Means over the runs of a family.
 
-    `seeds` is the headline metric of each, `splits` the last round on the other held-out splits, `lengths` with
-    other numbers of answer tokens (nothing where there is one only), `base_lengths` the base's, `curve` as in `curve`.
+    `final` and `base` are the metrics after the last round and of the base model, `seeds` the final headline metric of
+    each run, `splits` the final metrics on the other held-out splits. `lengths` and `base_lengths` are the metrics by
+    number of answer tokens, empty if there is only one number.
     """
-    effort = [{"rollouts": run["rollouts"], "cpu_seconds": run["time"]["cpu_seconds"]} for run in runs]
-    metric = headline(runs[0]["final"])
+    effort = summarize([{"rollouts": run["rollouts"], "cpu_seconds": run["time"]["cpu_seconds"]} for run in runs])
+    headline = headline_metric(runs[0]["final"])
     return {
         "run": name,
         "task": runs[0]["task"],
-        "headline": metric,
-        "final": averaged([run["final"] for run in runs]),
-        "base": averaged([run["base"] for run in runs]),
-        **summarize(effort),
-        "seeds": [run["final"][metric] for run in runs],
+        "headline": headline,
+        "final": seed_means([run["final"] for run in runs]),
+        "base": seed_means([run["base"] for run in runs]),
+        "n": effort["n"],
+        "rollouts": effort["rollouts"],
+        "rollouts_se": effort["rollouts_se"],
+        "cpu_seconds": effort["cpu_seconds"],
+        "cpu_seconds_se": effort["cpu_seconds_se"],
+        "seeds": [run["final"][headline] for run in runs],
         "splits": _splits(runs),
         "lengths": _lengths(runs, len(runs[0]["rounds"]), runs[0]["sampler"]),
         "base_lengths": _lengths(runs, 0, "greedy"),
         "published": published,
-        "curve": curve(runs),
+        "curve": learning_curve(runs),
     }
 
 
-def curve(runs: Sequence[Metrics]) -> list[Metrics]:
-    """At the base and every evaluated round: `rollouts` and `cpu_seconds` of learning, metrics with `_se`.
+def learning_curve(runs: Sequence[RunMetrics]) -> list[Summary]:
+    """A point for the base and for every evaluated round: `round`, metrics with `_se`, and the `rollouts` and
+    `cpu_seconds` of all training so far.
 
-    A method that only decodes has one point, without effort.
+    An algorithm that only decodes has one point, without effort.
     """
     rollouts = runs[0]["rollouts"] / max(1, len(runs[0]["rounds"]))
-    names = ["reward", *numbers(runs[0]["final"])]
-    points = [{"round": 0, "rollouts": 0.0, "cpu_seconds": 0.0, **averaged([run["base"] for run in runs], names)}]
-    for number, entry in enumerate(runs[0]["rounds"], start=1):
-        if headline(runs[0]["final"]) in entry:
-            spent = [math.fsum(done["cpu_seconds"] for done in run["rounds"][:number]) for run in runs]
-            here = averaged([run["rounds"][number - 1] for run in runs], names)
-            effort = {"rollouts": rollouts * number, "cpu_seconds": math.fsum(spent) / len(spent)}
-            points.append({"round": number, **effort, **here})
+    names = ["reward", *metric_values(runs[0]["final"])]
+    points = [{"round": 0, "rollouts": 0.0, "cpu_seconds": 0.0, **seed_means([run["base"] for run in runs], names)}]
+    for number in [entry["round"] for entry in runs[0]["evaluations"][1:]]:
+        spent = [math.fsum(done["cpu_seconds"] for done in run["rounds"][:number]) for run in runs]
+        effort = {"rollouts": rollouts * number, "cpu_seconds": math.fsum(spent) / len(spent)}
+        points.append({"round": number, **effort, **seed_means([_test_metrics(run, number) for run in runs], names)})
     return points
 
 
-def averaged(evaluations: Sequence[Metrics], names: Collection[str] = ()) -> dict[str, float]:
-    """Mean and `_se` of some metrics, of all but the reward unless named, and n, the number of seeds."""
-    names = names or numbers(evaluations[0])
+def _test_metrics(run: RunMetrics, number: int) -> Summary:
+    """The metrics of greedy decoding on the test split after a round, with the exact KL."""
+    (splits,) = (entry["splits"] for entry in run["evaluations"] if entry["round"] == number)
+    return scalars(run["rounds"][number - 1]) | scalars(splits["test"]["greedy"])
+
+
+def seed_means(evaluations: Sequence[Summary], names: Collection[str] = ()) -> Summary:
+    """Mean and `_se` of the named metrics, by default `metric_values`, and `n`, the number of seeds."""
+    names = names or metric_values(evaluations[0])
     over_seeds = summarize([{name: entry[name] for name in names} for entry in evaluations])
     if len(evaluations) > 1:
         return over_seeds
     return over_seeds | {f"{name}_se": evaluations[0].get(f"{name}_se", 0.0) for name in names}
 
 
-def _splits(runs: Sequence[Metrics]) -> dict[str, dict[str, float]]:
-    """Split -> metrics of the last round, for the held-out splits beside the test split."""
+def _splits(runs: Sequence[RunMetrics]) -> dict[str, Summary]:
+    """Split -> metrics of the last round, for the held-out splits other than the test split."""
     last = [run["evaluations"][-1]["splits"] for run in runs]
-    found = {
-        split: [scalars(splits[split][run["sampler"]]) for run, splits in zip(runs, last, strict=True)]
+    return {
+        split: seed_means([scalars(splits[split][run["sampler"]]) for run, splits in zip(runs, last, strict=True)])
         for split in last[0]
         if split != "test"
     }
-    return {split: averaged(metrics) for split, metrics in found.items()}
 
 
-def _lengths(runs: Sequence[Metrics], number: int, sampler: str) -> dict[str, dict[str, float]]:
-    """Number of answer tokens -> metrics of a round on the test split, where there are several."""
+def _lengths(runs: Sequence[RunMetrics], number: int, sampler: str) -> dict[str, Summary]:
+    """Number of answer tokens -> metrics of a round on the test split; empty if there is only one number."""
     at = [
         {
             str(row["length"]): row["metrics"]
@@ -114,4 +122,4 @@ def _lengths(runs: Sequence[Metrics], number: int, sampler: str) -> dict[str, di
         }
         for run in runs
     ]
-    return {length: averaged([found[length] for found in at]) for length in at[0]} if len(at[0]) > 1 else {}
+    return {length: seed_means([found[length] for found in at]) for length in at[0]} if len(at[0]) > 1 else {}

@@ -1,23 +1,18 @@
-"""The tables of a suite, made of the rows in its JSON alone; cells are text, the head first."""
+"""The tables of a suite, from the rows of its JSON. Cells are text; the first line is the head."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from operator import itemgetter
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from pipeline.report.run_metrics import numbers
+from pipeline.report.json_types import FamilyRow, Summary
+from pipeline.report.run_metrics import metric_values
 
-Row = dict[str, Any]
 Cells = list[list[str]]
-EFFORT = ("rollouts", "cpu_seconds")
 
 
-def tables(rows: Sequence[Row]) -> dict[str, Cells]:
-    """Title -> cells: what the last rounds reached; by answer length; at the same compute."""
+def suite_tables(rows: Sequence[FamilyRow]) -> dict[str, Cells]:
+    """Title -> cells: metrics after the last round, by answer length, and at the same compute."""
     found = {"After the last round": last_rounds(rows), "By number of answer tokens": by_length(rows)}
     for task in dict.fromkeys(row["task"] for row in rows):
-        here = [row for row in rows if row["task"] == task]
-        trained = [row for row in here if len(row["curve"]) > 1]
+        trained = [row for row in rows if row["task"] == task and len(row["curve"]) > 1]
         if len(trained) > 1:
             budget = min(row["curve"][-1]["cpu_seconds"] for row in trained)
             title = f"At the same compute: {task}, {budget:,.0f} CPU seconds of rollouts, targets and training"
@@ -25,41 +20,46 @@ def tables(rows: Sequence[Row]) -> dict[str, Cells]:
     return {title: cells for title, cells in found.items() if len(cells) > 1}
 
 
-def last_rounds(rows: Sequence[Row]) -> Cells:
-    """Mean ± standard error. Base, single seeds and other splits stand beside the headline metric."""
-    first = list(dict.fromkeys(row["headline"] for row in rows))
-    names = list(dict.fromkeys([*first, *(name for row in rows for name in numbers(row["final"]))]))
+def last_rounds(rows: Sequence[FamilyRow]) -> Cells:
+    """Mean ± standard error of every metric; base, single seeds and other splits for headline metrics only."""
+    headlines = list(dict.fromkeys(row["headline"] for row in rows))
+    names = list(dict.fromkeys([*headlines, *(name for row in rows for name in metric_values(row["final"]))]))
     splits = list(dict.fromkeys(split for row in rows for split in row["splits"]))
-    columns: dict[str, Callable[[Row], str]] = {"run": itemgetter("run"), "seeds": lambda row: str(row["n"])}
-    columns |= {f"{name}: base": partial(_part, "base", name) for name in first}
-    columns |= {name: partial(_part, "final", name) for name in names}
-    columns |= {f"{name}: published, base → final": partial(_published, name) for name in names}
-    columns |= {f"{name}: each seed": partial(_seeds, name) for name in first}
-    columns |= {f"{name}: {split}": partial(_split, split, name) for name in first for split in splits}
-    columns |= {name: partial(_effort, name) for name in EFFORT}
-    shown_ = {title: [show(row) for row in rows] for title, show in columns.items()}
-    filled = {title: texts for title, texts in shown_.items() if any(texts)}
+    columns = {"run": [row["run"] for row in rows], "seeds": [str(row["n"]) for row in rows]}
+    columns |= {f"{name}: base": [cell(row["base"], name) for row in rows] for name in headlines}
+    columns |= {name: [cell(row["final"], name) for row in rows] for name in names}
+    columns |= {f"{name}: published, base → final": [_published(row, name) for row in rows] for name in names}
+    columns |= {f"{name}: each seed": [_seeds(row, name) for row in rows] for name in headlines}
+    columns |= {
+        f"{name}: {split}": [cell(row["splits"].get(split, {}), name) for row in rows]
+        for name in headlines
+        for split in splits
+    }
+    columns["rollouts"] = [f"{row['rollouts']:,.0f}" for row in rows]
+    columns["cpu_seconds"] = [f"{row['cpu_seconds']:,.0f}" for row in rows]
+    filled = {title: texts for title, texts in columns.items() if any(texts)}
     return [list(filled), *map(list, zip(*filled.values(), strict=True))]
 
 
-def by_length(rows: Sequence[Row]) -> Cells:
-    """The headline metric of the last round with each number of answer tokens, below that of the base."""
+def by_length(rows: Sequence[FamilyRow]) -> Cells:
+    """The headline metric of the bases and after the last round, for each number of answer tokens."""
     rows = [row for row in rows if row["lengths"]]
-    columns = sorted({length for row in rows for length in row["lengths"]}, key=int)
+    lengths = sorted({length for row in rows for length in row["lengths"]}, key=int)
 
-    def line(title: str, row: Row, part: str) -> list[str]:
-        return [title, str(row["n"]), *(cell(row[part].get(length, {}), row["headline"]) for length in columns)]
+    def line(title: str, row: FamilyRow, found: Mapping[str, Summary]) -> list[str]:
+        return [title, str(row["n"]), *(cell(found.get(length, {}), row["headline"]) for length in lengths)]
 
-    bases = [line(f"base of {row['run']}", row, "base_lengths") for row in rows]
+    bases = [line(f"base of {row['run']}", row, row["base_lengths"]) for row in rows]
     own = [line for number, line in enumerate(bases) if line[1:] not in [other[1:] for other in bases[:number]]]
-    return [["run", "seeds", *columns], *own, *(line(row["run"], row, "lengths") for row in rows)]
+    return [["run", "seeds", *lengths], *own, *(line(row["run"], row, row["lengths"]) for row in rows)]
 
 
-def at_the_same_compute(rows: Sequence[Row], budget: float) -> Cells:
-    """The last evaluated round of each within `budget`, and how soon the first row's reward is that of the others.
+def at_the_same_compute(rows: Sequence[FamilyRow], budget: float) -> Cells:
+    """The last evaluated round of each family within `budget` CPU seconds, and how soon the first family catches up.
 
-    Rollouts, targets and training count, evaluation and the base do not. The last column is the least number of
-    rollouts after which the first row's reward has reached what the other one ends with, and its share of theirs.
+    The budget covers rollouts, targets and training, not evaluation or the base. The last column is the number of
+    rollouts after which the first row's reward reaches the final reward of this row, and in brackets the ratio to the
+    rollouts of this row.
     """
     name, reference = rows[0]["headline"], rows[0]
     head = ["run", name, "rollouts", "cpu_seconds", "reward at the end", f"as soon by {reference['run']}"]
@@ -75,14 +75,14 @@ def at_the_same_compute(rows: Sequence[Row], budget: float) -> Cells:
 
 
 def markdown(cells: Cells) -> str:
-    """Cells as a table in text."""
+    """Cells as a Markdown table."""
     head, *body = cells
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def cell(summary: dict[str, float], name: str) -> str:
-    """mean ± standard error if there is one, accuracies in percent"""
+def cell(summary: Mapping[str, float], name: str) -> str:
+    """mean ± standard error if it is known; accuracies in percent."""
     if name not in summary:
         return ""
     mean, error = summary[name], round(summary[f"{name}_se"], 12)  # equal seeds differ by rounding
@@ -92,28 +92,15 @@ def cell(summary: dict[str, float], name: str) -> str:
     return f"{mean:.3g} ± {error:.2g}" if known else f"{mean:.3g}"
 
 
-def _part(part: str, name: str, row: Row) -> str:
-    return cell(row[part], name)
+def _published(row: FamilyRow, name: str) -> str:
+    return " → ".join(_without_error(name, value) for value in row["published"].get(name, ()))
 
 
-def _split(split: str, name: str, row: Row) -> str:
-    return cell(row["splits"].get(split, {}), name)
-
-
-def _effort(name: str, row: Row) -> str:
-    return f"{row[name]:,.0f}"
-
-
-def _published(name: str, row: Row) -> str:
-    return " → ".join(_alone(name, value) for value in row["published"].get(name, ()))
-
-
-def _seeds(name: str, row: Row) -> str:
+def _seeds(row: FamilyRow, name: str) -> str:
     if row["n"] == 1 or name != row["headline"]:
         return ""
-    return ", ".join(_alone(name, value).removesuffix(" %") for value in row["seeds"])
+    return ", ".join(_without_error(name, value).removesuffix(" %") for value in row["seeds"])
 
 
-def _alone(name: str, value: float) -> str:
-    """One value, without an error."""
+def _without_error(name: str, value: float) -> str:
     return cell({"n": 1, name: value, f"{name}_se": 0.0}, name)

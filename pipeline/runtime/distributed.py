@@ -1,7 +1,7 @@
-"""What the processes of a training stage share: who saves, where each one computes, and FSDP2's shards.
+"""The processes of a training stage: which one saves, on which device each computes, and sharding with FSDP2.
 
-Sharding changes no result but by rounding: parameters, gradients and moments lie in equal parts on all processes and
-are gathered layer by layer. PyTorch's part of it takes a second to import, so that only what shards imports it.
+With sharding, each process holds an equal part of parameters, gradients and moments, and gathers them layer by layer;
+results differ by rounding only. PyTorch's modules for it take a second to import, so they are imported only when used.
 """
 
 import sys
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 def is_main_process() -> bool:
-    """Whether this process saves: rank 0 of any number."""
+    """Whether this process is rank 0, the one that saves."""
     return bool(_state().is_main_process)
 
 
 def device() -> torch.device:
-    """Where this process trains."""
+    """The device on which this process trains."""
     found: torch.device = _state().device
     return found
 
 
 def distribute(policy: nn.Module, sharded: bool) -> nn.Module:
-    """The module on this process's device; in shards, one group for each entry of a `ModuleList`, if so asked.
+    """Move the module to this process's device; if `sharded`, shard it, each entry of a `ModuleList` as one group.
 
-    The optimiser is made afterwards: sharding gives the module new parameters.
+    Create the optimiser afterwards, because sharding replaces the parameters.
     """
     ranks = _state().num_processes
     if not sharded or ranks == 1:
@@ -57,7 +57,7 @@ def _is_part(value: Tensor) -> "TypeGuard[DTensor]":
 
 
 def shard_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor that every process has, cut and moved as `like` is."""
+    """Shard a tensor, of which every process has the whole, and move it, both as `like`."""
     value = value.to(like.device)
     if not _is_part(like):
         return value
@@ -67,7 +67,7 @@ def shard_like(value: Tensor, like: Tensor) -> Tensor:
 
 
 def gather_tensors(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """The whole tensors, in the main process's memory; {} elsewhere. Every process must call this."""
+    """The unsharded tensors in the main process's memory; {} in others. Every process must call this."""
     whole = {}
     for name, value in tensors:
         full = value.full_tensor() if _is_part(value) else value
@@ -77,7 +77,7 @@ def gather_tensors(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def gather_trained(policy: nn.Module) -> None:
-    """Make what was trained whole again, so that the main process can save it. Every process must call this."""
+    """Unshard the trained parameters, so that the main process can save them. Every process must call this."""
     if not is_sharded(policy):
         return
     trained = {name: value for name, value in policy.named_parameters() if value.requires_grad}
@@ -90,7 +90,7 @@ def gather_trained(policy: nn.Module) -> None:
 
 
 def broadcast_decision(decision: bool) -> bool:
-    """The main process's decision."""
+    """The main process's decision, on every process."""
     if _state().num_processes == 1:
         return decision
     answer = torch.tensor(int(decision), device=device())
@@ -99,9 +99,9 @@ def broadcast_decision(decision: bool) -> bool:
 
 
 def sum_and_leave_group(value: float) -> float:
-    """The sum over all processes, the last thing that they exchange. Every process must call this.
+    """The sum over all processes, which then leave the process group. Every process must call this, last of all.
 
-    One that ends without having left the group may be aborted while its backend's threads still run.
+    A process that exits inside the group may be aborted while threads of its backend still run.
     """
     state = _state()
     if state.num_processes == 1:

@@ -1,7 +1,7 @@
-"""One process per rank: `python -m pipeline.runtime.launch 2 pipeline.stages.train …`; 0 is one that knows of no ranks.
+"""Starts one process per rank: `python -m pipeline.runtime.launch 2 pipeline.stages.train …`.
 
-In a SLURM job the allocation decides instead of a number: one rank for each GPU of every node. Elsewhere there are no
-more ranks than GPUs, if there is one.
+0 starts a single process outside `torch.distributed`. In a SLURM job the number does not count: there is one rank for
+each GPU of every node. Elsewhere there are at most as many ranks as GPUs, if there are any.
 """
 
 import ctypes
@@ -15,13 +15,13 @@ from typing import NoReturn
 from pipeline.runtime import slurm
 
 SHELL = "JOB_SHELL"
-"""Environment variable that holds the process id of the job's shell."""
+"""The environment variable with the process id of the job's shell."""
 PR_SET_PDEATHSIG = 1
 DEVICES = Path("/dev")
 
 
 def die_with_shell() -> None:
-    """Ask Linux for SIGTERM when the job's shell is gone: Snakemake has given the job up by then. Outlasts `exec`."""
+    """Ask Linux for SIGTERM when the job's shell ends, as then Snakemake has given up the job. Survives `exec`."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if SHELL in os.environ and int(os.environ[SHELL]) not in (os.getppid(), os.getpid()):
@@ -29,19 +29,19 @@ def die_with_shell() -> None:
 
 
 def gpus() -> int:
-    """How many GPUs there are for a process, asked without PyTorch; 0 where it computes on the CPU."""
+    """The number of GPUs that a process can use, found without PyTorch; 0 if it computes on the CPU."""
     devices = len(list(DEVICES.glob("nvidia[0-9]*")))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return devices if visible is None else min(devices, len([name for name in visible.split(",") if name.strip()]))
 
 
 def limit_to_gpus(ranks: int) -> int:
-    """No more ranks than GPUs, if there are any: two cannot share one. Results differ by rounding only."""
+    """At most one rank per GPU, if there are any, because two cannot share one. Results differ by rounding only."""
     return min(ranks, gpus() or ranks)
 
 
 def launcher(ranks: int, nodes: int) -> list[str]:
-    """The command in front of a stage's module: `ranks` processes on each of the nodes."""
+    """The command that runs a stage's module, whose name follows it, in `ranks` processes on each node."""
     python = [sys.executable, "-m"]
     if ranks == 0 or nodes == ranks == 1:
         return python
@@ -53,7 +53,7 @@ def launcher(ranks: int, nodes: int) -> list[str]:
 
 
 def start(ranks: int, command: list[str]) -> NoReturn:
-    """Become the ranks of `python -m COMMAND`."""
+    """Replace this process by the ranks of `python -m COMMAND`."""
     ranks = ranks and int(os.environ.get("SLURM_GPUS_ON_NODE", limit_to_gpus(ranks)))
     everything = [*launcher(ranks, slurm.nodes()), *command]
     os.execvp(everything[0], everything)

@@ -1,7 +1,7 @@
-"""Random numbers that belong to a row, not to a place in a batch.
+"""Random numbers that depend on the row, not on its place in a batch.
 
-Noise is keyed by (seed, stream, round, prompt, state, sample) with a counter-based generator, so shards, batch
-sizes and the number of processes do not change a row, and a resumed run draws what it would have drawn.
+A counter-based generator is keyed by (seed, stream, round, prompt, state, sample). Shards, batch sizes and the number
+of processes therefore do not change a row, and a resumed run draws the same numbers as an uninterrupted one.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ LOW, HALF = np.uint64(2**32 - 1), np.uint64(32)
 
 
 class Stream(IntEnum):
-    """Independent uses of one seed."""
+    """The purposes that random numbers are drawn for; each has a stream independent of the others."""
 
     PROMPTS = 1
     PROJECTION = 2
@@ -33,17 +33,17 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
-    """A NumPy generator for everything under one key."""
+    """A NumPy generator for one key."""
     return np.random.default_rng([seed, int(stream), *key])
 
 
 def torch_generator(seed: int, stream: Stream, *key: int, on: str | torch.device = "cpu") -> torch.Generator:
-    """A PyTorch generator for everything under one key; another device gives other numbers."""
+    """A PyTorch generator for one key; on another device it gives other numbers."""
     return torch.Generator(on).manual_seed(_entropy(seed, stream, *key))
 
 
 def seed_torch(seed: int, stream: Stream, *key: int) -> None:
-    """PyTorch's global generator, from which modules draw their weights."""
+    """Seed PyTorch's global generator, which initialises the weights of modules."""
     torch.manual_seed(_entropy(seed, stream, *key))
 
 
@@ -54,9 +54,9 @@ def _entropy(seed: int, stream: Stream, *key: int) -> int:
 def uniforms(
     seed: int, stream: Stream, round_: int, rows: Iterable[tuple[int, int, int]], width: int
 ) -> Float[Tensor, "n width"]:
-    """Independent U[0, 1) in float64, one row of `width` for each (prompt, state, sample).
+    """Independent U[0, 1) in float64: for each (prompt, state, sample) a row of `width` numbers.
 
-    Row by row they are `Generator(Philox(key=key, counter=[0, prompt, state, sample])).random(width)`.
+    Each row equals `Generator(Philox(key=key, counter=[0, prompt, state, sample])).random(width)`.
     """
     key = generator(seed, stream, round_).integers(2**63, size=2, dtype=np.uint64)
     counters = np.array(list(rows), dtype=np.uint64).reshape(-1, 3)
@@ -71,7 +71,7 @@ def uniforms(
 def philox(counter: np.ndarray, key: np.ndarray) -> list[np.ndarray]:
     """Philox-4×64-10 (Salmon et al. 2011) of many counters at once, [4, *n] uint64.
 
-    NumPy's own needs a generator object for each row, which takes some thirty times as long.
+    NumPy's own Philox needs a generator object for each row and takes some thirty times as long.
     """
     a, b, c, d = counter
     with np.errstate(over="ignore"):

@@ -1,1 +1,1 @@
-"""Ways to draw x_1: `ancestral` has a computable law (rollouts), `low_confidence` has none (evaluation)."""
+"""Samplers: `ancestral` gives the probability of what it draws (rollouts), `low_confidence` does not (evaluation)."""

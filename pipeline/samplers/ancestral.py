@@ -1,11 +1,11 @@
-"""Rollouts whose law is known: positions are chosen before their tokens are drawn.
+"""Rollouts with known probabilities: positions are chosen before their tokens are drawn.
 
 At step s the set S_s of k masked positions is chosen (uniformly at random, or where the policy is most
 confident), then each token is drawn from p(v | x_s, i) independently:
 
     log p^u(path) = Σ_s Σ_{i∈S_s} log p^u(x_i | x_s, i).
 
-The order's own probability cancels in every importance ratio, so it is not recorded.
+The probability of the order cancels in every importance ratio, so it is not recorded.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from pipeline.samplers.unmasking_order import leftmost, schedule
 
 @dataclass(frozen=True)
 class Trajectories:
-    """n trajectories; a position shown from the start has step `REVEALED` and log-probability 0."""
+    """n trajectories. Positions that the starting state shows have step `REVEALED` and log-probability 0."""
 
     tokens: Int[Tensor, "n L"]
     unmask_step: Int[Tensor, "n L"]
@@ -50,7 +50,7 @@ def rollout(
             own row of noise, so its tokens do not depend on the batch it is computed in.
         order: "random" (uniform over orders) or "confidence" (largest max_v p(v | x, i) first, decided
             before the tokens are drawn). With "random" the head runs on the revealed positions only.
-        block_length: positions of a block; None for one block.
+        block_length: number of positions in a block; None for a single block.
     """
     state = start.clone()
     log_prob = torch.zeros(start.shape, dtype=torch.float32, device=start.device)
@@ -75,11 +75,11 @@ def rollout(
 def inverse_cdf(log_prob: Float[Tensor, "s V"], uniform: Float[Tensor, "s N"]) -> Int[Tensor, "s N"]:
     """v = min{v : F(v) > u}, N draws of each law: one uniform per token where Gumbel noise would need V of them.
 
-    The cumulative sum runs in float64: in lower precision the tail of a large vocabulary would vanish.
+    The cumulative sum is in float64: in lower precision the tail of a large vocabulary would be lost.
     """
     cdf = log_prob.double().exp().cumsum(dim=1)
     drawn = torch.searchsorted(cdf, uniform.double() * cdf[:, -1:], right=True)
-    # u·F(V) may round up to F(V): fall back on the last token that has mass, never on [MASK].
+    # u·F(V) may round up to F(V): then take the last token with positive probability, which is never [MASK].
     last = (cdf < cdf[:, -1:]).sum(dim=1, keepdim=True)
     return torch.minimum(drawn, last)
 
@@ -96,8 +96,7 @@ def path_log_prob(
 ) -> Float[Tensor, "n L"]:
     """log p(x_i | x_s, i) for i ∈ S_s under `model`, by teacher forcing along stored trajectories.
 
-    All intermediate states are known, so they are evaluated side by side, as many at a time as
-    `states_per_batch` allows.
+    All intermediate states are known, so `states_per_batch` of them are evaluated at a time.
     """
     log_prob = torch.zeros(trajectories.tokens.shape, dtype=torch.float32, device=prompt.device)
     for rows, states, select in _path_states(prompt, trajectories, mask_id, states_per_batch):

@@ -1,4 +1,4 @@
-"""A model's posteriors at every masked state of a two-token answer, as one table of `ctmc.exact`."""
+"""A model's posteriors at every masked state of a two-token answer, in the layout of `ctmc.exact`."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,11 +8,13 @@ from pipeline.samplers.posterior import log_posterior
 
 
 @torch.no_grad()
-def tabulate(
+def posterior_table(
     model: nn.Module, prompt: Int[Tensor, " P"], values: Int[Tensor, " M"], mask_id: int
 ) -> Float[Tensor, "2 S M"]:
-    """log p(x_i = v | x_j = u) at [i, u, v], u = M for [MASK], over the M values, in float64 from the logits on;
-    what a model gives to other tokens is lost."""
+    """log p(x_i = v | x_j = u) at [i, u, v] for the M values, u = M for [MASK], in float64 from the logits on.
+
+    Not renormalised over the values.
+    """
     shown = torch.cat([values, torch.tensor([mask_id])])
     states = torch.full((2, len(shown), 2), mask_id)
     states[0, :, 1] = states[1, :, 0] = shown
@@ -23,10 +25,10 @@ def tabulate(
     return log_prob[:, values].view(2, len(shown), len(values))
 
 
-def rows_of(
+def table_indices(
     state: Int[Tensor, "n 2"], values: Int[Tensor, " M"], mask_id: int
 ) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
-    """(i, u) of every masked position, row by row: where a table of `ctmc.exact` holds its posterior."""
+    """(i, u) of every masked position, row by row: the index of its posterior in a table of `ctmc.exact`."""
     row, position = (state == mask_id).nonzero(as_tuple=True)
     other = state[row, 1 - position]
     rank = (other[:, None] == values).long().argmax(dim=1)

@@ -1,7 +1,7 @@
 """LLaDA's decoding with low-confidence remasking (arXiv 2502.09992): for evaluation only.
 
-Every masked position proposes its most probable token; the k proposals of highest probability are kept, the
-others are masked again. The choice of positions depends on the tokens, so no law is available for rollouts.
+Every masked position proposes its most probable token; the k proposals of highest probability are kept, the others are
+masked again. The positions depend on the tokens, so a rollout's probability would not be the product of its tokens'.
 """
 
 import torch
@@ -22,7 +22,7 @@ def decode(
     tokens_per_step: int = 1,
     block_length: int | None = None,
 ) -> Int[Tensor, "n L"]:
-    """Greedy decoding (temperature 0) of `length` answer tokens, block by block, ⌈length / k⌉ steps for one block."""
+    """Greedy decoding (temperature 0) of `length` answer tokens, block by block; ⌈length / k⌉ steps in one block."""
     state = torch.full((prompt.shape[0], length), mask_id, device=prompt.device)
     while (state == mask_id).any():
         masked = leftmost(state == mask_id, block_length)

@@ -1,4 +1,4 @@
-"""p(v | x, i), read from a model at selected positions: shared by sampling, teacher forcing and training."""
+"""A model's p(v | x, i) at selected positions, for sampling, teacher forcing and training."""
 
 import math
 
@@ -19,7 +19,7 @@ def log_posterior(
 ) -> Float[Tensor, "s V"]:
     """log p(v | x, i) ∝ logit_v(x, i) / T at the s selected answer positions, in row-major order, at least in `dtype`.
 
-    The head runs on these positions alone; a [*, V] tensor for the others never exists.
+    The head runs on these positions alone, so no logits of other positions are computed.
     """
     logits: Tensor = model(**_inputs(prompt, answer, select)).logits
     return (logits / temperature).to(torch.promote_types(logits.dtype, dtype)).log_softmax(dim=-1)
@@ -33,7 +33,7 @@ def token_log_prob(
     tokens: Int[Tensor, "s K"],
     temperature: float = 1.0,
 ) -> Float[Tensor, "s K"]:
-    """`log_posterior` at K given tokens of each selected position; at temperature 1 few logits exist at once."""
+    """`log_posterior` of K given tokens at each selected position; at temperature 1 few logits are in memory."""
     if temperature != 1:
         return log_posterior(model, prompt, answer, select, temperature).gather(1, tokens)
     log_prob: Tensor = model(**_inputs(prompt, answer, select), tokens=tokens).log_prob
@@ -43,7 +43,7 @@ def token_log_prob(
 def _inputs(
     prompt: Int[Tensor, "n P"], answer: Int[Tensor, "n L"], select: Bool[Tensor, "n L"]
 ) -> dict[str, Int[Tensor, "n T"] | Bool[Tensor, "n T"]]:
-    """What a model is called with; an attention mask only where a prompt is padded (`text.PADDING`)."""
+    """A model's inputs, with an attention mask only if a prompt is padded."""
     shown = prompt != PADDING
     select = torch.cat([torch.zeros_like(shown), select], dim=1)
     if bool(shown.all()):
@@ -54,10 +54,10 @@ def _inputs(
 
 
 def most_confident(log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], k: int) -> Bool[Tensor, "n L"]:
-    """The k masked positions of each row with the largest max_v p(v | x, i); all of them where fewer are masked.
+    """The k masked positions of each row with the largest max_v p(v | x, i), or all of them if fewer are masked.
 
     Args:
-        log_prob: `read` at the masked positions.
+        log_prob: `log_posterior` at the masked positions.
     """
     confidence = torch.full(masked.shape, -math.inf, device=masked.device)
     confidence[masked] = log_prob.amax(dim=1)
@@ -68,9 +68,9 @@ def most_confident(log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], 
 def completion_log_prob(
     model: nn.Module, prompt: Int[Tensor, "n P"], state: Int[Tensor, "n L"], tokens: Int[Tensor, "n K L"], mask_id: int
 ) -> Float[Tensor, "n K L"]:
-    """log p(X^(k)_i | x, i) at the masked positions of x, 0 elsewhere: one forward serves all K completions.
+    """log p(X^(k)_i | x, i) at the masked positions of x, 0 elsewhere: one forward pass for all K completions.
 
-    The model is asked for these alone, so that for a large vocabulary it never holds all logits at once.
+    The model returns these log-probabilities only, so a large vocabulary's logits are never all in memory.
     """
     masked = state == mask_id
     wanted = tokens.transpose(1, 2)[masked]
@@ -80,12 +80,12 @@ def completion_log_prob(
 def log_prob_of_completions(
     log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], tokens: Int[Tensor, "n K L"]
 ) -> Float[Tensor, "n K L"]:
-    """The entries of `read` at the masked positions that belong to the completions' tokens, 0 elsewhere."""
+    """As `completion_log_prob`, from `log_posterior` at the masked positions."""
     return scatter(log_prob.gather(1, tokens.transpose(1, 2)[masked]), masked).transpose(1, 2)
 
 
 def scatter(value: Float[Tensor, "s ..."], select: Bool[Tensor, "n L"]) -> Float[Tensor, "n L ..."]:
-    """The values at the selected positions, 0 elsewhere."""
+    """Put the values at the selected positions, 0 elsewhere."""
     result = torch.zeros(*select.shape, *value.shape[1:], dtype=value.dtype, device=value.device)
     result[select] = value
     return result
@@ -97,7 +97,7 @@ def cross_entropy(
     masked: Bool[Tensor, "n L"],
     positions: Bool[Tensor, "n L"] | None = None,
 ) -> Float[Tensor, " n"]:
-    """- (1/|J|) Σ_{i∈J} Σ_v q(v | x, i) log p(v | x, i), with 0 · log 0 = 0; J are `positions`, else all masked ones."""
+    """- (1/|J|) Σ_{i∈J} Σ_v q(v | x, i) log p(v | x, i), with 0 · log 0 = 0; J = `positions`, by default M(x)."""
     positions = masked if positions is None else positions
     entropy = -torch.where(expected > 0, expected * log_prob, 0.0).sum(dim=1)
     return (scatter(entropy, masked) * positions).sum(dim=1) / positions.sum(dim=1).clamp(min=1)

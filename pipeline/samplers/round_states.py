@@ -1,4 +1,4 @@
-"""The states of a round and their completions, each a function of (seed, round, prompt, state, sample)."""
+"""Starting states of a round and their completions, each a function of (seed, round, prompt, state, sample)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,8 +15,8 @@ from pipeline.settings.sections import Rollout
 
 
 def prompts_of_round(available: int, count: int, round_: int, seed: int) -> np.ndarray:
-    """Items of round k, [count]: consecutive stretches of one random order per epoch, so that none is drawn
-    again before all have been."""
+    """Indices of the prompts of round k, [count]: each epoch is a random order of all prompts, and the rounds take
+    consecutive parts of it, so that no prompt repeats before all were used."""
     places = range((round_ - 1) * count, round_ * count)
     orders = {
         epoch: generator(seed, Stream.PROMPTS, epoch).permutation(available)
@@ -39,7 +39,7 @@ def sample_states(
 ) -> dict[str, Tensor]:
     """K completions of each of the given states of a round, as columns of `parquet.ROLLOUTS`.
 
-    `prompts` are those of all states of the round; those of the given states have one length.
+    `prompts` holds the prompts of all states of the round; those of the given states must have the same length.
 
     `start: empty`: x is the empty answer. `start: remasked`: x ~ p(x_t | X_1) for X_1 ~ p^u and t ~ U(0,1).
     """

@@ -1,4 +1,4 @@
-"""Which positions are revealed when: k at a time, in blocks from left to right."""
+"""The order in which positions are revealed: k at a time, in blocks from left to right."""
 
 import math
 

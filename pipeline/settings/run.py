@@ -119,7 +119,7 @@ def _contradiction(run: Run) -> str:
     return f"algorithm.{conflict}" if conflict else ""
 
 
-def _wrong_decoding(run: Run, task: "Task") -> str:
+def _wrong_decoding(run: Run, task: "Task[PluginSection]") -> str:
     """What does not fit the task's texts or the algorithm, "" if all does."""
     if task.chat and run.base.path is None:
         return f"task '{run.task.name}' asks in chat messages: base.path must name a checkpoint with a chat template"
@@ -134,7 +134,7 @@ def _wrong_decoding(run: Run, task: "Task") -> str:
     return ""
 
 
-def _wrong_lengths(run: Run, task: "Task") -> str:
+def _wrong_lengths(run: Run, task: "Task[PluginSection]") -> str:
     """What is wrong with the numbers of answer tokens that the base learns, rollouts draw and evaluation decodes."""
     base, evaluate, own = run.base, run.evaluate.lengths, task.answer_length
     rollout = (run.rollout.length,) if run.rollout.length else ()
@@ -149,7 +149,7 @@ def _wrong_lengths(run: Run, task: "Task") -> str:
     return ""
 
 
-def _not_learnt(lengths: tuple[int, ...], run: Run, task: "Task") -> str:
+def _not_learnt(lengths: tuple[int, ...], run: Run, task: "Task[PluginSection]") -> str:
     """Why an embedded model cannot write answers of these numbers of tokens."""
     own, answers = task.answer_length, f"answers of task '{run.task.name}' have {task.answer_length} tokens"
     if not task.end:

@@ -32,7 +32,7 @@ from pipeline.settings.stages import BaseSettings, plain_json
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
 from pipeline.storage.atomic_files import digest, discard, write_json
-from pipeline.tasks.base import Task
+from pipeline.tasks.base import Task, TaskSettings
 from pipeline.text.tokenizer import character_tokenizer, encode, mask_id
 from pipeline.training.adamw import AdamW
 from pipeline.training.loop import Progress, fit
@@ -67,7 +67,7 @@ def fresh(plugin: Model, settings: BaseSettings, tokenizer: Tokenizer, length: i
     return cast_weights(model, settings.model.dtype)
 
 
-def install_exact(plugin: Model, model: nn.Module, tokenizer: Tokenizer, task: Task) -> None:
+def install_exact(plugin: Model, model: nn.Module, tokenizer: Tokenizer, task: Task[TaskSettings]) -> None:
     """Give the model the posteriors of the task's own joint."""
     if plugin.install is None or task.enumerated is None:
         raise PipelineError("base.exact: this model cannot hold a given law; see models/tabular.py")
@@ -76,7 +76,12 @@ def install_exact(plugin: Model, model: nn.Module, tokenizer: Tokenizer, task: T
 
 
 def pretrain(
-    args: Namespace, settings: BaseSettings, plugin: Model, model: nn.Module, tokenizer: Tokenizer, task: Task
+    args: Namespace,
+    settings: BaseSettings,
+    plugin: Model,
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    task: Task[TaskSettings],
 ) -> list[float]:
     """Masked-diffusion pre-training of the model; returns the loss of every update."""
     base = settings.base
@@ -98,7 +103,7 @@ def pretrain(
     )
 
 
-def batches(items: pa.Table, base: Base, seed: int, tokenizer: Tokenizer, task: Task) -> Iterator[Batch]:
+def batches(items: pa.Table, base: Base, seed: int, tokenizer: Tokenizer, task: Task[TaskSettings]) -> Iterator[Batch]:
     """Update u learns answers of `lengths[u mod n]` tokens; each length goes through the corpus on its own."""
     prompt, answers = encode(tokenizer, items["prompt"].to_pylist()), items["reference"].to_pylist()
     lengths = base.lengths or (task.answer_length,)

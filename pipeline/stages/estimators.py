@@ -10,7 +10,7 @@ from pipeline.models.policy_directory import load_policy
 from pipeline.objectives.context import context_of, value_ids
 from pipeline.plugins import load_model, resolve_task
 from pipeline.runtime.random_streams import Stream, torch_generator
-from pipeline.samplers.enumeration import tabulate
+from pipeline.samplers.enumeration import posterior_table
 from pipeline.settings.stages import LawSettings
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
@@ -29,7 +29,7 @@ def run(args: Namespace, settings: LawSettings) -> None:
     for path in (args.base, args.policy):
         policy, tokenizer, mask_id = load_policy(path, plugin)
         values = value_ids(task, tokenizer)
-        laws.append(tabulate(policy, encode(tokenizer, [prompt])[0], values, mask_id).log_softmax(dim=-1))
+        laws.append(posterior_table(policy, encode(tokenizer, [prompt])[0], values, mask_id).log_softmax(dim=-1))
     problem = context_of(settings.algorithm, task, tokenizer).problem
     log_base, reward = torch.from_numpy(problem.base).log(), torch.from_numpy(problem.reward)
     rows = []

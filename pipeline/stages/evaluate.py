@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.evaluation.decoding import Decoder
-from pipeline.evaluation.statistics import by_group, exact_kl, posteriors_of, summarize
+from pipeline.evaluation.exact_kl import exact_kl, posteriors_of
+from pipeline.evaluation.summary import by_group, summarize
 from pipeline.models.policy_directory import load_policy, weight_files
 from pipeline.objectives.context import DecodeContext, value_ids
 from pipeline.plugins import load_algorithm, load_model, resolve_task
@@ -19,7 +20,7 @@ from pipeline.stages.command_line import main
 from pipeline.storage import parquet
 from pipeline.storage.atomic_files import write_json
 from pipeline.storage.provenance import result_origin
-from pipeline.tasks.base import Item, Task
+from pipeline.tasks.base import Item, Task, TaskSettings
 from pipeline.tasks.scoring import score
 from pipeline.text.prompts import load_prompt_format
 from pipeline.text.tokenizer import encode
@@ -64,7 +65,7 @@ def _items(path: Path, *, may_be_empty: bool = False) -> list[Item]:
 
 
 def _pictures(
-    task: Task, items: Sequence[Item], answers: Sequence[str], metrics: Sequence[Mapping[str, float]]
+    task: Task[TaskSettings], items: Sequence[Item], answers: Sequence[str], metrics: Sequence[Mapping[str, float]]
 ) -> list[dict[str, object]]:
     """The first items and answers, for the report."""
     return [

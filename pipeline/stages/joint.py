@@ -5,7 +5,7 @@ from argparse import Namespace
 import torch
 
 from pipeline.ctmc.exact import path_law
-from pipeline.evaluation.statistics import optimum, posteriors_of
+from pipeline.evaluation.exact_kl import optimum, posteriors_of
 from pipeline.models.policy_directory import load_policy
 from pipeline.objectives.context import context_of
 from pipeline.plugins import load_algorithm, load_model, resolve_task

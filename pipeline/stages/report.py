@@ -1,16 +1,14 @@
-"""Rule `report`: metrics.json for machines and one self-contained report.html for people."""
+"""Rule `report`: writes metrics.json for programs and report.html, one self-contained file, for people."""
 
 import json
 from argparse import Namespace
-from collections.abc import Callable
-from typing import Any
 
 from markupsafe import Markup
 
 from pipeline.plugins import load_algorithm
 from pipeline.report import figures
 from pipeline.report.html import page
-from pipeline.report.run_metrics import gather_metrics, scored
+from pipeline.report.run_metrics import STEPS, gather_metrics, metric_names
 from pipeline.report.tables import cell
 from pipeline.settings.run import Run
 from pipeline.settings.stages import plain_json
@@ -20,18 +18,13 @@ from pipeline.storage.atomic_files import write_json, write_text
 from pipeline.training.speed import speed_in_words
 from pipeline.workflow.retention import prune
 
-FIGURES = ("learning_curve", "diagnostics", "losses", "timings", "exact")
-
 
 def run(args: Namespace, settings: Run) -> None:
     prune(args.run, settings.rounds, args.keep)
     metrics = gather_metrics(args.run, args.origin, settings)
-    names = scored(metrics["base"])
-    first, last = (
-        metrics["evaluations"][k]["test"][sampler]["samples"]
-        for k, sampler in ((0, "greedy"), (settings.rounds, metrics["sampler"]))
-    )
-    safe = {name: _markup(getattr(figures, name)) for name in FIGURES}
+    names = metric_names(metrics["base"])
+    first, last = (metrics["evaluations"][place]["splits"]["test"] for place in (0, -1))
+    learning_curve = figures.learning_curve(metrics)
     html = page(
         "report",
         metrics=metrics,
@@ -39,24 +32,24 @@ def run(args: Namespace, settings: Run) -> None:
         paper=load_algorithm(settings.algorithm.name).paper,
         names=names,
         cell=cell,
+        STEPS=STEPS,
         speed_in_words=speed_in_words,
-        figures=safe,
+        learning_curve=Markup(learning_curve),
+        diagnostics=Markup(figures.diagnostics(metrics)),
+        losses=Markup(figures.losses(metrics)),
+        timings=Markup(figures.timings(metrics)),
+        exact=Markup(figures.exact(metrics)) if args.joint else "",
         laws=Markup(figures.heat_maps(parquet.read_laws(args.joint))) if args.joint else "",
-        samples=list(zip(first, last, strict=True)),
+        samples=list(zip(first["greedy"]["samples"], last[metrics["sampler"]]["samples"], strict=True)),
         configuration=json.dumps(json.loads(plain_json(settings)), indent=2),
     )
-    for path, text in ((args.out, html), (args.figure, safe["learning_curve"](metrics))):
+    for path, text in ((args.out, html), (args.figure, learning_curve)):
         write_text(path, text)
-    evaluations = [{"round": k, "splits": splits} for k, splits in metrics["evaluations"].items()]
-    write_json(args.metrics, metrics | {"evaluations": evaluations})  # a list, which `dvc metrics` leaves out
+    write_json(args.metrics, metrics)
     for name in names:
         print(f"{name.replace('_', ' ')}: base {cell(metrics['base'], name)}, final {cell(metrics['final'], name)}")
     print(f"not computing (process starts, scheduling): {metrics['time']['waiting_share']:.1%} of the wall time")
     print(f"report: {args.out}")
-
-
-def _markup(draw: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any]], Markup]:
-    return lambda metrics: Markup(draw(metrics))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from pipeline.plugins import load_task, resolve_task
 from pipeline.settings.validation import describe
 from pipeline.storage.atomic_files import write_json
 from pipeline.tasks import scoring
-from pipeline.tasks.base import Item, Profile, Saved, Task
+from pipeline.tasks.base import Item, Profile, Saved, Task, TaskSettings
 
 KEYS = ("question", "generation", "reference")
 TIMEOUT = 10.0
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.task} ({args.profile}): {100 * accuracy:.2f} ± {100 * error:.2f} % of {len(items)}")
 
 
-def scorer(name: str, profile: str) -> tuple[Task, Saved]:
+def scorer(name: str, profile: str) -> tuple[Task[TaskSettings], Saved]:
     """The task as a language model is judged on it, and how its saved generations are read."""
     plugin = load_task(name)
     try:

@@ -1,4 +1,4 @@
-"""Writing that never leaves half a file: everything goes to a temporary name and is renamed."""
+"""Writes files completely or not at all: under a temporary name first, which is then renamed."""
 
 import hashlib
 import json
@@ -7,24 +7,27 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import PipelineError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path for a file or a directory that takes the place of `path` when the block succeeds.
+    """A temporary path for a file or a directory that replaces `path` when the block succeeds.
 
-    It lies in `.NAME.tmp` beside `path`. That name is fixed: what a killed process left there, a library's own
-    temporaries too, goes when `path` is written again. No path is ever written by two processes at once.
+    It lies in the directory `.NAME.tmp` beside `path`. The fixed name means that writing `path` again removes what a
+    killed process left, temporary files of libraries included. Two processes must not write the same path at once.
 
     Raises:
-        PipelineError: when the disk is full or `path` cannot be written; it names `path`.
+        PipelineError: if `path` cannot be written, for example because the disk is full.
     """
-    folder = _leftover(path)
+    folder = _temporary_directory(path)
     temporary = folder / path.name
     try:
         shutil.rmtree(folder, ignore_errors=True)
@@ -41,23 +44,23 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def discard(path: Path) -> None:
-    """Remove a file, if it exists, and what a killed process left of writing it."""
+    """Remove a file, if it exists, and the temporary directory of a process that was killed while writing it."""
     path.unlink(missing_ok=True)
-    shutil.rmtree(_leftover(path), ignore_errors=True)
+    shutil.rmtree(_temporary_directory(path), ignore_errors=True)
 
 
-def _leftover(path: Path) -> Path:
+def _temporary_directory(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file, complete or not at all."""
+    """Write a UTF-8 text file."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Indented JSON; PipelineError for NaN and infinities."""
+def write_json(path: Path, content: object) -> None:
+    """Write indented JSON; PipelineError for NaN and infinities."""
     try:
         text = json.dumps(content, indent=1, allow_nan=False)
     except ValueError as error:
@@ -66,9 +69,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path, *keys: str) -> Any:
-    """The content of a JSON file; PipelineError if it is missing, truncated or lacks one of `keys`."""
+    """The content of a JSON file; PipelineError if the file is missing or truncated, or lacks one of the keys."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path} ({error}): delete it and run again") from error
     for key in keys:
@@ -77,7 +80,7 @@ def read_json(path: Path, *keys: str) -> Any:
     return content
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """The tensors and the metadata of a safetensors file; PipelineError if it is missing or truncated."""
     if not path.is_file():
         raise PipelineError(f"{path} is missing")

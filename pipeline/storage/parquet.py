@@ -1,14 +1,14 @@
-"""Rows that cross stages, as Parquet: the only reader and writer of it.
+"""Reads and writes the Parquet files that stages exchange.
 
-A trajectory is stored as token ids, never as anything vocabulary-sized. Every file carries the schema's
-name and version and the provenance of its rows (git revision, settings) in its metadata.
+A trajectory is stored as token ids and log-probabilities of the drawn tokens, never as anything of the vocabulary's
+size. The metadata of each file hold the schema's name and version, the git revision and the settings of the stage.
 """
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,10 @@ from pipeline.storage.atomic_files import replacing
 VERSION = 2
 ROW_GROUP = 4096
 Column: TypeAlias = "np.ndarray | list[object] | list[str] | list[int] | pa.Array"
-"""What a column of a file may be written from."""
+"""What `write` accepts as a column."""
 TOKENS = pa.list_(pa.int32())
 RAGGED = "prompt_tokens"
-"""The column of lists that may differ in length."""
+"""The one column whose lists may differ in length."""
 IDS = (RAGGED, "start", "tokens")
 """The columns of token ids."""
 
@@ -36,13 +36,13 @@ ROLLOUTS = pa.schema(
     [
         ("round", pa.int32()),
         ("prompt_id", pa.int64()),
-        ("state_id", pa.int64()),  # completions with the same (round, state_id) are one group
+        ("state_id", pa.int64()),  # the completions of one (round, state_id) form a group
         ("sample_id", pa.int32()),
         ("prompt_tokens", TOKENS),
-        ("start", TOKENS),  # the state x that the completion starts from
+        ("start", TOKENS),  # the state x that sampling started from
         ("tokens", TOKENS),  # x_1
-        ("unmask_step", TOKENS),  # -1 where `start` shows the position
-        ("log_prob", pa.list_(pa.float32())),  # log p^u of each token when it was revealed
+        ("unmask_step", TOKENS),  # -1 where `start` is not masked
+        ("log_prob", pa.list_(pa.float32())),  # log p^u of each token at the step that revealed it
         ("reward", pa.float64()),
     ],
     metadata={"schema": f"rollouts/{VERSION}"},
@@ -59,10 +59,7 @@ TARGETS = pa.schema(
     [
         *ROLLOUTS,
         ("log_ratio", pa.float64()),  # Σ log p^base - log p^u along the path; 0 where the method does not use it
-        (
-            "step",
-            pa.float64(),
-        ),  # how far these weights go from the policy that drew the row; the method says in what unit
+        ("step", pa.float64()),  # how far the weights go from the policy that drew the row, in the method's own unit
         ("spent", pa.float64()),  # the sum of all rounds' steps, for a method that bounds it; else 0
         ("log_weight", pa.float64()),
         ("weight", pa.float64()),  # W, mean 1 in each group where it is an importance weight
@@ -82,7 +79,7 @@ JOINT = pa.schema(
 
 
 def write(path: Path, columns: Mapping[str, Column], schema: pa.Schema, provenance: Mapping[str, str]) -> None:
-    """Columns (lists, arrays, or [rows, length] matrices for lists) to a file whose row groups stream."""
+    """Write columns: lists or arrays; for a column of lists also a [rows, length] matrix."""
     table = pa.table({name: _lists(columns[name]) for name in schema.names}, schema=schema)
     table = table.replace_schema_metadata({**schema.metadata, "provenance": json.dumps(dict(provenance))})
     with replacing(path) as temporary:
@@ -90,7 +87,7 @@ def write(path: Path, columns: Mapping[str, Column], schema: pa.Schema, provenan
 
 
 def _lists(values: Column) -> Column:
-    """A matrix as a column of lists; anything else as it is."""
+    """A matrix as a column of lists; other columns unchanged."""
     if not isinstance(values, np.ndarray) or values.ndim != 2:
         return values
     rows, length = values.shape
@@ -98,7 +95,7 @@ def _lists(values: Column) -> Column:
 
 
 def joined(parts: Sequence[np.ndarray]) -> Column:
-    """A column in one piece from that of several batches, whose lists may differ in length; [] from none."""
+    """The column of several batches, whose lists may differ in length, in one piece; [] if there are none."""
     if not parts:
         return []
     if len({part.shape[1:] for part in parts}) == 1:
@@ -117,20 +114,19 @@ def read(
     """The rows of all files, in the order given.
 
     Args:
-        completions: how many rows each state must have, whichever of the files they are in.
-        vocabulary: the token ids that there are.
+        completions: how many rows each state must have, in all files together.
+        vocabulary: the known token ids; None skips the check.
 
     Raises:
-        PipelineError: for a file that is missing, truncated, empty, of another schema, or that holds a number
-            which is not finite, nothing, a list of another length, a token that there is not, or a step beyond the
-            last; it names the file and the row.
+        PipelineError: for a file that is missing, truncated, empty or of another schema. Names file and row if a value
+            is missing or not finite, a list has another length, a token id is unknown, or an `unmask_step` is too big.
     """
     tables = [_read_one(Path(path), schema) for path in paths]
     for path, table in zip(paths, tables, strict=True):
-        if vocabulary is not None:
-            _check_tokens(path, table, np.fromiter(vocabulary, np.int32))
         if len(table) == 0 and not may_be_empty:
             raise PipelineError(f"{path} has no rows")
+        for name in schema.names if len(table) else ():
+            _check_column(path, name, table.column(name).combine_chunks(), vocabulary)
     table = pa.concat_tables(tables)
     if completions:
         _check_states(paths, table, completions)
@@ -138,7 +134,7 @@ def read(
 
 
 def lengths(table: pa.Table, name: str) -> list[int]:
-    """The length of each list of a column."""
+    """The lengths of the lists of a column."""
     found: list[int] = pc.list_value_length(table.column(name)).to_pylist()
     return found
 
@@ -147,7 +143,7 @@ def matrix(table: pa.Table, name: str, fill: int | None = None) -> np.ndarray:
     """A list column as [rows, length].
 
     Args:
-        fill: what stands left of the lists that are shorter than the longest.
+        fill: pads shorter lists on the left.
 
     Raises:
         PipelineError: if the lists differ in length and there is no `fill`.
@@ -166,7 +162,7 @@ def matrix(table: pa.Table, name: str, fill: int | None = None) -> np.ndarray:
 
 
 def read_laws(path: Path) -> dict[str, np.ndarray]:
-    """The laws of `JOINT`, [M, M] each."""
+    """The distributions in a file of schema `JOINT`, [M, M] each."""
     table = read([path], JOINT)
     size = math.isqrt(len(table))
     return {name: table.column(name).to_numpy().reshape(size, size) for name in ("target", "base", "model")}
@@ -181,45 +177,35 @@ def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
         reason = " ".join(str(error).split())[:120]
         raise PipelineError(f"{path} is not a complete Parquet file ({reason}): delete it and run again") from error
     if not table.schema.equals(schema):
-        found = (table.schema.metadata or {}).get(b"schema", b"unknown").decode()
-        wanted = schema.metadata[b"schema"].decode()
-        unlike = f"the schema '{found}', not" if found != wanted else "other columns than the schema"
-        raise PipelineError(f"{path} has {unlike} '{wanted}': delete it and run again")
-    for name in schema.names:
-        _check_column(path, name, table.column(name).combine_chunks())
+        name = schema.metadata[b"schema"].decode()
+        raise PipelineError(f"{path} does not have the columns of '{name}': delete it and run again")
     return table
 
 
-def _check_column(path: Path, name: str, column: pa.Array) -> None:
-    values, length = column, 1
-    _refuse(path, column.is_null(), lambda row: f"{name} is missing")
-    if pa.types.is_list(column.type) and len(column):
-        lengths = pc.list_value_length(column).to_numpy()
-        values, length = column.flatten(), int(lengths[0])
+def _check_column(path: Path, name: str, column: pa.Array, vocabulary: Collection[int] | None) -> None:
+    """PipelineError for the first row with a value that is missing or impossible."""
+    rows, last = np.arange(len(column)), 0
+    if pa.types.is_list(column.type):
+        _check(path, rows, name, column, column.is_valid(), "a list")
+        lengths = pc.list_value_length(column)
         if name != RAGGED:
-            _refuse(path, lengths != length, lambda row: f"{name} has {lengths[row]} entries, not {length} like row 0")
-        row = np.repeat(np.arange(len(column)), lengths)
-        _refuse(path, np.bincount(row[np.asarray(values.is_null())]), lambda row: f"{name} misses an entry")
-    if pa.types.is_floating(values.type):
-        infinite = ~np.isfinite(values.to_numpy(zero_copy_only=False).reshape(len(column), length))
-        _refuse(path, infinite.any(axis=1), lambda row: f"{name} {column[row]} is not a finite number")
+            _check(
+                path, rows, f"the length of {name}", lengths, pc.equal(lengths, lengths[0]), f"{lengths[0]} as in row 0"
+            )
+        rows, column, last = pc.list_parent_indices(column), column.flatten(), lengths[0].as_py() - 1
+    valid, wanted = column.is_valid(), "a value"
+    if pa.types.is_floating(column.type):
+        valid, wanted = pc.is_finite(column).fill_null(False), "a finite number"
+    elif name in IDS and vocabulary is not None:
+        valid, wanted = pc.is_in(column, pa.array(vocabulary, pa.int32())), "a token id of the model"
+    elif name == "unmask_step":
+        valid, wanted = pc.is_in(column, pa.array(range(-1, last + 1), pa.int32())), f"one of -1 … {last}"
+    _check(path, rows, name, column, valid, wanted)
 
 
-def _check_tokens(path: Path, table: pa.Table, vocabulary: np.ndarray) -> None:
-    for name in IDS:
-        _refuse_entries(path, table, name, lambda ids: ~np.isin(ids, vocabulary), "not a token of the model")
-    last = lengths(table, "unmask_step")[0] - 1 if len(table) else 0
-    _refuse_entries(path, table, "unmask_step", lambda step: (step < -1) | (step > last), f"not one of -1 … {last}")
-
-
-def _refuse_entries(
-    path: Path, table: pa.Table, name: str, wrong: Callable[[np.ndarray], np.ndarray], reason: str
-) -> None:
-    """PipelineError for the first entry of a column of lists that is wrong."""
-    values = table.column(name).combine_chunks().flatten().to_numpy()
-    row = np.repeat(np.arange(len(table)), lengths(table, name))
-    for place in np.flatnonzero(wrong(values))[:1]:
-        raise PipelineError(f"{path}, row {row[place]}: {name} has {values[place]}, {reason}")
+def _check(path: Path, rows: np.ndarray | pa.Array, name: str, values: pa.Array, valid: pa.Array, wanted: str) -> None:
+    for place in np.flatnonzero(~np.asarray(valid))[:1]:
+        raise PipelineError(f"{path}, row {rows[place]}: {name} is {values[place]}, not {wanted}")
 
 
 def _check_states(paths: Sequence[Path], table: pa.Table, completions: int) -> None:
@@ -229,9 +215,3 @@ def _check_states(paths: Sequence[Path], table: pa.Table, completions: int) -> N
             f"{', '.join(map(str, paths))}: state {row['state_id']} of round {row['round']} has {row['count_all']}"
             f" completions, not {completions} (rollout.completions): delete it and run again"
         )
-
-
-def _refuse(path: Path, wrong: Any, reason: Callable[[int], str]) -> None:
-    """PipelineError for the first row that is wrong."""
-    for row in np.flatnonzero(np.asarray(wrong))[:1].tolist():
-        raise PipelineError(f"{path}, row {row}: {reason(row)}")

@@ -1,4 +1,4 @@
-"""Where a file came from: written into the metadata of Parquet and safetensors, and into the report."""
+"""Records of how a file was made, for the metadata of Parquet and safetensors files and for reports."""
 
 import platform
 import subprocess
@@ -19,26 +19,22 @@ CPUINFO = Path("/proc/cpuinfo")
 
 @cache
 def git_revision() -> str:
-    """The commit of the working directory, "+" appended when files differ from it; "unknown" outside git."""
+    """The commit of the working directory, with "+" appended if files differ from it; "unknown" outside Git."""
+    commands = ["git", "rev-parse", "--short", "HEAD"], ["git", "status", "--porcelain", "-uno"]
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
-        ).stdout
+        commit, changes = (subprocess.run(command, capture_output=True, check=True).stdout for command in commands)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit.strip() + ("+" if dirty.strip() else "")
+    return commit.decode().strip() + ("+" if changes.strip() else "")
 
 
 def provenance(settings: Section) -> dict[str, str]:
-    """Version, git revision and the settings of the stage."""
+    """The version, the Git revision and the settings of the stage."""
     return {"version": __version__, "git": git_revision(), "settings": plain_json(settings)}
 
 
 def result_origin(settings: EvaluateSettings, checkpoint: Path, weights: Sequence[Path]) -> dict[str, object]:
-    """What a row of results rests on: the task, the decoding, the weights (files of the checkpoint), the hardware."""
+    """How a row of results was made: task, decoding, weights (files of the checkpoint), seed, hardware, versions."""
     decoding = settings.evaluate.model_dump(include={"tokens_per_step", "block_length", "prefill"})
     return {
         **{key: getattr(settings.task, key, "") for key in ("name", "template", "profile")},
@@ -53,13 +49,13 @@ def result_origin(settings: EvaluateSettings, checkpoint: Path, weights: Sequenc
 
 @cache
 def hardware() -> str:
-    """The name of the GPU, else of the processor."""
+    """The name of the GPU, or else of the processor."""
     torch = sys.modules.get("torch")
     return str(torch.cuda.get_device_name()) if torch and torch.cuda.is_available() else processor()
 
 
 def processor() -> str:
-    """The processor as Linux names it; what Python knows elsewhere."""
-    lines = CPUINFO.read_text().splitlines() if CPUINFO.is_file() else []
+    """The processor's name in /proc/cpuinfo; on other systems what Python reports."""
+    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.is_file() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()

@@ -1,62 +1,90 @@
-"""What the tasks share whose prompts are always written for a chat model."""
+"""What tasks for chat models share: settings, d1's wording of prompts, and the plug-in around a scorer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
 from pipeline.tasks.base import Item, Profile, Saved, Task, TaskSettings, hold_out
+from pipeline.tasks.data import Data
 
-TRAIN, TEST = "chat-train", "chat"
-"""Ids of d1's templates: the words of its training, and of its evaluation."""
+MATH_EXPERT = (
+    "You are a math expert. You will be given a question to solve. Solve it step by step. Wrap the final answer in"
+    " a \\boxed{{}}."
+)
+TRAIN_FORMAT = "\nRespond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>\n\n"
+TEST_FORMAT = (
+    "Respond in the following format:\n<reasoning>\nYour reasoning here\n</reasoning>\n<answer>\n"
+    "\\boxed{{...}}\n</answer>"
+)
+"""Parts of d1's prompts; training and evaluation are worded differently there."""
 
 
-class Chat(TaskSettings):
-    """How the items are put and judged."""
+class ChatSettings(TaskSettings):
+    """Settings of every task that can be asked in chat messages."""
 
-    template: Literal["chat"] = "chat"
     profile: Profile = "strict"
-    answer_length: int = Field(default=256, ge=1, description="tokens of an answer")
-    validation_items: int = Field(default=0, ge=0, description="training items held out to select a round by")
+    answer_length: int = Field(default=256, ge=1, description="tokens of a chat answer")
+    validation_items: int = Field(
+        default=0, ge=0, description="items held out to select a round by; of a data set, training items"
+    )
 
 
-def in_words(
-    settings: Chat, found: Mapping[str, Sequence[Item]], templates: Mapping[str, str]
+class PuzzleSettings(ChatSettings):
+    """Settings of a task whose items are generated, or rows of a data set; small models get single characters."""
+
+    template: Literal["compact", "chat"] = "compact"
+    data: Data | None = None
+    base_items: int = Field(default=60_000, ge=1)
+    train_items: int = Field(default=15_000, ge=1)
+    test_items: int = Field(default=512, ge=1)
+
+
+C = TypeVar("C", bound=ChatSettings)
+
+
+def worded(
+    found: Mapping[str, Sequence[Item]],
+    validation_items: int,
+    train_template: str,
+    test_template: str,
+    fields: Callable[[Item], Mapping[str, object]] = lambda item: {"prompt": item.prompt},
 ) -> dict[str, list[Item]]:
-    """Training items, which also are the base split, in the words of d1's training; the rest in its evaluation's."""
-    train, validation = hold_out(found["train"], settings.validation_items)
-    put = {"train": _put(train, templates[TRAIN])}
-    put |= {"validation": _put(validation, templates[TEST]), "test": _put(found["test"], templates[TEST])}
-    return {"base": put["train"], **put}
+    """Prompts made from templates for the splits "train" and "test" of `found`, and for "validation", held out of
+    "train". The training items are the base split, too.
+    """
+
+    def formatted(items: Sequence[Item], template: str) -> list[Item]:
+        return [replace(item, prompt=template.format(**fields(item))) for item in items]
+
+    kept, held_out = hold_out(found["train"], validation_items)
+    train, validation = formatted(kept, train_template), formatted(held_out, test_template)
+    return {"base": train, "train": train, "validation": validation, "test": formatted(found["test"], test_template)}
 
 
-def _put(items: Sequence[Item], template: str) -> list[Item]:
-    return [replace(item, prompt=template.format(prompt=item.prompt)) for item in items]
+def unchanged(item: Item, answer: str) -> str:
+    """Renders an answer as the text that it is."""
+    return answer
 
 
 def chat_task(
-    settings: Any,
-    items: Callable[[Any, int], dict[str, list[Item]]],
-    score: Callable[[Profile, Item, str], dict[str, float]],
-    saved_item: Callable[[str, Any], Item],
-    resolve: Callable[[Any], Task],
-) -> Task:
-    """A task of texts, judged by its metric `accuracy`."""
+    settings: C,
+    items: Callable[[C, int], dict[str, list[Item]]],
+    score: Callable[[Item, str], dict[str, float]],
+    saved: Saved,
+    resolve: Callable[[C], Task[C]],
+    render: Callable[[Item, str], str] = unchanged,
+) -> Task[C]:
+    """A task whose prompts are messages to a chat model."""
     return Task(
         settings=type(settings),
         alphabet="",
         answer_length=settings.answer_length,
         items=items,
-        score=partial(score, settings.profile),
-        render=as_it_is,
+        score=score,
+        render=render,
         resolve=resolve,
-        saved=Saved(item=saved_item, accuracy="accuracy"),
+        saved=saved,
         whole_text=settings.profile == "d1",
     )
-
-
-def as_it_is(item: Item, answer: str) -> str:
-    """The text as it is."""
-    return answer

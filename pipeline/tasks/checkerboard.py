@@ -7,13 +7,13 @@ import numpy as np
 
 from pipeline.tasks.pictures import SIZE, picture_task
 
-FIELD = 13
+SQUARE = 13
 FLOOR = 1 / 50
 
 
 def picture() -> np.ndarray:
-    field = np.arange(SIZE) // FIELD
-    return np.where((field[:, None] + field) % 2 == 0, 1.0, FLOOR)
+    square = np.arange(SIZE) // SQUARE
+    return np.where((square[:, None] + square) % 2 == 0, 1.0, FLOOR)
 
 
 PLUGIN = picture_task(picture())

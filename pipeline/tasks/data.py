@@ -1,16 +1,17 @@
-"""Rows of a data set, from the Hub or from files of the same columns, as the items of a training and a test split.
+"""Reads a data set, from the Hub or from files with the same columns, into the items of a training and a test split.
 
-A file is JSON lines, CSV or Parquet. Whatever is wrong with it stops with one line: no file, no rows, a missing column,
-a duplicate id, a row that the task cannot read, a test item that occurs in the training split.
+Every problem stops the run with one line that names the file and line: a missing or empty file, a missing column, a
+duplicate id, a row that the task cannot read, a test item that is also in the training split. This is why files are not
+read by the `datasets` library: it names no lines of .jsonl files, and turns the Sudoku 0034… of a .csv into a number.
 """
 
 import csv
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -18,16 +19,18 @@ from pipeline.errors import PipelineError
 from pipeline.settings.validation import Section
 from pipeline.tasks.base import Item
 
-Values = Mapping[str, Any]
-IDS = ("id", "unique_id")
+Row = Mapping[str, object]
+"""Column in lower case -> value."""
+
+ID_COLUMNS = ("id", "unique_id")
 
 
 class Data(Section):
     """Where the rows come from: `hub`, the id of a data set, or `path`, a .jsonl, .csv or .parquet file.
 
-    The test split is `test_hub` or `test_path`, else the data set's split "test", or the rows of the file whose column
-    `split` says so; else `test_items` rows are held out at random. `overlap: drop` leaves out the training rows that
-    are test items too, which else stop the run.
+    The test split is `test_hub` or `test_path`; without these, the data set's split "test", or the rows of the file
+    whose column `split` says "test"; without these, `test_items` rows drawn at random. With `overlap: drop`, training
+    rows that are also test items are left out instead of stopping the run.
     """
 
     hub: str | None = None
@@ -48,102 +51,103 @@ class Data(Section):
 
 
 @dataclass(frozen=True)
-class Reading:
+class RowFormat:
     """How a task reads rows.
 
     Attributes:
-        columns: what a row must hold: of each tuple, one column. Names are in lower case.
-        item: row -> its item, None for a row to leave out. ValueError says what is wrong with the row.
-        key: item -> what identifies it, where there is no column `id`; no test item's may occur in the training split.
+        columns: what a row must hold: at least one column of each tuple, in lower case.
+        item: row -> its item, or None to leave the row out. ValueError says what is wrong with the row.
+        key: item -> what identifies it if there is no column `id`; no test key may occur in the training split.
     """
 
     columns: Sequence[tuple[str, ...]]
-    item: Callable[[Values], Item | None]
+    item: Callable[[Row], Item | None]
     key: Callable[[Item], str] = lambda item: item.prompt
 
 
-def splits(data: Data, seed: int, reading: Reading) -> dict[str, list[Item]]:
+Rows = list[tuple[str, Row]]
+Items = list[tuple[str, Item]]
+"""Each with its place in the source, e.g. "x.jsonl, line 3", for errors."""
+
+
+def load_splits(data: Data, seed: int, row_format: RowFormat) -> dict[str, list[Item]]:
     """The items of the splits "train" and "test"."""
-    train, test = _sources(data)
-    items = {
-        "train": _items(train, reading, str(data.hub or data.path), repeated=bool(data.hub)),
-        "test": [] if test is None else _items(test, reading, str(data.test_hub or data.test_path or data.path), False),
-    }
-    if test is None:
-        items = _held_out(items["train"], data, seed)
-    if data.overlap == "drop":
-        held_out = {reading.key(item) for _, item in items["test"]}
-        items["train"] = [pair for pair in items["train"] if reading.key(pair[1]) not in held_out]
-    known = {reading.key(item): where for where, item in items["train"]}
-    for where, item in items["test"]:
-        if reading.key(item) in known:
+    rows = _hub(data.hub, data.config) if data.hub else _by_split(_file(Path(str(data.path))))
+    if data.test_hub:
+        rows["test"] = _hub(data.test_hub, None).get("test", [])
+    elif data.test_path:
+        rows["test"] = _file(Path(data.test_path))
+    train = _items(rows.get("train", []), row_format, str(data.hub or data.path), repeats=bool(data.hub))
+    if "test" in rows:
+        source = data.test_hub or data.test_path or data.path
+        test = _items(rows["test"], row_format, str(source), repeats=False)
+    else:
+        train, test = _draw_test_split(train, data, seed)
+    test_keys = {row_format.key(item): where for where, item in test}
+    for where, item in train:
+        if data.overlap == "stop" and (key := row_format.key(item)) in test_keys:
             raise PipelineError(
-                f"{where} occurs in the training split too, {known[reading.key(item)]}: {reading.key(item)[:80]!r}; "
+                f"{test_keys[key]} occurs in the training split too, {where}: {key[:80]!r}; "
                 f"remove one of them, or set task.data.overlap: drop"
             )
-    return {split: [item for _, item in pairs] for split, pairs in items.items()}
+    kept = [item for _, item in train if row_format.key(item) not in test_keys]
+    return {"train": kept, "test": [item for _, item in test]}
 
 
-def _sources(data: Data) -> tuple[Iterable[tuple[str, Values]], Iterable[tuple[str, Values]] | None]:
-    """The rows to train on and to test on, each with where it stands; None where the test rows are to be held out."""
-    if data.hub:
-        found = _hub(data.hub, data.config)
-        train, test = found.get("train", []), found.get("test")
-    else:
-        rows = list(_file(Path(str(data.path))))
-        for where, row in rows:
-            if row.get("split", "train") not in ("train", "test"):
-                raise PipelineError(f"{where}: split must be 'train' or 'test', not {row['split']!r}")
-        train = [pair for pair in rows if pair[1].get("split", "train") == "train"]
-        test = [pair for pair in rows if pair[1].get("split") == "test"] or None
-    if data.test_hub:
-        test = _hub(data.test_hub, None).get("test", [])
-    elif data.test_path:
-        test = list(_file(Path(data.test_path)))
-    return train, test
+def _by_split(rows: Rows) -> dict[str, Rows]:
+    """The rows of each split that the column `split` names, "train" where there is none."""
+    splits: dict[str, Rows] = {}
+    for where, row in rows:
+        split = row.get("split", "train")
+        if split not in ("train", "test"):
+            raise PipelineError(f"{where}: split must be 'train' or 'test', not {split!r}")
+        splits.setdefault(str(split), []).append((where, row))
+    return splits
 
 
-def _items(rows: Iterable[tuple[str, Values]], reading: Reading, source: str, repeated: bool) -> list[tuple[str, Item]]:
-    """The items of rows. `repeated`: whether rows of the same key are one item, rather than a mistake."""
-    items: list[tuple[str, Item]] = []
+def _items(rows: Rows, row_format: RowFormat, source: str, repeats: bool) -> Items:
+    """The items of rows. With `repeats`, of rows that have the same key but no id the first is kept; else they are an
+    error.
+    """
+    items: Items = []
     seen: dict[str, str] = {}
     for where, row in rows:
-        for names in reading.columns:
+        for names in row_format.columns:
             if all(row.get(name) is None for name in names):
                 raise PipelineError(f"{where}: has no {' or '.join(names)}, but the columns {sorted(row)}")
         try:
-            item = reading.item(row)
+            item = row_format.item(row)
         except ValueError as error:
             raise PipelineError(f"{where}: {error}") from error
         if item is None:
             continue
-        name = next((name for name in IDS if row.get(name) is not None), "")
-        identity = str(row[name]) if name else reading.key(item)
+        column = next((name for name in ID_COLUMNS if row.get(name) is not None), "")
+        identity = str(row[column]) if column else row_format.key(item)
         if identity not in seen:
             seen[identity] = where
             items.append((where, item))
-        elif name or not repeated:
-            raise PipelineError(f"{where}: duplicate {name or 'item'} {identity[:80]!r}, first in {seen[identity]}")
+        elif column or not repeats:
+            raise PipelineError(f"{where}: duplicate {column or 'item'} {identity[:80]!r}, first in {seen[identity]}")
     if not items:
         raise PipelineError(f"task.data: {source} has no rows that this task can use")
     return items
 
 
-def _held_out(items: list[tuple[str, Item]], data: Data, seed: int) -> dict[str, list[tuple[str, Item]]]:
-    """`test_items` of the items at random, in their order, and the rest."""
+def _draw_test_split(items: Items, data: Data, seed: int) -> tuple[Items, Items]:
+    """(the other items, `test_items` of them drawn at random), both in their original order."""
     if len(items) <= data.test_items:
         raise PipelineError(
             f"task.data: {data.hub or data.path} has {len(items)} rows and no test split: give test_path, or a "
             f"test_items smaller than {data.test_items}"
         )
-    chosen = set(random.Random(seed).sample(range(len(items)), data.test_items))
-    split = {"train": [index for index in range(len(items)) if index not in chosen], "test": sorted(chosen)}
-    return {name: [items[index] for index in indices] for name, indices in split.items()}
+    drawn = set(random.Random(seed).sample(range(len(items)), data.test_items))
+    rest = [pair for index, pair in enumerate(items) if index not in drawn]
+    return rest, [items[index] for index in sorted(drawn)]
 
 
-def _hub(hub: str, config: str | None) -> dict[str, list[tuple[str, Values]]]:
-    """The splits of a data set of the Hub."""
-    import datasets  # noqa: PLC0415  (seconds to import, and not needed for files)
+def _hub(hub: str, config: str | None) -> dict[str, Rows]:
+    """The splits of a data set on the Hub."""
+    import datasets  # noqa: PLC0415  (takes seconds to import, and files do not need it)
 
     try:
         found = datasets.load_dataset(hub, config)
@@ -155,26 +159,18 @@ def _hub(hub: str, config: str | None) -> dict[str, list[tuple[str, Values]]]:
     return {split: [(f"{hub}, {split} row {n}", _lower(row)) for n, row in enumerate(found[split])] for split in found}
 
 
-def _file(path: Path) -> Iterator[tuple[str, Values]]:
-    """The rows of a file, each with where it stands."""
+def _file(path: Path) -> Rows:
     readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     if path.suffix not in readers:
         raise PipelineError(f"task.data: {path} must be one of {', '.join(readers)}")
     if not path.is_file():
         raise PipelineError(f"task.data: {path} is missing")
-    empty = True
-    for where, row in readers[path.suffix](path):
-        empty = False
-        yield f"{path}, {where}", _lower(row)
-    if empty:
-        raise PipelineError(f"task.data: {path} has no rows")
+    return [(f"{path}, {where}", _lower(row)) for where, row in readers[path.suffix](path)]
 
 
-def _jsonl(path: Path) -> Iterator[tuple[str, Values]]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if line.strip():
             try:
                 row = json.loads(line)
             except ValueError as error:
@@ -184,7 +180,7 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Values]]:
             yield f"line {number}", row
 
 
-def _csv(path: Path) -> Iterator[tuple[str, Values]]:
+def _csv(path: Path) -> Iterator[tuple[str, Row]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             rows = csv.DictReader(lines, strict=True)
@@ -196,7 +192,7 @@ def _csv(path: Path) -> Iterator[tuple[str, Values]]:
         raise PipelineError(f"{path} is not a CSV file: {error}") from error
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, Values]]:
+def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
     import pyarrow as pa  # noqa: PLC0415  (not needed for the other formats)
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -204,9 +200,8 @@ def _parquet(path: Path) -> Iterator[tuple[str, Values]]:
         rows = pq.read_table(path, partitioning=None).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise PipelineError(f"{path} is not a complete Parquet file: {str(error)[:120]}") from error
-    for number, row in enumerate(rows):
-        yield f"row {number}", row
+    yield from ((f"row {number}", row) for number, row in enumerate(rows))
 
 
-def _lower(row: Values) -> Values:
+def _lower(row: Row) -> Row:
     return {str(name).strip().lower(): value for name, value in row.items()}

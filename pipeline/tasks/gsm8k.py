@@ -1,33 +1,27 @@
 """GSM8K: word problems whose answer is a number.
 
-A row has `question` and `answer`, which ends in `#### 18`; a bare number will do. That is the reference of an item.
+A row has the columns `question` and `answer`; the answer ends in `#### 18`, or is a number. That is the reference.
 """
 
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
-from pipeline.tasks.base import Item, Profile, Task
-from pipeline.tasks.chat import Chat, chat_task, in_words
-from pipeline.tasks.data import Data, Reading, Values, splits
+from pipeline.tasks.base import Item, Saved, Task
+from pipeline.tasks.chat import MATH_EXPERT, TEST_FORMAT, TRAIN_FORMAT, ChatSettings, chat_task, worded
+from pipeline.tasks.data import Data, Row, RowFormat, load_splits
 from pipeline.tasks.parsing.answers import before_stop, boxes, short_boxes, tagged, without_stops
 from pipeline.tasks.parsing.latex import repaired
 from pipeline.tasks.parsing.terms import number
 
 TEMPLATES = {
-    "chat-train": (
-        "\nRespond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>\n\n\n{prompt}"
-    ),
-    "chat": (
-        "You are a math expert. You will be given a question to solve. Solve it step by step. Wrap the final answer in"
-        " a \\boxed{{}}. \nRespond in the following format:\n<reasoning>\nYour reasoning here\n</reasoning>\n<answer>\n"
-        "\\boxed{{...}}\n</answer>\n\n{prompt}"
-    ),
+    "chat-train": TRAIN_FORMAT + "\n{prompt}",
+    "chat": MATH_EXPERT + " \n" + TEST_FORMAT + "\n\n{prompt}",
 }
 HASHES = "####"
-PUBLISHED_REFERENCE = re.compile(r"####\s*\$?([\d,]+(?:\.\d+)?)")
-PUBLISHED_NUMBER = re.compile(r"-?\d+\.?\d*")
+D1_REFERENCE = re.compile(r"####\s*\$?([\d,]+(?:\.\d+)?)")
+D1_NUMBER = re.compile(r"-?\d+\.?\d*")
 NUMBER = re.compile(r"[-−]?\$?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
 DOTS = re.compile(r"\.+")
 ONE_LINE_FORMAT = re.compile(r"<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
@@ -36,38 +30,25 @@ TAGS = ("<reasoning>\n", "\n</reasoning>\n", "\n<answer>\n", "\n</answer>")
 LONGEST = 2000
 
 
-class Gsm8k(Chat):
-    """Where the items come from, and how they are judged."""
+class Gsm8k(ChatSettings):
+    """Where the items come from, and how answers are scored."""
 
+    template: Literal["chat"] = "chat"
     data: Data = Data(hub="openai/gsm8k", config="main")
 
 
 def items(settings: Gsm8k, seed: int) -> dict[str, list[Item]]:
     """Rows of the data set, in d1's words."""
-    found = splits(settings.data, seed, Reading((("question",), ("answer",)), _read))
-    return in_words(settings, found, TEMPLATES)
+    found = load_splits(settings.data, seed, RowFormat((("question",), ("answer",)), _item))
+    return worded(found, settings.validation_items, TEMPLATES["chat-train"], TEMPLATES["chat"])
 
 
-def score(profile: Profile, item: Item, answer: str) -> dict[str, float]:
-    """Accuracy: the number is the reference's. Reward: five terms, at most 4.
+def score_strict(item: Item, answer: str) -> dict[str, float]:
+    """Accuracy: the number is the reference's. Reward: the sum of five terms, at most 4.
 
     0.125 for each of four tags that occurs once, less 0.001 for each character after the answer; 0.5 for the tags in
-    order; 0.5 for nothing besides them; 0.5 for a whole number as answer; 2 for the right one. With d1 a dot of the
-    format's patterns is no line break, so that reasoning of several lines earns nothing there.
+    order; 0.5 for nothing besides them; 0.5 for a whole number as answer; 2 for the right one.
     """
-    if profile == "d1":
-        text = without_stops(answer)
-        given = text.split("<answer>")[-1].split("</answer>")[0].strip()
-        terms = (
-            published_tag_counts(text),
-            0.5 * published_soft_format(text),
-            0.5 * bool(ONE_LINE_FORMAT.match(text)),
-            0.5 * given.isdigit(),
-            2.0 * (given == item.reference.split(HASHES)[-1].strip()),
-        )
-        reference = published_reference(item.reference)
-        right = reference is not None and published_number(answer) == reference
-        return {"reward": math.fsum(terms), "accuracy": float(right)}
     text = before_stop(answer)
     given = next(reversed(tagged(text)), "")
     value, reference = read_number(next(boxes(given), given)), read_number(item.reference.split(HASHES)[-1])
@@ -82,9 +63,27 @@ def score(profile: Profile, item: Item, answer: str) -> dict[str, float]:
     return {"reward": math.fsum(terms), "accuracy": float(right)}
 
 
-def published_number(text: str) -> float | None:
-    """d1: the first box that holds a number and is no dots, as a float or the first number in it; else the first
-    `<answer>`, as a float or the last number in it. `6,277` gives 6.
+def score_d1(item: Item, answer: str) -> dict[str, float]:
+    """The same terms as d1 computes them: `.` in its format patterns matches no line break, so that reasoning of
+    several lines gets neither format term.
+    """
+    text = without_stops(answer)
+    given = text.split("<answer>")[-1].split("</answer>")[0].strip()
+    terms = (
+        d1_tag_counts(text),
+        0.5 * d1_soft_format(text),
+        0.5 * bool(ONE_LINE_FORMAT.match(text)),
+        0.5 * given.isdigit(),
+        2.0 * (given == item.reference.split(HASHES)[-1].strip()),
+    )
+    reference = d1_reference(item.reference)
+    right = reference is not None and d1_number(answer) == reference
+    return {"reward": math.fsum(terms), "accuracy": float(right)}
+
+
+def d1_number(text: str) -> float | None:
+    """The first box that holds a number, read as a float or as the first number in it (`6,277` gives 6); without such
+    a box the first `<answer>`, read as a float or as the last number in it.
     """
     for box in short_boxes(text):
         if box and not DOTS.fullmatch(box) and (value := _float(box, lambda numbers: numbers[0])) is not None:
@@ -93,22 +92,22 @@ def published_number(text: str) -> float | None:
     return _float(given, lambda numbers: numbers[-1]) if given else None
 
 
-def published_reference(reference: str) -> float | None:
-    """d1: the number after `####`, commas left out; None for a negative one, with which no answer agrees."""
+def d1_reference(reference: str) -> float | None:
+    """The number after `####` without its commas; None for a negative one, which d1 counts no answer to as right."""
     if HASHES not in reference:
         return read_number(reference)
-    found = PUBLISHED_REFERENCE.search(reference)
+    found = D1_REFERENCE.search(reference)
     return float(found[1].replace(",", "")) if found else None
 
 
 def strict_number(text: str) -> float | None:
-    """The number in the last box that is neither empty nor dots, else that in the last `<answer>`."""
+    """The number in the last box that is neither empty nor dots; without one, that in the last `<answer>`."""
     box = next((box for box in boxes(text) if box and not DOTS.fullmatch(box)), None)
     return read_number(box if box is not None else next(reversed(tagged(text)), ""))
 
 
 def read_number(text: str) -> float | None:
-    """The value of `6,277`, `-5`, `$18`, `\\frac{1}{2}` or `12 cm`; else of the first number right of the last `=`."""
+    """The value of `6,277`, `-5`, `$18`, `\\frac{1}{2}` or `12 cm`; else of the first number after the last `=`."""
     text = text[:LONGEST]
     if (value := number(repaired(text))) is not None:
         return value
@@ -116,8 +115,10 @@ def read_number(text: str) -> float | None:
     return float(re.sub(r"[\s$,]", "", found[0]).replace("−", "-")) if found else None
 
 
-def published_tag_counts(text: str) -> float:
-    """d1: the length penalty runs from the last `</answer>` between line breaks, or from the beginning without one."""
+def d1_tag_counts(text: str) -> float:
+    """As `tag_counts`, but the length penalty counts twice, and runs from the last `</answer>` that is on a line of its
+    own, or from the start of the text if there is none.
+    """
     once = [text.count(tag) == 1 for tag in TAGS]
     count = 0.125 * once[0] + 0.125 * once[1]
     if once[2]:
@@ -128,23 +129,24 @@ def published_tag_counts(text: str) -> float:
 
 
 def tag_counts(text: str) -> float:
-    """0.125 for each tag that occurs once, less 0.001 for each character after the answer, but not less than 0."""
+    """0.125 for each tag that occurs once, less 0.001 for each character after the answer, but at least 0."""
     _, closed, after = text.rpartition("</answer>")
     count = 0.125 * sum(text.count(tag) == 1 for tag in TAGS)
     return max(0.0, count - 0.001 * len(after.strip())) if closed else count
 
 
-def published_soft_format(text: str) -> bool:
-    """d1: `<reasoning>.*?</reasoning>\\s*<answer>.*?</answer>` at the beginning, where a dot is no line break."""
+def d1_soft_format(text: str) -> bool:
+    """Whether `<reasoning>.*?</reasoning>\\s*<answer>.*?</answer>` matches at the start, in linear time."""
     if not text.startswith("<reasoning>"):
         return False
-    turns = [turn for turn in TURN.finditer(text) if turn.start() < _end_of_line(text, 0)]
-    ends = [turn.end() for turn in (*turns[:1], *turns[-1:])]  # turns between them lie on the first one's line
-    return any(text.find("</answer>", end, _end_of_line(text, end)) >= 0 for end in ends)
+    first_line = len(text.partition("\n")[0])
+    ends = [turn.end() for turn in TURN.finditer(text) if turn.start() < first_line]
+    candidates = (*ends[:1], *ends[-1:])  # the turns between these end on the first line, too
+    return any("</answer>" in text[end:].partition("\n")[0] for end in candidates)
 
 
 def soft_format(text: str) -> bool:
-    """`<reasoning>…</reasoning> <answer>…</answer>` at the beginning."""
+    """`<reasoning>…</reasoning> <answer>…</answer>` at the start."""
     turn = TURN.search(text)
     return text.startswith("<reasoning>") and turn is not None and text.find("</answer>", turn.end()) >= 0
 
@@ -155,27 +157,22 @@ def strict_format(text: str) -> bool:
     return text.startswith("<reasoning>\n") and turn >= 0 and text.rstrip().endswith("\n</answer>")
 
 
-def saved_item(question: str, reference: Any) -> Item:
-    """An item from a number, a text with or without `####`, or null, with which no answer agrees."""
+def saved_item(question: str, reference: object) -> Item:
+    """An item whose reference is a number, a text with or without `####`, or null, for which no answer is right."""
     if isinstance(reference, bool) or not isinstance(reference, int | float | str | None):
         raise ValueError(f"reference must be a number, a text or null, not {reference!r}")
     return Item(question, "" if reference is None else str(reference))
-
-
-def _end_of_line(text: str, start: int) -> int:
-    end = text.find("\n", start)
-    return end if end >= 0 else len(text)
 
 
 def _float(text: str, choose: Callable[[list[str]], str]) -> float | None:
     try:
         return float(text)
     except ValueError:
-        numbers = PUBLISHED_NUMBER.findall(text)
+        numbers = D1_NUMBER.findall(text)
         return float(choose(numbers)) if numbers else None
 
 
-def _read(row: Values) -> Item:
+def _item(row: Row) -> Item:
     question, answer = str(row["question"]).strip(), str(row["answer"])
     reference = answer[answer.rfind(HASHES) :] if HASHES in answer else answer.strip()
     if not question:
@@ -185,9 +182,10 @@ def _read(row: Values) -> Item:
     return Item(question, reference)
 
 
-def configured(settings: Gsm8k) -> Task:
-    """The task as its section asks for it."""
-    return chat_task(settings, items, score, saved_item, resolve=configured)
+def configured(settings: Gsm8k) -> Task[Gsm8k]:
+    """The task with everything that its settings determine."""
+    score = score_d1 if settings.profile == "d1" else score_strict
+    return chat_task(settings, items, score, Saved(saved_item, "accuracy"), resolve=configured)
 
 
 PLUGIN = configured(Gsm8k())

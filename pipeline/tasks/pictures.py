@@ -1,9 +1,9 @@
-"""Answers of two characters whose optimum is a picture on {0..90}²: what `checkerboard` and `pinwheel` share.
+"""Tasks with two-character answers whose optimal law is a picture on {0..90}²: `checkerboard` and `pinwheel`.
 
     p^base(a, b) ∝ e^{-(u² + v² - uv)},  u = a/45 - 1,  v = b/45 - 1      (correlated, not flat)
     r(a, b)      = log picture(a, b) - log p^base(a, b)
 
-so that p* ∝ p^base e^{r/α} is the picture at α = 1. A value is one printable character.
+so that p* ∝ p^base e^{r/α} is the picture at α = 1. Each of the 91 values is one printable character.
 """
 
 from functools import partial
@@ -15,19 +15,19 @@ from pipeline.tasks.base import Enumerated, Item, Task, TaskSettings
 
 SIZE = 91
 PROMPTS = {"train": ">", "test": "?"}
-"""There is one prompt to learn from; the held-out one asks for the same."""
+"""One prompt to train on; the held-out one asks for the same answers."""
 VALUES = "".join(character for character in map(chr, range(33, 127)) if character not in PROMPTS.values())[:SIZE]
 
 
 class Picture(TaskSettings):
-    """How many pairs the base model learns from, where it is pre-trained, and how many are drawn to evaluate."""
+    """How many pairs to pre-train the base model on (unless it is exact), and how many to draw in the evaluation."""
 
     base_items: int = Field(default=60_000, ge=1)
     test_items: int = Field(default=512, ge=1)
 
 
 def coordinates() -> tuple[np.ndarray, np.ndarray]:
-    """u and v in [-1, 1] at every point of the grid, [SIZE, SIZE] each."""
+    """u and v in [-1, 1] at every pixel, [SIZE, SIZE] each."""
     axis = np.linspace(-1, 1, SIZE)
     u, v = np.meshgrid(axis, axis, indexing="ij")
     return u, v
@@ -40,7 +40,7 @@ def normalized(density: np.ndarray) -> np.ndarray:
 
 
 def base_law() -> np.ndarray:
-    """p^base(a, b) ∝ e^{-(u² + v² - uv)}"""
+    """p^base(a, b) ∝ e^{-(u² + v² - uv)}, [SIZE, SIZE]"""
     u, v = coordinates()
     return normalized(np.exp(-(u**2 + v**2 - u * v)))
 
@@ -57,7 +57,7 @@ def items(settings: Picture, seed: int) -> dict[str, list[Item]]:
 
 
 def score(reward: np.ndarray, inside: np.ndarray, item: Item, answer: str) -> dict[str, float]:
-    """r(a, b), and whether (a, b) lies in the bright part of the picture; anything else scores the least reward."""
+    """r(a, b), and whether (a, b) is in the bright part of the picture; anything else gets the lowest reward."""
     pair = tuple(map(VALUES.find, answer))
     if len(pair) != 2 or -1 in pair:
         return {"reward": float(reward.min()), "inside": 0.0}
@@ -69,7 +69,7 @@ def render(item: Item, answer: str) -> str:
     return ", ".join(str(VALUES.find(character)) for character in answer)
 
 
-def picture_task(picture: np.ndarray) -> Task:
+def picture_task(picture: np.ndarray) -> Task[Picture]:
     """The task whose p* at α = 1 is `picture`, a positive [SIZE, SIZE] table."""
     base, picture = base_law(), normalized(picture)
     reward = np.log(picture) - np.log(base)

@@ -1,11 +1,12 @@
-"""Texts to token ids and back, as a checkpoint and a task ask for it: chat prompts, prefills, stop tokens.
+"""Converts prompts and answers between text and token ids: chat templates, prefills, stop tokens.
 
-A chat template is text of the checkpoint, rendered by transformers in jinja2's immutable sandbox; no code of it runs.
+transformers renders a checkpoint's chat template in jinja2's immutable sandbox, so it cannot run code.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +18,31 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import PipelineError
-from pipeline.tasks.base import Task
+from pipeline.tasks.base import Task, TaskSettings
 from pipeline.text.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, decode, encode, mask_id
 
 STOP_TOKENS = ("<|eot_id|>", "<|endoftext|>", "<|im_end|>")
-"""What ends an answer, besides the end-of-text that a checkpoint's configuration names."""
+"""Tokens that end an answer, besides the end-of-text token in a checkpoint's configuration."""
 
 
 @dataclass(frozen=True)
-class Chat:
-    """How a checkpoint is spoken to.
+class ChatFormat:
+    """The chat-format settings of a checkpoint.
 
     Attributes:
-        template: renders messages to text.
-        prefill: how the answer begins; part of the prompt for the model, part of the answer for the task.
+        template: the tokenizer that renders messages to text.
+        prefill: the beginning of every answer; for the model it is part of the prompt, for the task part of the answer.
         stops: ids of the tokens that end an answer.
-        longest: how many tokens the model was made for, prompt and answer; None where its configuration is silent.
+        max_length: the model's limit on the tokens of prompt and answer; None if its configuration names none.
     """
 
     template: PreTrainedTokenizerFast
     prefill: str
     stops: frozenset[int]
-    longest: int | None
+    max_length: int | None
 
     def text(self, message: str) -> str:
-        """The user's message and the header of the answer."""
+        """The user's message in the chat template, up to where the answer begins."""
         messages = [{"role": "user", "content": message}]
         try:
             return str(self.template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
@@ -53,11 +54,11 @@ class Chat:
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """Prompts and answers of a task in the tokens of a policy; `chat` is None for an embedded model's alphabet."""
+    """Converts a task's prompts and answers to and from a policy's tokens; `chat` is None for an embedded model."""
 
     tokenizer: Tokenizer
-    task: Task
-    chat: Chat | None
+    task: Task[TaskSettings]
+    chat: ChatFormat | None
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -68,48 +69,49 @@ class PromptFormat:
         return frozenset() if end is None else frozenset({end})
 
     def prompts(self, texts: Sequence[str], ids: Sequence[int], length: int) -> list[Int[Tensor, " P"]]:
-        """Token ids of each prompt; those of a chat differ in length, and none is ever cut.
+        """Token ids of each prompt. Chat prompts differ in length; none is ever truncated.
 
         Args:
-            ids: numbers by which the items are named in errors.
-            length: tokens of the answer.
+            ids: numbers that name the items in errors.
+            length: number of answer tokens.
 
         Raises:
-            PipelineError: for a prompt that is too long for the model, or that holds [MASK].
+            PipelineError: for a prompt that is too long for the model, or that contains [MASK].
         """
         if self.chat is None:
             return list(encode(self.tokenizer, texts))
-        whole = [self.chat.text(text) + self.chat.prefill for text in texts]
-        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(whole, add_special_tokens=False)]
-        mask, longest = mask_id(self.tokenizer), self.chat.longest
+        texts = [self.chat.text(text) + self.chat.prefill for text in texts]
+        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
+        mask, limit = mask_id(self.tokenizer), self.chat.max_length
         for number, row in zip(ids, rows, strict=True):
             if mask in row:
                 raise PipelineError(f"the prompt of item {number} holds the token {self.tokenizer.id_to_token(mask)}")
-            if longest is not None and len(row) + length > longest:
+            if limit is not None and len(row) + length > limit:
                 raise PipelineError(
                     f"the prompt of item {number} has {len(row)} tokens and its answer {length}, but the model takes"
-                    f" {longest} in all: shorten the answer or leave the item out"
+                    f" {limit} in all: shorten the answer or leave the item out"
                 )
         return [torch.tensor(row) for row in rows]
 
     def answers(self, tokens: Int[Tensor, "n L"]) -> list[str]:
-        """Texts with the prefill, up to the first stop token; `Task.whole_text` keeps that and what follows it.
+        """The text of each answer.
 
-        Those of an embedded model up to the first `Task.end`.
+        A chat answer begins with the prefill and ends before its first stop token, or is kept whole if
+        `Task.whole_text`; an embedded model's answer ends before the first `Task.end`.
         """
         if self.chat is None:
             return [self.task.shown(text) for text in decode(self.tokenizer, tokens)]
-        rows = tokens.tolist()
+        rows, stops = tokens.tolist(), self.chat.stops
         if not self.task.whole_text:
-            rows = [row[: first_of(row, self.chat.stops)] for row in rows]
+            rows = [list(takewhile(lambda token: token not in stops, row)) for row in rows]
         texts = self.tokenizer.decode_batch(rows, skip_special_tokens=False)
         return [self.chat.prefill + text for text in texts]
 
 
 def load_prompt_format(
-    policy: Path, model: nn.Module, tokenizer: Tokenizer, task: Task, prefill: str = ""
+    policy: Path, model: nn.Module, tokenizer: Tokenizer, task: Task[TaskSettings], prefill: str = ""
 ) -> PromptFormat:
-    """How a task is put to the policy of a directory.
+    """The prompt format of a task for the policy in a directory.
 
     Raises:
         PipelineError: for a chat task and a checkpoint without a chat template.
@@ -120,42 +122,38 @@ def load_prompt_format(
     template = _template(policy, settings)
     special = {name: _token(settings.get(name)) for name in ("bos_token", "eos_token")}
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **special)
-    config: Any = model.config
+    config: Any = model.config  # of the untyped transformers library
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     named = [tokenizer.token_to_id(token) for token in (*STOP_TOKENS, special["eos_token"]) if token]
     stops = frozenset(token for token in (*ends, *named) if token is not None)
-    return PromptFormat(tokenizer, task, Chat(fast, prefill, stops, getattr(config, "max_position_embeddings", None)))
+    limit = getattr(config, "max_position_embeddings", None)
+    return PromptFormat(tokenizer, task, ChatFormat(fast, prefill, stops, limit))
 
 
-def read_tokenizer_config(policy: Path) -> dict[str, Any]:
-    """What a directory says about its tokenizer besides tokenizer.json; nothing where it says nothing."""
+def read_tokenizer_config(policy: Path) -> dict[str, object]:
+    """The contents of a policy's tokenizer_config.json; empty if there is no such file."""
     path = policy / TOKENIZER_CONFIG
     try:
-        found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        found: dict[str, object] = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
         raise PipelineError(f"{path} is not JSON ({error})") from error
     return found
 
 
-def first_of(row: Sequence[int], stops: frozenset[int]) -> int:
-    """Where the first stop token stands; the length of the row where there is none."""
-    return next((place for place, token in enumerate(row) if token in stops), len(row))
-
-
-def _template(policy: Path, settings: dict[str, Any]) -> str:
-    path, found = policy / CHAT_TEMPLATE, settings.get("chat_template")
-    if path.is_file():
-        found = path.read_text()
+def _template(policy: Path, settings: dict[str, object]) -> str:
+    path = policy / CHAT_TEMPLATE
+    found = path.read_text() if path.is_file() else settings.get("chat_template")
     if isinstance(found, list):
         found = next((entry["template"] for entry in found if entry.get("name") == "default"), None)
     if not isinstance(found, str):
         raise PipelineError(
-            f"'{policy}' has no chat template, in {TOKENIZER_CONFIG} or {CHAT_TEMPLATE}: this task's prompts are chat"
+            f"'{policy}' has no chat template in {TOKENIZER_CONFIG} or {CHAT_TEMPLATE}: this task's prompts are chat"
             " messages, so base.path must name a checkpoint that has one"
         )
     return found
 
 
-def _token(value: Any) -> str | None:
-    """A special token, which may be saved with its options."""
-    return value.get("content") if isinstance(value, dict) else value
+def _token(value: object) -> str | None:
+    """A special token, which may be saved as a mapping with its options."""
+    token = value.get("content") if isinstance(value, dict) else value
+    return token if isinstance(token, str) else None

@@ -1,4 +1,4 @@
-"""Tokens of text: the character-level tokenizer of embedded models, and padding-free batches of token rows."""
+"""The character-level tokenizer of embedded models, and batches of token rows without padding."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from pipeline.errors import PipelineError
 
 MASK_TOKEN = "[MASK]"
 MASK_TOKENS = (MASK_TOKEN, "<|mdm_mask|>", "<|mask|>")
-"""Of embedded models, of LLaDA, and of its successors."""
+"""The mask token of embedded models, of LLaDA, and of its successors."""
 
 PADDING = -1
-"""Stands left of the prompts that are shorter than others of a training batch; the model never sees it."""
+"""Pads the shorter prompts of a training batch on the left; the model never sees it."""
 
 TOKENIZER_CONFIG, CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 
@@ -36,15 +36,15 @@ def mask_id(tokenizer: Tokenizer) -> int:
 
 
 def token_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """Every id that stands for a token; a model's vocabulary may have more."""
+    """Every id that is a token; a model's vocabulary may have unused rows besides."""
     return frozenset(tokenizer.get_vocab().values())
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
-    """Token ids of equally long texts.
+    """Token ids of texts of equal length.
 
     Raises:
-        PipelineError: for texts of different lengths, or a character that the vocabulary lacks.
+        PipelineError: for texts of different lengths, or a character that is not in the vocabulary.
     """
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
     mask = mask_id(tokenizer)
@@ -57,21 +57,25 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
 
 
 def buckets(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """The places of rows of one length, up to `size` at a time, the shortest first: batches that need no padding."""
+    """Indices of rows in batches of up to `size` that need no padding: each has rows of one length, shortest first."""
     of_length: dict[int, list[int]] = {}
-    for place, length in enumerate(lengths):
-        of_length.setdefault(length, []).append(place)
+    for index, length in enumerate(lengths):
+        of_length.setdefault(length, []).append(index)
     rows = (of_length[length] for length in sorted(of_length))
-    return [places[first : first + size] for places in rows for first in range(0, len(places), size)]
+    return [indices[first : first + size] for indices in rows for first in range(0, len(indices), size)]
 
 
 def decode(tokenizer: Tokenizer, tokens: Int[Tensor, "n L"]) -> list[str]:
-    """Texts of token rows."""
+    """The texts of token rows."""
     return tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=False)
 
 
 def load_tokenizer(policy: Path) -> Tokenizer:
-    """The tokenizer saved beside a model."""
+    """The tokenizer in a policy directory.
+
+    Raises:
+        PipelineError: if it is missing or damaged, or has no mask token.
+    """
     path = policy / "tokenizer.json"
     if not path.is_file():
         raise PipelineError(f"{path} is missing: '{policy}' is not a model directory of this project")

@@ -1,4 +1,4 @@
-"""AdamW in fp32 whatever the type of the weights, and its state as named tensors."""
+"""AdamW that computes in fp32 for weights of any type, and its state as named tensors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +17,11 @@ MASTER = "master"
 
 
 class AdamW(torch.optim.AdamW):
-    """AdamW on the parameters that train. One in bfloat16 has a master copy in fp32, which is rounded after each step.
+    """AdamW on the trainable parameters. Each bfloat16 one has an fp32 master copy, rounded after a step.
 
     Attributes:
-        trained: name -> parameter of the model.
-        masters: name -> what the optimiser changes: the parameter itself, or its master copy.
+        trained: name -> trainable parameter of the model.
+        masters: name -> the tensor that the optimiser updates: the parameter itself or its master copy.
     """
 
     def __init__(self, policy: nn.Module, settings: Optimizer):
@@ -35,7 +35,7 @@ class AdamW(torch.optim.AdamW):
         )
 
     def copies(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """(name, parameter, master copy) of those that have one."""
+        """(name, parameter, master copy) of the parameters that have a master copy."""
         for name, master in self.masters.items():
             if master is not self.trained[name]:
                 yield name, self.trained[name], master
@@ -55,17 +55,17 @@ class AdamW(torch.optim.AdamW):
 
 
 def optimizer_state(optimizer: AdamW) -> dict[str, Tensor]:
-    """The state as named tensors, for safetensors, in the main process; {} elsewhere. Every process must call this."""
+    """The state as named tensors in the main process, {} in the others. Every process must call this."""
     state = [(f"{moment}.{name}", optimizer.state[value][moment]) for name, value, moment in _places(optimizer)]
     masters = [(f"{MASTER}.{name}", master) for name, _, master in optimizer.copies()]
     return gather_tensors([*state, *masters])
 
 
 def load_optimizer_state(path: Path, optimizer: AdamW) -> None:
-    """Put back what `moments` gave.
+    """Restore a saved `optimizer_state`.
 
     Raises:
-        PipelineError: for a file that is missing, truncated or of another policy.
+        PipelineError: if the file is missing, truncated or belongs to another policy.
     """
     tensors, _ = read_tensors(path)
     wanted = [
@@ -88,7 +88,7 @@ def set_optimizer_state(optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
 
 
 def _places(optimizer: AdamW) -> Iterator[tuple[str, Tensor, str]]:
-    """(parameter's name, what the optimiser changes, moment)"""
+    """(name of the parameter, tensor that the optimiser updates, name of the moment)"""
     for name, value in optimizer.masters.items():
         for moment in MOMENTS:
             yield name, value, moment

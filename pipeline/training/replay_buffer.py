@@ -1,4 +1,4 @@
-"""The replay buffer: rows with weights → batches of (state, completions, weights), the same for any number of ranks."""
+"""The replay buffer: weighted rows → batches of (state, completions, weights), whatever the number of processes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,11 +25,11 @@ LEAST_MASKED = 0.1
 
 @dataclass(frozen=True)
 class Batch:
-    """n states x with their completions; K = 1 where a state is one re-masked completion, or one step of its path.
+    """n states x with K completions each; K = 1 if a state is a re-masked completion or a step of its path.
 
-    `loss_positions` are those of each completion that the loss reads. `noise` are uniforms in [0, 1) for losses that
-    mask or sample: they belong to the row, one for each token of prompt and answer and one for the row itself, which is
-    the last, so that they do not depend on how the batch is cut. `PADDING` stands left of shorter prompts.
+    `loss_positions` marks the positions of each completion that enter the loss. `noise` holds uniforms in [0, 1) for
+    losses that mask or sample, one per token of prompt and answer and a last one for the row itself: they belong to the
+    row, so they do not depend on how the batch is split. Shorter prompts are padded on the left with `PADDING`.
     """
 
     prompt: Int[Tensor, "n P"]
@@ -40,7 +40,7 @@ class Batch:
     noise: Float[Tensor, "n T"]
 
     def rows(self, rows: slice) -> "Batch":
-        """Some of the rows, without what is padding in all of them."""
+        """Some of the rows, without columns that are padding in all of them."""
         part = Batch(**{name: value[rows] for name, value in vars(self).items()})
         shown = (part.prompt != PADDING).any(dim=0)
         first = int(shown.int().argmax()) if shown.any() else 0
@@ -52,21 +52,22 @@ class Batch:
 
 @dataclass(frozen=True)
 class Replay:
-    """Groups of completions, and how training draws its states from them, as `states` says.
+    """Groups of K completions of one starting state. `states` says which states training draws from them:
 
-    `remasked_completions`: a completion X_1^(k) is drawn with probability ∝ W_k, and re-masked at a fresh level each
-        time: x ~ p*_t with the target X_1.
-    `weighted_completions`: likewise, but every completion is drawn equally often and W_k stays with it.
-    `complementary_masks`: as `weighted_completions`, each completion under two masks, whose levels are uniform in
-        [0.1, 1), and under their complements.
-    `starting_states`: the states that the K completions started from, with all K of them.
-    `path_states`: a completion and one of its steps, uniformly: the state before it, and what it revealed.
+    `remasked_completions`: draw a completion X_1^(k) with probability ∝ W_k and re-mask it at a new level each time:
+        x ~ p*_t, with the target X_1.
+    `weighted_completions`: likewise, but every completion is drawn equally often and keeps its weight W_k.
+    `complementary_masks`: as `weighted_completions`, each completion under two masks, with levels uniform in [0.1, 1),
+        and under their complements.
+    `starting_states`: the state that the K completions started from, with all K of them as targets.
+    `path_states`: draw a completion and one of its steps uniformly: the state before the step, with the tokens that it
+        revealed as targets.
 
-    `jumps: all` reads every masked position of x; `jumps: first` the positions that a completion reveals first
-    (after re-masking, one masked position at random: the order is exchangeable).
+    With `jumps: all` every masked position of x enters the loss; with `jumps: first` the positions that a completion
+    reveals first (after re-masking, one masked position at random, since the order is exchangeable).
 
     With `block_length`, re-masked states are those that a rollout in blocks passes through: all later blocks masked,
-    the active one in part; the loss reads the active block.
+    the active one in part; only the active block enters the loss.
     """
 
     prompt: Int[Tensor, "g P"]
@@ -81,7 +82,7 @@ class Replay:
 
     @classmethod
     def of_texts(cls, prompt: Int[Tensor, "g P"], answer: Int[Tensor, "g L"], mask_id: int) -> "Replay":
-        """A corpus: one completion each, all of weight 1."""
+        """From a corpus: one completion of weight 1 per prompt, from the empty answer."""
         tokens = answer[:, None]
         everything = torch.full_like(answer, mask_id)
         return cls(prompt, everything, tokens, torch.zeros_like(tokens), torch.ones(len(answer), 1), mask_id)
@@ -96,7 +97,7 @@ class Replay:
         jumps: Literal["first", "all"] = "all",
         block_length: int | None = None,
     ) -> "Replay":
-        """Rows of `parquet.TARGETS`, the K completions of a group one after the other."""
+        """From rows of `parquet.TARGETS`, in which the K completions of a group are consecutive."""
 
         def groups(name: str, fill: int | None = None) -> Tensor:
             column = torch.from_numpy(matrix(table, name, fill)).long()
@@ -108,9 +109,9 @@ class Replay:
         return cls(prompt, start, tokens, step, weight, mask_id, states, jumps, block_length)
 
     def batches(self, updates: int, batch_size: int, seed: int, stream: Stream, round_: int) -> Iterator[Batch]:
-        """`updates` batches. Batch number s is a function of (seed, stream, round, s) and the rows alone.
+        """`updates` batches. Batch s is a function of (seed, stream, round, s) and the rows alone.
 
-        Rows of a batch are sorted by the length of their prompts, so that parts of it hold little padding.
+        The rows of a batch are sorted by the length of their prompts, so that parts of it need little padding.
         """
         order = torch_generator(seed, stream, round_)
         weight, draw = {
@@ -188,7 +189,7 @@ class Replay:
 
 
 def systematic(weight: Float[Tensor, " m"], draws: int, generator: torch.Generator) -> Int[Tensor, " draws"]:
-    """Row indices in random order, row j ⌊c⌋ or ⌈c⌉ times with mean c = draws · w_j / Σ w (systematic resampling)."""
+    """Systematic resampling: indices in random order, j occurring ⌊c⌋ or ⌈c⌉ times with mean c = draws · w_j / Σ w."""
     cumulative = weight.double().cumsum(0)
     points = (torch.arange(draws) + torch.rand(1, generator=generator, dtype=torch.float64)) / draws
     index = torch.searchsorted(cumulative, points * cumulative[-1], right=True).clamp(max=len(weight) - 1)

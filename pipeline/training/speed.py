@@ -1,11 +1,11 @@
-"""How fast stages computed, together and in words. Torch-free."""
+"""Throughput of stages: summed up, and as text. Does not import PyTorch."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 
 class Measured(TypedDict):
-    """How fast a stage was, in one process: `throughput.Meter.measured`."""
+    """What `throughput.Meter` measured in one process of a stage; `peak` is the GPU's operations per second."""
 
     tokens: int
     seconds: float
@@ -14,7 +14,7 @@ class Measured(TypedDict):
 
 
 def speed(measured: Sequence[Measured]) -> dict[str, float]:
-    """Of stages together, in one process: tokens/s, TFLOP/s (models with known formulas), share of the GPU's peak."""
+    """Tokens/s of the stages together, per process; TFLOP/s if operations are known, and their share of the peak."""
     seconds = sum(stage["seconds"] for stage in measured)
     flops = sum(stage["flops"] for stage in measured) / seconds
     found = {"tokens_per_second": sum(stage["tokens"] for stage in measured) / seconds}
@@ -26,7 +26,7 @@ def speed(measured: Sequence[Measured]) -> dict[str, float]:
 
 
 def speed_in_words(speed: Mapping[str, float]) -> str:
-    """`speed` in words."""
+    """The result of `speed` as text."""
     words = [f"{speed['tokens_per_second']:,.0f} tokens/s"]
     words += [f"{speed['tflops']:.3g} TFLOP/s"] if "tflops" in speed else []
     words += [f"{speed['share_of_peak']:.0%} of the peak"] if "share_of_peak" in speed else []

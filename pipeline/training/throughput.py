@@ -1,25 +1,26 @@
-"""How fast a stage computes: seconds, tokens and operations of a model's passes, by the formulas of `flops`."""
+"""Throughput of a stage: seconds, tokens, and operations of a model's passes by the formulas of `models.flops`."""
 
 import time
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.models import adapters
+from pipeline.models.base import Output
 from pipeline.models.flops import Shape, peak
 from pipeline.training.speed import Measured
 
 
 class Meter:
-    """Measures what happens inside its `with` blocks, in this process: seconds, and the passes of one model.
+    """Measures seconds and the passes of one model inside its `with` blocks, in this process.
 
     Attributes:
-        seconds: the device's work included.
-        flops: operations of the passes; what gradient checkpointing computes again counts. 0 for models that are no
-            transformers.
-        positions: tokens of all sequences that passed.
+        seconds: wall-clock time, until the device has finished.
+        flops: operations of the passes, including what gradient checkpointing recomputes; 0 if the model is not a
+            transformer.
+        positions: tokens of all sequences that were passed through the model.
     """
 
     def __init__(self, model: nn.Module, *, recompute: bool = False):
@@ -39,22 +40,24 @@ class Meter:
         self._hook.remove()
 
     def measured(self, tokens: int) -> Measured | None:
-        """For the stage's timing; None if there was nothing to measure.
+        """The stage's throughput; None if nothing ran.
 
         Args:
-            tokens: by which the stage's speed is told, such as the tokens that it generated.
+            tokens: what the stage's tokens/s count, such as the tokens that it generated.
         """
         if not self.seconds:
             return None
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
         return {"tokens": tokens, "seconds": self.seconds, "flops": self.flops, "peak": peak(name)}
 
-    def _count(self, module: nn.Module, args: Any, inputs: dict[str, Any], output: Any) -> None:
+    def _count(self, module: nn.Module, args: object, inputs: dict[str, Tensor], output: Output) -> None:
         rows, length = inputs["input_ids"].shape
         self.positions += rows * length
         if self.shape is None:
             return
-        read = (output.logits if output.log_prob is None else output.log_prob).shape[:-1].numel()
+        found = output.logits if output.log_prob is None else output.log_prob
+        assert found is not None
+        read = found.shape[:-1].numel()
         if torch.is_grad_enabled() and module.training:
             self.flops += self.shape.training(rows, length, read, self.adapters, self.recompute)
         else:
@@ -62,7 +65,7 @@ class Meter:
 
 
 def now() -> float:
-    """Seconds of a clock, once the GPU has done what it was given."""
+    """Seconds of a monotonic clock, after the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

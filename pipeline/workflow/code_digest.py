@@ -1,4 +1,4 @@
-"""A digest of the code that a stage runs, so that an edited module reruns the stages that use it."""
+"""Digests of the code that each stage runs: editing a module reruns the stages that use it, and no others."""
 
 import ast
 import hashlib
@@ -11,16 +11,15 @@ from pipeline.settings.run import Run
 from pipeline.settings.stages import STAGES
 
 NOT_FOLLOWED = ("settings", "training/throughput.py")
-"""What a stage imports without its results depending on the code: schemas, whose values are in the stage's settings,
-and measurements of speed."""
+"""Imported code that cannot change a stage's results: schemas, whose values are in the stage's settings, and
+measurements of speed."""
 
 
 def code_digest(stage: str, run: Run | None = None) -> str:
-    """A digest of the modules that a stage runs: its own file, the run's plug-ins, and everything these import from
-    this package and, where the plug-in is the user's, from the user's package.
+    """A digest of the modules that a stage runs: its own file, the run's plug-ins, and what these import from this
+    package or, in the case of a user's plug-in, from the user's package.
 
-    It is taken from the syntax trees without docstrings, so comments and formatting change nothing. Plug-ins that the
-    run does not use are not part of it.
+    The digest is that of the syntax trees without docstrings: comments and formatting do not change it.
     """
     names = {} if run is None else {"task": run.task.name, "model": run.model.name, "algorithm": run.algorithm.name}
     return _digest(stage, tuple((kind, names[kind]) for kind in names if kind in STAGES[stage].model_fields))
@@ -31,12 +30,12 @@ def _digest(stage: str, plugins: tuple[tuple[str, str], ...]) -> str:
     here = Path(pipeline.__file__).parent
     entry = {here / "stages" / f"{stage}.py"} | {source(kind, name) for kind, name in plugins}
     own = {_package(kind, name) for kind, name in plugins if "." in name}
-    modules = sorted(path.name + _meaning(path) for path in _closure(entry, here, (here, *sorted(own))))
+    modules = sorted(path.name + _syntax_tree(path) for path in _closure(entry, here, (here, *sorted(own))))
     return hashlib.sha256("".join(modules).encode()).hexdigest()[:16]
 
 
 def _package(kind: str, name: str) -> Path:
-    """The directory of the outermost package that holds a user's plug-in."""
+    """The directory of the top-level package of a user's plug-in."""
     file = source(kind, name)
     module = file.parent if file.name == "__init__.py" else file
     return module.parents[name.count(".") - 1]
@@ -57,10 +56,10 @@ def _closure(paths: set[Path], here: Path, packages: tuple[Path, ...]) -> set[Pa
 
 @cache
 def _imports(path: Path, packages: tuple[Path, ...]) -> list[Path]:
-    """The modules of these packages that a file imports."""
+    """The files of these packages that a file imports."""
     places = {package.name: package.parent for package in packages}
     found: list[Path] = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
         level, module = (node.level, node.module) if isinstance(node, ast.ImportFrom) else (0, None)
@@ -74,9 +73,9 @@ def _imports(path: Path, packages: tuple[Path, ...]) -> list[Path]:
 
 
 @cache
-def _meaning(path: Path) -> str:
+def _syntax_tree(path: Path) -> str:
     """The syntax tree of a file without its docstrings."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
             node.body = [

@@ -1,8 +1,8 @@
-"""Which rounds' files stay on disk, as `keep` in params.yaml says, and how much they take.
+"""Removes the files of old rounds as `keep` in params.yaml asks, and measures what the rounds take on disk.
 
-A round's rollouts and targets are read by that round and, the targets, by the next; so is its optimiser state. When
-round k trains, those of rounds before k - 1 belong to jobs that are finished and recorded: to remove them makes nothing
-stale, and a kill during it changes nothing. What the last round left is never removed: the next one starts from it.
+A round's rollouts are read in that round only, its targets and optimiser state in the next too. When round k trains,
+rounds before k - 1 are finished and recorded: removing their files makes nothing stale, even if a kill interrupts it.
+The files of the last finished round are never removed, because the next round starts from them.
 """
 
 import shutil
@@ -14,7 +14,7 @@ BUFFERS, OPTIMIZER, POLICY = ("rollouts", "references", "targets"), ("optimizer.
 
 
 def prune(run: Path, newest: int, keep: Keep) -> None:
-    """Remove what `keep` does not want of the rounds up to `newest`, the last one that is finished."""
+    """Remove what `keep` does not ask for; `newest` is the last finished round."""
     for names, count in ((BUFFERS, keep.buffers), (OPTIMIZER, keep.optimizer)):
         for number in range(1, newest - count + 1 if isinstance(count, int) else 0):
             for name in names:
@@ -22,7 +22,7 @@ def prune(run: Path, newest: int, keep: Keep) -> None:
 
 
 def disk_use(run: Path) -> dict[str, int]:
-    """Bytes of the buffers, optimiser states and policies of a run, by kind."""
+    """The bytes that a run's buffers, optimiser states and policies take."""
     kinds = {"buffers": BUFFERS, "optimizer": OPTIMIZER, "policies": POLICY}
     return {
         kind: sum(_size(path) for name in names for path in run.glob(f"round_*/{name}"))

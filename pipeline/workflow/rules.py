@@ -1,4 +1,4 @@
-"""File names, input functions and rerun triggers of the Snakefile, as plain functions."""
+"""What the Snakefile computes: file names, inputs and rerun triggers of its rules."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ ROUND = "data/runs/{run}/round_{round}"
 
 
 def number(round_: int) -> str:
-    """Rounds are written with three digits."""
+    """A round as file names spell it, with three digits."""
     return f"{round_:03d}"
 
 
@@ -23,10 +23,8 @@ def before(round_: str) -> str:
 
 
 def origins(runs: Mapping[str, Run], first: str) -> dict[str, str]:
-    """For each run the one whose data and base model it uses: of those with equal settings `first`, or the first.
-
-    The default run is given as `first`, so that what DVC versions holds all that it needs.
-    """
+    """Maps each run to the one whose data and base model it uses: the first of those with equal settings, `first` being
+    before all others. The Snakefile passes the default run, so that the directory that DVC versions is complete."""
     makers: dict[str, str] = {}
     for name in (first, *runs):
         makers.setdefault(settings_json(runs[name], "base"), name)
@@ -34,12 +32,12 @@ def origins(runs: Mapping[str, Run], first: str) -> dict[str, str]:
 
 
 def policy(run: str, round_: str, origins: Mapping[str, str]) -> str:
-    """The policy after a round; the base, round 0, is that of the run's origin."""
+    """The policy after a round; round 0, the base, lies in the directory of the run's origin."""
     return f"{ROUND}/policy".format(run=run if int(round_) else origins[run], round=round_)
 
 
 def evaluated_rounds(run: Run) -> list[str]:
-    """The base, every `evaluate.every`-th round, and the last."""
+    """Round 0, every `evaluate.every`-th round, and the last."""
     return [number(k) for k in run.evaluate.rounds(run.rounds)]
 
 
@@ -49,12 +47,12 @@ def shards(kind: str, run: Run, wildcards: Any) -> list[str]:
 
 
 def enumerated(run: Run) -> bool:
-    """Whether the law of the answers can be written out."""
+    """Whether the task's answers are few enough to enumerate their distribution."""
     return load_task(run.task.name).enumerated is not None
 
 
 def report_inputs(run: Run, name: str, origins: Mapping[str, str]) -> list[str]:
-    """All that a report shows."""
+    """The files that a run's report reads."""
     rounds = [number(k) for k in range(run.rounds + 1)]
     files = [f"{ROUND}/train.json".format(run=name if int(k) else origins[name], round=k) for k in rounds]
     files += [f"{ROUND}/adjoint.json".format(run=name, round=k) for k in rounds[1:]]
@@ -63,7 +61,7 @@ def report_inputs(run: Run, name: str, origins: Mapping[str, str]) -> list[str]:
 
 
 def suite_inputs(names: Sequence[str], runs: Mapping[str, Run]) -> dict[str, list[str]]:
-    """All that a suite's report shows: every run's numbers; on enumerated tasks the laws, and the estimators once."""
+    """The files that a suite's report reads: metrics; for enumerated tasks also distributions, and estimators once."""
     known = [name for name in names if enumerated(runs[name])]
     trained: dict[str, str] = {}
     for name in known:
@@ -77,14 +75,16 @@ def suite_inputs(names: Sequence[str], runs: Mapping[str, Run]) -> dict[str, lis
 
 
 def results(runs: Iterable[str], *, since: float) -> str:
-    """What the reports of these runs said after the time `since`."""
-    said = [f"\n{log.parent.parent.name}\n{log.read_text()}" for log in _logs(runs, since) if log.stem == "report"]
-    return "".join(said).rstrip()
+    """What the report jobs of these runs have logged since the time `since`."""
+    texts = [
+        f"\n{log.parent.parent.name}\n{log.read_text('utf-8')}" for log in _logs(runs, since) if log.stem == "report"
+    ]
+    return "".join(texts).rstrip()
 
 
 def errors(runs: Iterable[str], *, since: float) -> str:
-    """The error lines of the stages of these runs after the time `since`, each with its log."""
-    lines = [(log, line) for log in _logs(runs, since) for line in log.read_text().splitlines()]
+    """The error lines that stages of these runs have logged since the time `since`, each with the name of its log."""
+    lines = [(log, line) for log in _logs(runs, since) for line in log.read_text(encoding="utf-8").splitlines()]
     return "\n".join(f"{line} [{log}]" for log, line in lines if line.startswith("error:"))
 
 
@@ -94,9 +94,9 @@ def _logs(runs: Iterable[str], since: float) -> list[Path]:
 
 
 def data(run: Run) -> str:
-    """A digest of the files that the task reads (`task.data.path`, `task.data.test_path`); "" where it reads none.
+    """Digests of the files that the task reads (`task.data.path`, `task.data.test_path`); "" if it reads none.
 
-    A missing file has one too: rule `prepare` checks what it reads.
+    A missing file is no error here: rule `prepare` reports it.
     """
     named = getattr(run.task, "data", None)
     files = [Path(path) for path in (named.path, named.test_path) if path] if isinstance(named, Data) else []
@@ -104,7 +104,7 @@ def data(run: Run) -> str:
 
 
 def launch(python: str, socket: str = "", *, ranks: int = 0) -> str:
-    """What starts a stage's module: forks of the preloaded process, one process per rank, or one alone."""
+    """The command that starts a stage's module: forked from the server at `socket`, or launched as processes."""
     if socket:
         return f"{python} -m pipeline.runtime.fork_server run {socket} {ranks or 1}"
     return f"{python} -m pipeline.runtime.launch {ranks}"

@@ -37,7 +37,7 @@ def seal(run: str) -> None:
     for name, path in sorted(_files(run).items()):
         time, old = path.stat().st_mtime_ns, known.get(name)
         files[name] = old if old and old.time == time else File(time=time, sha256=sha256_of(path))
-    records = {str(path.relative_to(STATE)): path.read_text("utf-8") for path in sorted(_records(run, "metadata"))}
+    records = {str(path.relative_to(STATE)): path.read_bytes().decode() for path in sorted(_records(run, "metadata"))}
     write_json(RUNS / run / SEAL, Seal(files=files, records=records).model_dump())
     write_text(_marker(run), sha256_of(RUNS / run / SEAL))
 
@@ -47,9 +47,9 @@ def restore(run: str) -> None:
 
     PipelineError if the seal was made elsewhere and does not describe the files, or is no seal of this run.
     """
-    sealed, found, file = _read(run), _files(run), RUNS / run / SEAL
+    sealed, found, file, marker = _read(run), _files(run), RUNS / run / SEAL, _marker(run)
     moved = [name for name, was in sealed.files.items() if name in found and found[name].stat().st_mtime_ns != was.time]
-    current = not file.exists() or (_marker(run).exists() and _marker(run).read_text("utf-8") == sha256_of(file))
+    current = not file.exists() or (marker.exists() and marker.read_text(encoding="utf-8") == sha256_of(file))
     differing = (name for name in moved if sha256_of(found[name]) != sealed.files[name].sha256)
     unlike = min(found.keys() ^ sealed.files, default=None) or next(differing, None)
     if current and (unlike or not moved):  # nothing to restore, or something computed here since
@@ -64,10 +64,10 @@ def restore(run: str) -> None:
         path.unlink()
     for name, text in sealed.records.items():
         (STATE / name).parent.mkdir(parents=True, exist_ok=True)
-        (STATE / name).write_text(text, "utf-8")
+        (STATE / name).write_text(text, encoding="utf-8")
     for name in moved:
         utime(found[name], ns=(sealed.files[name].time,) * 2)
-    write_text(_marker(run), sha256_of(file))
+    write_text(marker, sha256_of(file))
 
 
 def _read(run: str) -> Seal:

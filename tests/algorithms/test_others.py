@@ -7,7 +7,7 @@ from pipeline.algorithms import NAMES
 from pipeline.ctmc import exact
 from pipeline.plugins import load_algorithm
 from pipeline.runtime.random_streams import Stream
-from pipeline.samplers.enumeration import rows_of
+from pipeline.samplers.enumeration import table_indices
 from pipeline.settings.algorithms import SETTINGS, Statewise
 from pipeline.settings.stages import AdjointSettings
 from tests.algorithms.harness import ALPHA, Bench, plugin
@@ -70,7 +70,7 @@ def test_adjoint_matching_approaches_the_optimum(bench, name):
 def test_rows_of_masked_positions():
     values = torch.tensor([5, 3])
     state = torch.tensor([[9, 9], [3, 9], [9, 5], [5, 3]])
-    position, other = rows_of(state, values, mask_id=9)
+    position, other = table_indices(state, values, mask_id=9)
     assert position.tolist() == [0, 1, 1, 0] and other.tolist() == [2, 2, 1, 0]
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.ctmc.weights import effective_sample_size, log_weights, self_normalized, tilt_for_ess
+from pipeline.ctmc.weights import effective_sample_size, largest_step, log_weights, self_normalized
 
 
 def test_weights_have_mean_one_and_ignore_constants():
@@ -49,11 +49,23 @@ def test_bias_of_the_estimated_target_falls_like_one_over_k():
     assert -1.2 < slope.item() < -0.8, biases
 
 
-def test_tilt_reaches_the_wanted_ess_and_ignores_settled_groups():
+def test_the_step_reaches_the_wanted_ess_and_settled_groups_do_not_vote():
     generator = torch.Generator().manual_seed(0)
     reward = torch.cat([torch.rand(20, 16, generator=generator), torch.ones(80, 16)]).double()
-    tilt = tilt_for_ess(torch.zeros_like(reward), reward, target=0.5, largest=1000.0)
-    weight = self_normalized(log_weights(torch.zeros(20, 16), reward[:20], tilt))
+    votes = reward.amax(dim=1) > reward.amin(dim=1)
+    step = largest_step(lambda step: step * reward, votes, share=0.5, largest=1000.0)
+    weight = self_normalized(step * reward[:20])
     assert effective_sample_size(weight).mean().item() == pytest.approx(8.0, abs=1e-3)
-    assert tilt_for_ess(torch.zeros_like(reward), reward, 0.5, largest=0.5) == 0.5
-    assert tilt_for_ess(torch.zeros(3, 4), torch.ones(3, 4), 0.5, largest=7.0) == 0.0
+    assert largest_step(lambda step: step * reward, votes, 0.5, largest=0.5) == 0.5
+
+
+def test_a_step_is_found_where_the_ess_is_small_from_the_start():
+    """Log weights that do not vanish at 0: the share is of the ESS there."""
+    generator = torch.Generator().manual_seed(0)
+    ratio, reward = torch.randn(2, 50, 16, generator=generator, dtype=torch.float64)
+    every = torch.ones(50, dtype=torch.bool)
+    before = effective_sample_size(self_normalized(3 * ratio)).mean()
+    assert before < 8
+    step = largest_step(lambda step: 3 * ratio + step * reward, every, share=0.9, largest=100.0)
+    after = effective_sample_size(self_normalized(3 * ratio + step * reward)).mean()
+    assert step > 0 and after.item() == pytest.approx(0.9 * before.item(), rel=1e-3)

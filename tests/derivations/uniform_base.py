@@ -1,4 +1,4 @@
-"""What the tests of uniform noise share: 2 tokens out of 4 values, 16 states, a base that hides nothing."""
+"""The example of the uniform-noise tests: 2 tokens with 4 values, so 16 states, and a random positive base."""
 
 import math
 

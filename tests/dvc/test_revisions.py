@@ -1,4 +1,4 @@
-"""What DVC brings back is trusted if it is what its seal says: clones, revisions, experiments, remotes, kills."""
+"""Files that DVC brings back are trusted if they match their seal: clones, revisions, experiments, remotes, kills."""
 
 import json
 import os
@@ -42,14 +42,14 @@ def test_older_revisions_there_and_back(repository):
         assert repository.pending() == {}
         assert not repository.stale()
     page = repository.dvc("plots", "diff", "HEAD~1", "main").strip().removeprefix("file://")
-    shown = Path(page).read_text()
+    shown = Path(page).read_text(encoding="utf-8")
     assert all(f"{revision}_data_runs_small_learning_curve.svg" in shown for revision in ("HEAD~1", "main"))
     (difference,) = json.loads(repository.dvc("metrics", "diff", "HEAD~1", "main", "--json")).values()
     assert set(difference) <= {"git", "time.computing", "time.waiting", "time.waiting_share", "time.cpu_seconds"}
 
 
 def test_a_clone_does_not_miss_what_was_pruned(repository, tmp_path):
-    """DVC only records that files are gone; what it brings elsewhere is complete."""
+    """After pruning, DVC only records which files are gone, and a clone has nothing to compute."""
     retention.prune(repository.run_directory, 2, Keep(buffers=1))
     report = (repository.run_directory / "timings" / "report.json").read_text()
     repository.dvc("repro")
@@ -66,7 +66,7 @@ def test_a_clone_does_not_miss_what_was_pruned(repository, tmp_path):
 
 
 def test_metrics_and_plots_of_a_revision(reproduced):
-    """`dvc metrics` shows the headline numbers; the rest of metrics.json lies in lists."""
+    """`dvc metrics` shows the main numbers; it skips lists, which hold the rest of metrics.json."""
     (entry,) = json.loads(reproduced.dvc("metrics", "show", "--json"))[""]["data"].values()
     scalars = [key for key, value in entry["data"].items() if not isinstance(value, list)]
     assert scalars == ["run", "task", "git", "base", "final", "sampler", "rollouts", "disk", "time"]
@@ -133,7 +133,7 @@ def test_a_remote_of_the_s3_type(repository, tmp_path, monkeypatch):
 
 
 def test_the_seal_holds_a_record_of_every_output(reproduced):
-    """All that is used of Snakemake's format: one file per output, named by its path."""
+    """The seal relies on one property of Snakemake's records: one file per output, named by its path."""
     records = json.loads((reproduced.run_directory / seal.SEAL).read_text())["records"]
     jobs = {"prepare": 1, "base": 1, "rollout": 4, "adjoint": 2, "train": 2, "evaluate": 3, "report": 1}
     outputs = {"prepare": 6, "base": 3, "rollout": 2, "adjoint": 3, "train": 4, "evaluate": 2, "report": 4}

@@ -103,7 +103,7 @@ def test_the_8b_model_has_the_published_size():
     ("changes", "message"),
     [
         ({"model_type": "llada2_moe"}, "holds the architecture 'llada2_moe', not 'llada'"),
-        ({"block_type": "sequential"}, "config.json says block_type: 'sequential', this model knows 'llama' only"),
+        ({"block_type": "sequential"}, "block_type: 'sequential', this model supports only 'llama'"),
         ({"alibi": True}, "config.json says alibi: True"),
         ({"mask_token_id": None}, "config.json names no mask_token_id"),
         ({"n_layers": 3}, "missing keys: model.layers.2."),
@@ -166,7 +166,7 @@ def test_names_of_the_hub_are_fetched_without_code(tmp_path, monkeypatch):
     assert policies.find_checkpoint("GSAI-ML/LLaDA-8B-Base") == tmp_path
     assert policies.find_checkpoint(str(tmp_path)) == tmp_path
     monkeypatch.undo()
-    with pytest.raises(PipelineError, match="'no/such/place' is neither a directory nor a model that the Hub gives"):
+    with pytest.raises(PipelineError, match="'no/such/place' is neither a directory nor a model on the Hub"):
         policies.find_checkpoint("no/such/place")
 
 

@@ -9,7 +9,7 @@ from pipeline.ctmc import exact
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_model
 from pipeline.samplers.ancestral import path_log_prob, rollout
-from pipeline.samplers.enumeration import tabulate
+from pipeline.samplers.enumeration import posterior_table
 from pipeline.samplers.posterior import log_posterior
 from pipeline.settings.sections import ModelSection
 
@@ -68,7 +68,7 @@ def test_installed_posteriors_are_read_back():
     joint = logits.flatten().log_softmax(0).view(4, 4)
     model = fresh("tabular").double()
     load_model("tabular").install(model, VALUES, exact.posteriors(joint))
-    table = tabulate(model, PROMPT, VALUES, MASK)
+    table = posterior_table(model, PROMPT, VALUES, MASK)
     torch.testing.assert_close(table, exact.posteriors(joint), atol=1e-12, rtol=0)
     torch.testing.assert_close(exact.path_law(table), joint, atol=1e-12, rtol=0)
     state = torch.tensor([[VALUES[1], MASK]])
@@ -82,7 +82,9 @@ def test_save_and_load(name, tmp_path):
     plugin.save(model, tmp_path)
     again = plugin.load(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
-    torch.testing.assert_close(tabulate(again, PROMPT, VALUES, MASK), tabulate(model, PROMPT, VALUES, MASK))
+    torch.testing.assert_close(
+        posterior_table(again, PROMPT, VALUES, MASK), posterior_table(model, PROMPT, VALUES, MASK)
+    )
     config = json.loads((tmp_path / "config.json").read_text())
     for broken, message in [
         ({**config, "model_type": "gpt2"}, "holds the architecture 'gpt2'"),

@@ -1,8 +1,11 @@
-"""A run's numbers are those of its settings."""
+"""A run's numbers: those that its settings ask for, each under its own name."""
 
 import json
+import subprocess
+import sys
 
-from tests.conftest import Stage
+from pipeline.report.seed_average import learning_curve
+from tests.conftest import ROOT, Stage
 
 
 def report(stage: Stage, **changes: object) -> dict:
@@ -26,5 +29,29 @@ def test_what_other_settings_have_left_behind_does_not_count(stage):
     left = seconds("evaluate_001", "rollout_001_01", "rollout_002_01")
     assert abs(everything["time"]["cpu_seconds"] - less["time"]["cpu_seconds"] - left) < 1e-6
     shorter = report(stage, rounds=1)
-    assert shorter["final"] == {key: everything["rounds"][0][key] for key in everything["final"]}
+    evaluation = everything["evaluations"][1]["splits"]["test"]["greedy"]
+    assert shorter["final"] == {key: evaluation[key] for key in everything["final"]}
     assert shorter["time"]["cpu_seconds"] < everything["time"]["cpu_seconds"]
+
+
+def test_metrics_do_not_replace_keys_of_the_round(stage):
+    """`reward_se` of a round belongs to its `reward_mean`, over rollouts; a metric may even be called `loss`."""
+    adjoint, evaluation = (stage.run / "round_001" / f"{name}.json" for name in ("adjoint", "evaluation"))
+    adjoint.write_text(json.dumps(json.loads(adjoint.read_text()) | {"reward_mean": 0.5, "reward_se": 0.25}))
+    content = json.loads(evaluation.read_text())
+    content["splits"]["test"]["greedy"] |= {"reward": 0.75, "reward_se": 0.125, "loss": 9.0, "loss_se": 1.0}
+    evaluation.write_text(json.dumps(content))
+    metrics = report(stage)
+    first = metrics["rounds"][0]
+    assert [first[key] for key in ("reward_mean", "reward_se", "reward")] == [0.5, 0.25, 0.75]
+    assert first["loss"] == sum(first["losses"]) / len(first["losses"])
+    on_test = metrics["evaluations"][1]["splits"]["test"]["greedy"]
+    assert (on_test["reward_se"], on_test["loss"]) == (0.125, 9.0)
+    assert "0.500 ± 0.250" in (stage.out / "report.html").read_text()
+    point = learning_curve([metrics])[1]
+    assert (point["reward"], point["reward_se"]) == (0.75, 0.125)
+
+
+def test_comparing_runs_needs_no_pytorch():
+    code = "import sys, pipeline.stages.compare; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from pipeline.report.run_metrics import selected
-from pipeline.report.seed_average import by_family, curve, result, row
-from pipeline.report.tables import markdown, tables
+from pipeline.report.run_metrics import selected_round
+from pipeline.report.seed_average import by_family, family_row, learning_curve, suite_result
+from pipeline.report.tables import markdown, suite_tables
 from pipeline.settings.params_file import parse_params
 from pipeline.storage import parquet
 from pipeline.workflow.rules import suite_inputs
@@ -26,7 +26,7 @@ RESULT = {
 
 
 def metrics(name: str, accuracy: float) -> dict:
-    """What `metrics.gather` says of a run of two rounds, whose accuracy is 0, `accuracy`, 2 `accuracy`."""
+    """metrics.json of a run of two rounds, whose accuracy is 0, `accuracy`, 2 `accuracy`."""
     at = [
         {"n": 8, "reward": 0.5 + accuracy * k, "grid_accuracy": accuracy * k, "grid_accuracy_se": 0.1} for k in range(3)
     ]
@@ -39,7 +39,10 @@ def metrics(name: str, accuracy: float) -> dict:
         "final": at[2],
         "rounds": [{"round": k, "cpu_seconds": 30 * accuracy, **at[k]} for k in (1, 2)],
         "results": [RESULT | {"round": 1}, RESULT | {"metrics": at[2]}, RESULT | {"split": "hard"}],
-        "evaluations": [{"round": 2, "splits": {"test": {}, "hard": {"greedy": {**at[1], "groups": {}}}}}],
+        "evaluations": [
+            {"round": k, "splits": {"test": {"greedy": at[k]}, "hard": {"greedy": {**at[k // 2], "groups": {}}}}}
+            for k in range(3)
+        ],
         "rollouts": 2000,
         "time": {"cpu_seconds": 7.0},
     }
@@ -50,7 +53,7 @@ RUNS = [metrics("one", 0.1), metrics("one-seed1", 0.3), metrics("other", 0.25)]
 
 def test_rows():
     """Mean over seeds, s/√n as error; the errors over items enter for a single seed alone."""
-    found = result("both", RUNS, {"other": {"grid_accuracy": (0.1, 0.9)}})
+    found = suite_result("both", RUNS, {"other": {"grid_accuracy": (0.1, 0.9)}})
     one, other = found["rows"]
     assert (found["git"], found["hardware"], found["versions"]) == (["abc"], ["abacus"], {"torch": "2"})
     assert one["final"]["grid_accuracy"] == pytest.approx(0.4)
@@ -64,7 +67,7 @@ def test_rows():
 
 def test_tables():
     """Accuracies in percent; columns that no row fills are left out."""
-    shown = tables(result("both", RUNS, {"other": {"grid_accuracy": (0.1, 0.9)}})["rows"])
+    shown = suite_tables(suite_result("both", RUNS, {"other": {"grid_accuracy": (0.1, 0.9)}})["rows"])
     ends, compute = shown.values()
     assert markdown(ends).splitlines() == [
         "| run | seeds | grid_accuracy: base | grid_accuracy | grid_accuracy: published, base → final "
@@ -82,18 +85,20 @@ def test_tables():
 
 def test_how_soon_the_first_row_has_the_reward_of_another():
     """After 1,000 of the 2,000 rollouts the reward is at least as high; a row that ends higher is never reached."""
-    rows = [row(name, [metrics(name, value)], {}) for name, value in (("best", 0.4), ("half", 0.2), ("more", 0.5))]
-    (*_, compute) = tables(rows).values()
+    rows = [
+        family_row(name, [metrics(name, value)], {}) for name, value in (("best", 0.4), ("half", 0.2), ("more", 0.5))
+    ]
+    (*_, compute) = suite_tables(rows).values()
     assert [line[-1] for line in compute] == ["as soon by best", "", "1,000 (0.5)", "never"]
 
 
 def test_lengths():
     """The last round on the test split, by number of answer tokens; nothing where there is one number only."""
-    assert "By number of answer tokens" not in tables([row("one", RUNS[:2], {})])
+    assert "By number of answer tokens" not in suite_tables([family_row("one", RUNS[:2], {})])
     longer = [RESULT | {"length": 32, "metrics": {**RESULT["metrics"], "grid_accuracy": 0.5}}]
     longer += [RESULT | {"round": 0, "length": length} for length in (16, 32)]
-    rows = [row(name, [RUNS[0] | {"results": RUNS[0]["results"] + longer}], {}) for name in ("one", "other")]
-    assert tables(rows)["By number of answer tokens"] == [
+    rows = [family_row(name, [RUNS[0] | {"results": RUNS[0]["results"] + longer}], {}) for name in ("one", "other")]
+    assert suite_tables(rows)["By number of answer tokens"] == [
         ["run", "seeds", "16", "32"],
         ["base of one", "1", "0.0 %", "0.0 %"],
         ["one", "1", "20.0 ± 10.0 %", "50.0 %"],
@@ -103,17 +108,23 @@ def test_lengths():
 
 def test_the_round_that_the_validation_split_selects():
     """The best there, the earliest of equals; the numbers are the test split's."""
-    found = {k: {"validation": {"greedy": {"n": 4, "accuracy": best, "accuracy_se": 0.1, "groups": {}}},
-                 "test": {"greedy": {"n": 8, "accuracy": k / 10, "accuracy_se": 0.1, "groups": {}}}}
-             for k, best in enumerate((0.1, 0.5, 0.5))}  # fmt: skip
-    assert selected(found) == {"round": 1, "validation_accuracy": 0.5, "n": 8, "accuracy": 0.1, "accuracy_se": 0.1}
-    assert selected({0: {"test": found[0]["test"]}}) is None
+
+    def evaluation(n: int, accuracy: float) -> dict:
+        return {"greedy": {"n": n, "accuracy": accuracy, "accuracy_se": 0.1, "groups": {}}}
+
+    found = [
+        {"round": k, "splits": {"validation": evaluation(4, best), "test": evaluation(8, k / 10)}}
+        for k, best in enumerate((0.1, 0.5, 0.5))
+    ]
+    best = {"round": 1, "validation_accuracy": 0.5, "n": 8, "accuracy": 0.1, "accuracy_se": 0.1}
+    assert selected_round(found) == best
+    assert selected_round([{"round": 0, "splits": {"test": evaluation(8, 0.0)}}]) is None
 
 
 def test_curves():
     """From the base on: rollouts and CPU seconds spent so far, mean and error over seeds."""
     assert list(by_family(RUNS)) == ["one", "other"]
-    base, first, last = curve(RUNS[:2])
+    base, first, last = learning_curve(RUNS[:2])
     assert (base["round"], base["rollouts"], base["cpu_seconds"], base["grid_accuracy"]) == (0, 0, 0, 0)
     assert (first["rollouts"], first["cpu_seconds"], last["rollouts"], last["cpu_seconds"]) == (1000, 6, 2000, 12)
     assert first["grid_accuracy"] == pytest.approx(0.2)

@@ -1,6 +1,6 @@
-"""Trains a small policy in whatever processes it is started in: alone, or by `python -m torch.distributed.run`.
+"""Trains a small policy, in one process or in those that `python -m torch.distributed.run` starts.
 
-The loss looks at the base and the behavior policy too, as several algorithms do.
+Like that of several algorithms, the loss also uses the base and the behavior policy.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Full fine-tuning and LoRA are the same in one process, replicated on two (DDP) and in shards on two (FSDP2)."""
+"""Full fine-tuning and LoRA give the same result in one process, on two replicas (DDP) and on two shards (FSDP2)."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.runtime import sharded
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """What two processes made of one base, by DDP and FSDP2."""
+    """The results of two processes with DDP and with FSDP2, from one base."""
     directory = tmp_path_factory.mktemp("sharded")
     for kind in sharded.KINDS:
         base = cast_weights(tiny(9, 8, initializer_range=0.2), sharded.settings(kind)[0])
@@ -62,13 +62,13 @@ def test_bfloat16_on_two_processes_differs_by_rounding(directory, monkeypatch):
 
 
 def masters(round_: Path) -> torch.Tensor:
-    """All master copies of a round in one vector."""
+    """The fp32 master copies after a round, in one vector."""
     state = load_file(round_ / "optimizer.safetensors")
     return torch.cat([state[name].flatten() for name in sorted(state) if name.startswith(MASTER)])
 
 
 def test_the_base_is_untouched_and_named(directory):
-    """Adapters made in shards open again, on the base they name, which has not moved."""
+    """Adapters that were trained in shards load again, on the base that they name, whose weights are unchanged."""
     policy = llada.load(directory / "two" / "lora-full" / "2" / "policy")
     assert policy.adapter_home == (directory / "base-float32").resolve()
     base = load_file(directory / "base-float32" / "model.safetensors")

@@ -1,4 +1,4 @@
-"""How many processes a stage gets: the number it asks for, or one for each GPU of a SLURM job's nodes."""
+"""The number of processes of a stage: as asked for, or one for each GPU of a SLURM job's nodes."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def no_allocation(monkeypatch):
 
 @pytest.fixture
 def started(monkeypatch):
-    """Takes the place of exec; returns the command that a stage of so many ranks becomes."""
+    """Replaces `exec`: returns the command that a stage of so many ranks would become."""
 
     def command(number: int) -> str:
         executed = []
@@ -48,7 +48,7 @@ def test_a_stage_without_ranks_has_one_process_whatever_the_allocation(started, 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has gone")
 @pytest.mark.parametrize("number", [0, 2])
 def test_a_stage_ends_with_its_shell(number, tmp_path):
-    """Killed alone, the shell does not leave behind what runs in its pipe."""
+    """If only the shell is killed, the processes of its pipe end too."""
     (tmp_path / "stage.py").write_text("import time\nprint('running', flush=True)\ntime.sleep(300)")
     command = f"{sys.executable} -m pipeline.runtime.launch {number} stage | tee out"
     shell = subprocess.Popen(["bash", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, env=ENVIRONMENT)
@@ -78,7 +78,7 @@ if __name__ == "__main__":
 
 
 def test_cpu_seconds_are_those_of_all_ranks(tmp_path):
-    """The second rank of this stage computes for two seconds more than the first."""
+    """The second rank computes for two seconds longer than the first."""
     (tmp_path / "stage.py").write_text(STAGE)
     command = f"-m pipeline.runtime.launch 2 stage --settings {{}} --timing {tmp_path}/timing.json --out {tmp_path}/out"
     subprocess.run([sys.executable, *command.split()], cwd=tmp_path, env=ENVIRONMENT, check=True, timeout=120)
@@ -112,7 +112,7 @@ def test_a_job_gets_one_rank_for_each_gpu(started, monkeypatch):
 
 
 def test_nodes_meet_at_the_first(started, monkeypatch):
-    """The limits of the step on the first node are kept from srun."""
+    """`srun` does not see the variables of the job step on the first node."""
     monkeypatch.setenv("SLURM_NNODES", "1")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr(slurm, "nodes", lambda: 2)
@@ -122,7 +122,7 @@ def test_nodes_meet_at_the_first(started, monkeypatch):
 
 
 def test_a_stage_whose_shell_has_gone_does_not_begin(tmp_path):
-    """Killed before the process could ask to be told."""
+    """The shell was killed before the process could ask for a signal at its end."""
     command = [sys.executable, "-m", "pipeline.runtime.launch", "0", "this"]
     for shell, printed in ((os.getpid(), "The Zen of Python"), (1 << 22, "error: the job's shell was killed")):
         known = ENVIRONMENT | {ranks.SHELL: str(shell)}

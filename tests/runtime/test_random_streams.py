@@ -1,4 +1,4 @@
-"""Noise that belongs to a row is NumPy's, whatever else is drawn beside it."""
+"""The noise of a row equals NumPy's, whichever rows are drawn with it."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from pipeline.runtime.random_streams import Stream, generator, uniforms
 
 @pytest.mark.parametrize("width", [1, 4, 6, 33])
 def test_rows_are_those_of_numpys_generator(width):
-    """Bit for bit, for numbers up to 2⁶³: one generator object for each row."""
+    """Bit for bit, for keys up to 2⁶³, against one generator object for each row."""
     rows = [tuple(row) for row in np.random.default_rng(0).integers(2**63, size=(50, 3)).tolist()]
     key = generator(3, Stream.COMPLETION, 7).integers(2**63, size=2, dtype=np.uint64)
     wanted = [np.random.Generator(np.random.Philox(key=key, counter=[0, *row])).random(width) for row in rows]

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and a killed writer's remains go away."""
+"""Files are written completely or not at all, and what a killed writer leaves is removed."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from pipeline.storage.atomic_files import discard, replacing, write_json
 
 
 def killed_while_writing(path):
-    """A process that dies with the file half written, and a library's own temporary file beside it."""
+    """Kill a process that has written half of the file, and a library's temporary file beside it."""
     child = os.fork()
     if child == 0:
         with replacing(path) as temporary:
@@ -22,14 +22,14 @@ def killed_while_writing(path):
     os.waitpid(child, 0)
 
 
-def test_remains_of_a_killed_writer_go_when_the_file_is_written_again(tmp_path):
+def test_writing_again_removes_what_a_killed_writer_left(tmp_path):
     killed_while_writing(tmp_path / "a.json")
     assert [path.name for path in tmp_path.iterdir()] == [".a.json.tmp"]
     write_json(tmp_path / "a.json", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_discard_takes_the_remains_too(tmp_path):
+def test_discard_removes_what_a_killed_writer_left(tmp_path):
     killed_while_writing(tmp_path / "a.progress")
     discard(tmp_path / "a.progress")
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ import pytest
 from pipeline.tasks.base import Item
 from pipeline.tasks.countdown import ALPHABET, ANSWER_LENGTH, PLUGIN, Countdown, items
 from pipeline.tasks.generators.countdown_puzzles import numbers_and_target
-from pipeline.tasks.parsing.arithmetic import PYTHON, parse
+from pipeline.tasks.parsing.arithmetic import parse
 from pipeline.text.tokenizer import character_tokenizer, decode, encode
 from tests.conftest import task_of
 
@@ -123,7 +123,7 @@ def test_arithmetic(text, value):
 
 
 def test_arithmetic_as_published():
-    assert parse("7//2", operators=PYTHON).value == 3
-    assert parse("3.5*4", decimals=True).value == 14
-    assert parse("2**3", operators=PYTHON, decimals=True) is None
+    assert parse("7//2", python=True).value == 3
+    assert parse("3.5*4", python=True).value == 14
+    assert parse("2**3", python=True) is None
     assert parse("7*3+7").numbers == (3, 7, 7)

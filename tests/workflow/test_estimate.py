@@ -1,4 +1,4 @@
-"""The estimate against what runs really computed, kept and wrote, against known sizes, and as a dry run prints it."""
+"""The estimate against what real runs computed, kept and wrote, against known sizes, and as a dry run prints it."""
 
 import json
 
@@ -26,7 +26,7 @@ def estimated(run: Run, **hardware: object) -> Estimate:
 
 
 def test_a_finished_run(finished: Workflow):
-    """Operations to 10 %, and what lies on disk to a factor of 1.5, of the stages that measure and write."""
+    """Operations and files of a round to 10 %, of the stages that measure or write them."""
     estimate = estimated(parse_params(SMALL).runs["small"], processes=1)
     folder, timings = finished.run_directory / "round_001", finished.run_directory / "timings"
 
@@ -44,7 +44,7 @@ def test_a_finished_run(finished: Workflow):
 
 
 def test_rows_on_disk(finished: Workflow):
-    """A round's files, less what a Parquet file of no rows takes: to a factor of 2."""
+    """The rows of a round to a factor of 2; an eighth of such small files is rows, the rest is Parquet's own."""
     estimate = estimated(parse_params(SMALL).runs["small"])
     folder = finished.run_directory / "round_002"
     files = [*folder.glob("rollouts/*.parquet"), *folder.glob("targets/*.parquet")]
@@ -127,7 +127,7 @@ def test_one_table_or_a_line_for_each():
 
 
 def test_a_dry_run_prints_it(workflow: Workflow, finished: Workflow):
-    """For what is pending only, and neither in a run nor with `--quiet all`."""
+    """Only for pending jobs, and not with `--quiet all`."""
     assert "small, estimated: " in workflow("--dry-run")
     assert "estimated" not in workflow("--dry-run", "--quiet", "all")
     assert "estimated" not in finished("--dry-run")

@@ -1,4 +1,4 @@
-"""Which rounds' files stay: a run that has been pruned is complete, and goes on as one that has not."""
+"""Pruning old rounds: a pruned run counts as finished, and can be extended like one that was not pruned."""
 
 import shutil
 from pathlib import Path
@@ -31,11 +31,11 @@ def test_the_report_says_what_lies_on_disk(finished):
     run, disk = finished.run_directory, finished.metrics()["disk"]
     assert disk["optimizer"] == sum(path.stat().st_size for path in run.glob("round_*/optimizer.safetensors"))
     assert disk["buffers"] == sum(path.stat().st_size for path in run.rglob("*.parquet") if "items" not in path.parts)
-    assert "MB of optimiser states" in (run / "report.html").read_text()
+    assert "MB of optimiser states" in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_pruned_run_is_extended_as_any_other(copied, finished):
-    """Half of a removal, as a kill leaves it, and the whole of it make nothing stale; the next round is the same."""
+    """Neither an interrupted nor a complete removal makes anything stale, and the next round is the same."""
     (copied.run_directory / "round_001" / "rollouts" / "00.parquet").unlink()
     assert copied.pending() == {}
     prune(copied.run_directory, 2, Keep(buffers=1))

@@ -1,4 +1,4 @@
-"""Grids of 4×4 Sudoku: all solutions, puzzles with one solution, and answers that know some of the rules only."""
+"""4×4 Sudoku grids: all solutions, puzzles with one solution, and answers that obey only some of the rules."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -12,9 +12,9 @@ from pipeline.tasks.base import Item
 SEPARATOR, END = ">", "."
 CELLS = 16
 EVERY_DIGIT = 0b11110
-"""Bits 1 to 4."""
-FRUITLESS = 100
-"""So many draws of a thousand puzzles or more without a new one: there is none left."""
+"""Bits 1 to 4 set."""
+GIVE_UP = 100
+"""After this many draws of over 1,000 puzzles each without a new one, there is none left."""
 
 
 @cache
@@ -33,20 +33,20 @@ def solutions() -> np.ndarray:
 
 @cache
 def solution_texts() -> frozenset[str]:
-    """All solution grids as texts."""
+    """All solution grids as strings."""
     return frozenset(map(_text, solutions()))
 
 
 def compact_item(puzzle: str, answer: str) -> Item:
-    """A puzzle as small models are asked it."""
+    """A puzzle in the template `compact`."""
     return Item(puzzle + SEPARATOR, answer, f"{puzzle.count('0')} blanks")
 
 
 def unique_puzzles(count: int, blanks: tuple[int, int], seen: set[str], rng: np.random.Generator) -> list[Item]:
-    """`count` distinct puzzles with one solution, none of them in `seen`, which grows by them.
+    """`count` distinct puzzles with one solution that are not in `seen`; they are added to it.
 
     Raises:
-        PipelineError: if there are not so many.
+        PipelineError: if there are fewer than `count`.
     """
     items: list[Item] = []
     for _ in _draws(items, count, blanks):
@@ -61,12 +61,11 @@ def unique_puzzles(count: int, blanks: tuple[int, int], seen: set[str], rng: np.
 
 
 def partly_consistent(count: int, blanks: tuple[int, int], seen: set[str], rng: np.random.Generator) -> list[Item]:
-    """`count` puzzles outside `seen` whose answers keep the givens and are random permutations in every row.
-
-    Of these answers those are taken in which the first box, too, holds every digit.
+    """`count` puzzles not in `seen`, with answers that keep the givens and have a permutation in every row and in the
+    first box, and are otherwise random.
 
     Raises:
-        PipelineError: if `seen` leaves none.
+        PipelineError: if all puzzles are in `seen`.
     """
     items: list[Item] = []
     for _ in _draws(items, count, blanks):
@@ -83,13 +82,13 @@ def partly_consistent(count: int, blanks: tuple[int, int], seen: set[str], rng: 
 
 
 def _draws(items: list[Item], count: int, blanks: tuple[int, int]) -> Iterator[None]:
-    """One turn for each draw until there are `count` items."""
-    fruitless = 0
+    """Yields once per draw until there are `count` items, which the loop body appends."""
+    without_new = 0
     while len(items) < count:
         before = len(items)
         yield
-        fruitless = 0 if len(items) > before else fruitless + 1
-        if fruitless == FRUITLESS:
+        without_new = 0 if len(items) > before else without_new + 1
+        if without_new == GIVE_UP:
             wanted = f"{count} puzzles with {blanks[0]} to {blanks[1]} blanks"
             raise PipelineError(f"task: {wanted} are wanted, but there are only {before} that no other split has")
 

@@ -1,6 +1,6 @@
-"""Where the answer stands in a generated text: `\\boxed{…}`, `<answer>` tags, fenced blocks, stop tokens.
+"""Finds the answer in a generated text: `\\boxed{…}`, `<answer>` tags, fenced blocks, stop tokens.
 
-Texts come from a model and may be hostile: every function takes time linear in their length.
+Texts come from a model and may be hostile, so every function takes time linear in their length.
 """
 
 import re
@@ -20,33 +20,38 @@ OPERATORS = ((r"\div", "/"), (r"\times", "*"), (r"\cdot", "*"))
 
 
 def before_stop(text: str) -> str:
-    """What was written before the first stop token."""
+    """The text before the first stop token."""
     return STOP.split(text, maxsplit=1)[0]
 
 
 def without_stops(text: str) -> str:
-    """The text as a tokenizer that skips special tokens decodes it."""
+    """The text as decoded by a tokenizer that skips special tokens."""
     return STOP.sub("", text)
+
+
+def between(text: str, opening: str, closing: str) -> list[str]:
+    """What stands between each `opening` and the next `closing`, stripped."""
+    contents = []
+    start = text.find(opening)
+    while start >= 0 and (end := text.find(closing, start)) >= 0:
+        contents.append(text[start + len(opening) : end].strip())
+        start = text.find(opening, end)
+    return contents
 
 
 def tagged(text: str) -> list[str]:
     """The contents of all closed `<answer>…</answer>`, stripped."""
-    contents = []
-    start = text.find(OPEN)
-    while start >= 0 and (end := text.find(CLOSE, start)) >= 0:
-        contents.append(text[start + len(OPEN) : end].strip())
-        start = text.find(OPEN, end)
-    return contents
+    return between(text, OPEN, CLOSE)
 
 
 def unfenced(text: str) -> str:
-    """A text, or what the first fenced block in it holds."""
+    """The contents of the first fenced block, or the whole text if there is none."""
     _, opened, inside = text.partition("```")
     return inside.partition("```")[0] if opened else text
 
 
 def boxes(text: str) -> Iterator[str]:
-    """The contents of the brace-balanced boxes, from the one that begins last."""
+    """The contents of the closed boxes, last one first; braces are balanced."""
     spans: list[tuple[int, int]] = []
     open_braces: list[int | None] = []
     for brace in BRACES.finditer(text):
@@ -58,25 +63,17 @@ def boxes(text: str) -> Iterator[str]:
 
 
 def short_boxes(text: str) -> list[str]:
-    """Contents up to the first `}` of the line (d1's rule for numbers): `\\boxed{\\frac{1}{2}}` gives `\\frac{1`."""
-    contents = []
-    for line in text.split("\n"):
-        start = line.find(r"\boxed{")
-        while start >= 0 and (end := line.find("}", start)) >= 0:
-            contents.append(line[start + len(r"\boxed{") : end].strip())
-            start = line.find(r"\boxed{", end)
-    return contents
+    """The contents of boxes up to the first `}`, d1's rule for numbers: `\\boxed{\\frac{1}{2}}` gives `\\frac{1`."""
+    return [box for line in text.split("\n") for box in between(line, r"\boxed{", "}")]
 
 
-def published_box(text: str) -> str | None:
-    """The last box as d1 reads it: what follows the last `\\boxed ` up to a `$`; else the last `\\boxed{…}` without its
-    braces, the last `\\fbox{…}` with its command; the whole text where there is no box; None where it is not closed.
+def d1_box(text: str) -> str | None:
+    """The last box as d1 finds it: the text from the last `\\boxed ` to the next `$`; else the inside of the last
+    `\\boxed{…}`; else the last `\\fbox{…}` with its command; the whole text if there is none; None if it is not closed.
     """
     if "\\boxed " in text:
         return text.rsplit("\\boxed ", 1)[1].split("$", 1)[0]
-    start = text.rfind("\\boxed")
-    if start < 0:
-        start = text.rfind("\\fbox")
+    start = text.rfind("\\boxed") if "\\boxed" in text else text.rfind("\\fbox")
     if start < 0:
         return text
     depth = 0
@@ -89,7 +86,7 @@ def published_box(text: str) -> str | None:
 
 
 def left_side(expression: str) -> str:
-    """The arithmetic left of the first `=` that a number follows; the expression itself where there is none."""
+    """The arithmetic left of the first `=` before a number; the whole expression if there is none."""
     for left, right in pairwise(expression.split("=")):
         if left[-1:] and left[-1] in LEFT_SIDE and right[:1] and right[0] in RIGHT_SIDE:
             return left[len(left.rstrip(LEFT_SIDE)) :].strip()
@@ -103,21 +100,19 @@ def plain_operators(expression: str) -> str:
     return expression
 
 
-def published_grid(text: str) -> str:
-    """A grid as d1 reads it, the first of these that is not blank, without whitespace; "" where none is.
+def d1_grid(text: str) -> str:
+    """A Sudoku grid as d1 finds it: the first of these that is not blank, without whitespace; "" if all are.
 
-    A fenced block after `<answer>`; `<answer>` up to a stop token or `</answer>`; what follows `</answer>`; 16 digits
-    before `</answer>`; any 16 digits.
+    A fenced block after `<answer>`; the text from `<answer>` to a stop token or `</answer>`; the text after
+    `</answer>`; 16 digits before `</answer>`; any 16 digits.
     """
-    start, close = text.find(OPEN), text.find(CLOSE)
-    after = text[start + len(OPEN) :] if start >= 0 else ""
-    fenced = FENCED.search(after)
+    after, rest = text.partition(OPEN)[2], text.partition(CLOSE)[2]
     ended = STOP_OR_CLOSE.search(after)
-    before_close, anywhere = DIGITS_BEFORE_CLOSE.search(text), SIXTEEN_DIGITS.search(text)
+    fenced, before_close, anywhere = FENCED.search(after), DIGITS_BEFORE_CLOSE.search(text), SIXTEEN_DIGITS.search(text)
     candidates = (
         fenced[1] if fenced else "",
         after[: ended.start()] if ended else "",
-        before_stop(text[close + len(CLOSE) :]) if close >= 0 else "",
+        before_stop(rest),
         before_close[1] if before_close else "",
         anywhere[1] if anywhere else "",
     )

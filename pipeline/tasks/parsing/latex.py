@@ -1,30 +1,23 @@
-"""Whether two answers of MATH are the same, as strings: Hendrycks' normalisation, and what it misses.
+"""Compares two answers of MATH: Hendrycks' string normalisation, and a more lenient comparison.
 
-`published_equal` is the comparison of the papers. `equal` goes on where it only fails on formatting: `58,500`,
+`hendrycks_equal` is the comparison of the papers. `equal` also accepts differences in formatting, such as `58,500`,
 `\\text{east}`, `12 cm`, and numbers or terms that have the same value (`pipeline.tasks.parsing.terms`).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from pipeline.tasks.parsing.terms import same_value
 
-Pairs = Sequence[tuple[str, str]]
+Replacements = Mapping[str, str]
 
-FIRST: Pairs = (
-    ("\n", ""),
-    ("\\!", ""),
-    ("\\\\", "\\"),
-    ("tfrac", "frac"),
-    ("dfrac", "frac"),
-    ("\\left", ""),
-    ("\\right", ""),
-    ("^{\\circ}", ""),
-    ("^\\circ", ""),
-    ("\\$", ""),
+FIRST: Replacements = (
+    dict.fromkeys(("\n", "\\!"), "")
+    | {"\\\\": "\\", "tfrac": "frac", "dfrac": "frac"}
+    | dict.fromkeys(("\\left", "\\right", "^{\\circ}", "^\\circ", "\\$"), "")
 )
-ALSO: Pairs = (("\\%", ""), ("%", ""), ("$", ""), ("{,}", ","), ("\\cdot", "*"), ("\\times", "*"))
-THEN: Pairs = (("\\%", ""), (" .", " 0."), ("{.", "{0."))
+THEN: Replacements = {"\\%": "", " .": " 0.", "{.": "{0."}
+REPAIRS: Replacements = {"\\%": "", "%": "", "$": "", "{,}": ",", "\\cdot": "*", "\\times": "*"}
 
 SPACES = re.compile(r"\\[,;:! ]|\\q?quad\b|~|\\displaystyle|\\limits")
 WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
@@ -38,11 +31,11 @@ UNIT = (
 UNITS = re.compile(rf"(?<=[\d}})])\s*{UNIT}(?:\s*(?:/|per)\s*{UNIT})?\s*(?:\^\{{?[23]\}}?)?\s*\.?\s*$")
 WORD = re.compile(r"\(?[A-Za-z]{2,}\)?")
 LONGEST = 400
-"""Answers are short: longer ones are compared by the published rule only."""
+"""Longer answers are compared by `hendrycks_equal` only."""
 
 
-def published_equal(answer: str, reference: str) -> bool:
-    """Hendrycks' string equality; plain equality where one of the two cannot be normalised."""
+def hendrycks_equal(answer: str, reference: str) -> bool:
+    """Hendrycks' string equality; plain equality if either string cannot be normalised."""
     try:
         return normalized(answer) == normalized(reference)
     except (ValueError, IndexError):
@@ -50,20 +43,20 @@ def published_equal(answer: str, reference: str) -> bool:
 
 
 def equal(answer: str, reference: str) -> bool:
-    """`published_equal`, or equal once formatting is repaired, or of the same value."""
-    if published_equal(answer, reference):
+    """`hendrycks_equal`, before or after the formatting is repaired, or the same value."""
+    if hendrycks_equal(answer, reference):
         return True
     if max(len(answer), len(reference)) > LONGEST:
         return False
     one, other = repaired(answer), repaired(reference)
-    return published_equal(one, other) or same_value(one, other)
+    return hendrycks_equal(one, other) or same_value(one, other)
 
 
 def normalized(text: str) -> str:
-    """Hendrycks' normalisation, in its order.
+    """Hendrycks' normalisation, step by step in the original order.
 
     Raises:
-        ValueError, IndexError: where the published code gives up (two units, `x/2`, a `\\frac` without arguments).
+        ValueError, IndexError: where the original code gives up (two units, `x/2`, a `\\frac` without arguments).
     """
     text = _replaced(text, FIRST)
     text, *units = text.split("\\text{ ")
@@ -83,7 +76,7 @@ def normalized(text: str) -> str:
 
 def repaired(text: str) -> str:
     """Without `$`, spaces, `\\text`, thousands separators, units and a left side `x =`; words in lower case."""
-    text = _replaced(text.strip().strip("$").strip().removesuffix("."), (*FIRST, *ALSO))
+    text = _replaced(_replaced(text.strip().strip("$").strip().removesuffix("."), FIRST), REPAIRS)
     text = WORDS.sub(r" \1 ", SPACES.sub(" ", text))
     text = UNITS.sub("", " ".join(LEFT_OF_EQUALS.sub("", text, count=1).split())).replace(" ", "")
     if THOUSANDS.fullmatch(text):
@@ -96,8 +89,8 @@ def repaired(text: str) -> str:
         return text
 
 
-def _replaced(text: str, pairs: Pairs) -> str:
-    for old, new in pairs:
+def _replaced(text: str, replacements: Replacements) -> str:
+    for old, new in replacements.items():
         text = text.replace(old, new)
     return text
 

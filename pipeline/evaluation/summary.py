@@ -1,0 +1,29 @@
+"""Means and standard errors of the metrics of single answers. Torch-free."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+Metrics = Mapping[str, float]
+
+
+def summarize(metrics: Sequence[Metrics]) -> dict[str, float]:
+    """For each metric its mean and `<metric>_se` = s/√n (s² with n - 1), and n.
+
+    The items are the sample: the error is that of the mean over further items of the same kind.
+    """
+    count = len(metrics)
+    summary: dict[str, float] = {"n": count}
+    for name in metrics[0]:
+        values = [metric[name] for metric in metrics]
+        mean = math.fsum(values) / count
+        variance = math.fsum((value - mean) ** 2 for value in values) / max(1, count - 1)
+        summary |= {name: mean, f"{name}_se": math.sqrt(variance / count)}
+    return summary
+
+
+def by_group(metrics: Sequence[Metrics], groups: Sequence[str]) -> dict[str, dict[str, float]]:
+    """`summarize` for each group, in the order of its name's leading number."""
+    members: dict[str, list[Metrics]] = {}
+    for metric, group in zip(metrics, groups, strict=True):
+        members.setdefault(group, []).append(metric)
+    return {group: summarize(members[group]) for group in sorted(members, key=lambda name: (len(name), name))}

@@ -1,0 +1,141 @@
+"""The contents of metrics.json, for one run, and of data/results/SUITE.json, for the runs of a suite.
+
+Names of metrics are the task's own, so a `TypedDict` cannot list them: where metrics stand beside other keys of an
+object, `run_metrics.scalars` picks them out.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NotRequired, TypedDict
+
+from pipeline.training.speed import Measured
+
+Summary = dict[str, float]
+"""Mean of every metric, its standard error as `<metric>_se`, and `n`: the number of items or seeds."""
+
+
+class Evaluation(TypedDict):
+    """One split decoded by one sampler. The `Summary` over its items stands beside these keys."""
+
+    groups: dict[str, Summary]
+    samples: list[dict[str, str | float]]
+
+
+class EvaluatedRound(TypedDict):
+    """All evaluations of a round: split -> sampler -> evaluation."""
+
+    round: int
+    splits: dict[str, dict[str, Evaluation]]
+
+
+class Round(TypedDict):
+    """One round of training. The diagnostics of its rollouts stand beside these keys; where it is evaluated, also the
+    metrics of greedy decoding on the test split and the exact KL."""
+
+    round: int
+    loss: float | None
+    losses: list[float]
+    seconds: dict[str, float]
+    cpu_seconds: float
+
+
+class Result(TypedDict):
+    """One evaluation with what it depends on; `stages.evaluate` writes more keys than these."""
+
+    round: int
+    split: str
+    sampler: str
+    length: int
+    hardware: str
+    versions: dict[str, str]
+    metrics: Summary
+
+
+class Timing(TypedDict):
+    """What a stage writes about itself: times in seconds since the epoch."""
+
+    started: float
+    ready: float
+    finished: float
+    cpu_seconds: float
+    measured: NotRequired[Measured]
+
+
+class WallTime(TypedDict):
+    """Where a run's time went, in seconds: see `run_metrics.wall_time`."""
+
+    computing: float
+    waiting: float
+    waiting_share: float
+    cpu_seconds: float
+
+
+class RunTime(WallTime):
+    """The same, with the `speed` of sampling and of training."""
+
+    speed: dict[str, dict[str, float]]
+
+
+class RunMetrics(TypedDict):
+    """metrics.json. `dvc metrics` shows the numbers in objects and leaves out those in lists."""
+
+    run: str
+    task: str
+    git: str
+    base: Summary
+    final: Summary
+    sampler: str
+    selected: Summary | None
+    exact: dict[int, Summary]
+    rounds: list[Round]
+    rollouts: int
+    base_loss: list[float]
+    evaluations: list[EvaluatedRound]
+    results: list[Result]
+    disk: dict[str, int]
+    time: RunTime
+
+
+Published = Mapping[str, Sequence[float]]
+"""Metric -> (base, final) as somebody else has published them."""
+
+
+class FamilyRow(TypedDict):
+    """Runs that differ only in the seed, averaged: see `seed_average.family_row`."""
+
+    run: str
+    task: str
+    headline: str
+    final: Summary
+    base: Summary
+    n: float
+    rollouts: float
+    rollouts_se: float
+    cpu_seconds: float
+    cpu_seconds_se: float
+    seeds: list[float]
+    splits: dict[str, Summary]
+    lengths: dict[str, Summary]
+    base_lengths: dict[str, Summary]
+    published: Published
+    curve: list[Summary]
+
+
+class SuiteResult(TypedDict):
+    """data/results/SUITE.json."""
+
+    suite: str
+    git: list[str]
+    hardware: list[str]
+    versions: dict[str, str]
+    rows: list[FamilyRow]
+
+
+class EstimatorRow(TypedDict):
+    """A row of estimators.json, which `stages.estimators` writes."""
+
+    policy: str
+    completions: int
+    estimator: str
+    bias: float
+    bias_noise: float
+    variance: float
