@@ -14,13 +14,13 @@ from pipeline.tasks.base import Enumerated
 def posteriors_of(
     policy: nn.Module, prompt: Int[Tensor, " P"], algorithm: Algorithm[Settings], context: Context[Settings]
 ) -> Float[Tensor, "2 S M"]:
-    """The posteriors by which an enumerated task draws its answers: the policy's, or those of the decoding."""
+    """The posteriors that answers are drawn from: the policy's, or those of the algorithm's own decoding."""
     table = tabulate(policy, prompt, context.values, context.mask_id)
     return algorithm.law(table, context) if algorithm.law else table
 
 
 def optimum(problem: Enumerated, inverse_alpha: float) -> Float[Tensor, "M M"]:
-    """log p*(x) with p* ∝ p^base e^{r/α}"""
+    """log p*(x) with p* ∝ p^base e^{r/α}, the optimum of the KL-regularized reward."""
     return exact.tilted(torch.from_numpy(problem.base).log(), torch.from_numpy(problem.reward), inverse_alpha)
 
 
