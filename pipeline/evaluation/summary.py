@@ -7,9 +7,9 @@ Metrics = Mapping[str, float]
 
 
 def summarize(metrics: Sequence[Metrics]) -> dict[str, float]:
-    """For each metric its mean and `<metric>_se` = s/√n (s² with n - 1), and n.
+    """For each metric its mean and standard error `<metric>_se` = s/√n (s² with n - 1), and n.
 
-    The items are the sample: the error is that of the mean over further items of the same kind.
+    The error treats the items as a sample from a larger population.
     """
     count = len(metrics)
     summary: dict[str, float] = {"n": count}
@@ -22,7 +22,7 @@ def summarize(metrics: Sequence[Metrics]) -> dict[str, float]:
 
 
 def by_group(metrics: Sequence[Metrics], groups: Sequence[str]) -> dict[str, dict[str, float]]:
-    """`summarize` for each group, in the order of its name's leading number."""
+    """`summarize` for each group, shorter names first, so that "9 blanks" comes before "10 blanks"."""
     members: dict[str, list[Metrics]] = {}
     for metric, group in zip(metrics, groups, strict=True):
         members.setdefault(group, []).append(metric)

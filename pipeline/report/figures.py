@@ -134,6 +134,7 @@ def comparison(rows: Sequence[FamilyRow]) -> str:
 
 
 def _curve(axis: Axes, row: FamilyRow, across: str, key: str, label: str | None, color: np.ndarray) -> None:
+    """One family in one panel, with a band of one standard error that stays positive for logarithmic axes."""
     points = row["curve"]
     if len(points) == 1:
         axis.axhline(row["final"][key], linestyle="--", linewidth=1, color=color, label=label)
@@ -147,6 +148,7 @@ def _curve(axis: Axes, row: FamilyRow, across: str, key: str, label: str | None,
 
 
 def _words(name: str) -> str:
+    """The name of a metric or a quantity as the figures write it."""
     return LABELS.get(name, name.replace("_", " "))
 
 

@@ -60,18 +60,13 @@ class Timing(TypedDict):
     measured: NotRequired[Measured]
 
 
-class WallTime(TypedDict):
-    """Where a run's time went, in seconds: see `run_metrics.wall_time`."""
+class RunTime(TypedDict):
+    """Where a run's time went, in seconds, and speed by stage: see `run_metrics.run_time`."""
 
     computing: float
     waiting: float
     waiting_share: float
     cpu_seconds: float
-
-
-class RunTime(WallTime):
-    """The same, with the `speed` of sampling and of training."""
-
     speed: dict[str, dict[str, float]]
 
 

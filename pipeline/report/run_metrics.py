@@ -5,11 +5,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
-from pipeline.report.json_types import EvaluatedRound, Result, Round, RunMetrics, Summary, Timing, WallTime
+from pipeline.report.json_types import EvaluatedRound, Result, Round, RunMetrics, RunTime, Summary, Timing
 from pipeline.settings.run import Run
 from pipeline.storage.atomic_files import read_json
 from pipeline.storage.provenance import git_revision
-from pipeline.training.speed import speed
+from pipeline.training.speed import Measured, speed
 from pipeline.workflow.retention import disk_use
 
 EXACT = ("kl", "kl_jump_1", "kl_jump_2")
@@ -18,8 +18,6 @@ EXACT = ("kl", "kl_jump_1", "kl_jump_2")
 PAUSE = 60.0
 """If no stage runs for this many seconds, the workflow counts as stopped, not as slow."""
 
-MEASURED = ("rollout", "train")
-"""The stages that measure their own speed."""
 TIMING = ("started", "ready", "finished", "cpu_seconds")
 """Keys that every stage writes to its timing."""
 Timings = list[tuple[str, Timing]]
@@ -47,9 +45,6 @@ STEPS = {
 """Keys of adjoint.json that only some methods write, with their titles. A spread is the mean over groups of the
 standard deviation over the K completions: of the two parts of the log weight ℓ."""
 
-SHARED = ("prepare", "base")
-"""The stages whose results a run may take from its origin."""
-
 
 def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
     """All numbers of a run.
@@ -65,7 +60,7 @@ def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
     rounds: list[Round] = []
     results: list[Result] = []
     evaluated = settings.evaluate.rounds(settings.rounds)
-    timings = _timings(origin, SHARED)
+    timings = _timings(origin, ["prepare", "base"])
     if (run / "timings" / "joint.json").exists():
         timings += _timings(run, ["joint"])
     for number in range(settings.rounds + 1):
@@ -97,7 +92,7 @@ def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
         "evaluations": evaluations,
         "results": results,
         "disk": disk_use(run),
-        "time": {**wall_time([timing for _, timing in timings]), "speed": _speeds(timings)},
+        "time": run_time(timings),
     }
 
 
@@ -150,13 +145,18 @@ def headline_metric(evaluation: Mapping[str, float]) -> str:
     return EXACT[0] if EXACT[0] in evaluation else metric_names(evaluation)[-1]
 
 
-def wall_time(stages: Sequence[Timing]) -> WallTime:
-    """Where the wall time went, in seconds.
+def run_time(timings: Timings) -> RunTime:
+    """Where the wall time went, in seconds, and the speed of the stages that measure it.
 
     `computing` is the time during which at least one stage was computing. `waiting` is the rest of the time between
     the first stage's start and the last one's end (process starts, imports, scheduling), without pauses of the whole
     workflow. `waiting_share` = waiting / (computing + waiting).
     """
+    stages = [timing for _, timing in timings]
+    measured: dict[str, list[Measured]] = {}
+    for name, timing in timings:
+        if "measured" in timing:
+            measured.setdefault(name, []).append(timing["measured"])
     computing = _union([(stage["ready"], stage["finished"]) for stage in stages])
     gaps = [after[0] - before[1] for before, after in pairwise(computing)]
     busy = sum(end - begin for begin, end in computing)
@@ -167,6 +167,7 @@ def wall_time(stages: Sequence[Timing]) -> WallTime:
         "waiting": waiting,
         "waiting_share": waiting / (busy + waiting),
         "cpu_seconds": sum(stage["cpu_seconds"] for stage in stages),
+        "speed": {stage: speed(found) for stage, found in measured.items()},
     }
 
 
@@ -179,15 +180,6 @@ def _union(intervals: list[tuple[float, float]]) -> list[tuple[float, float]]:
         else:
             merged.append((begin, end))
     return merged
-
-
-def _speeds(timings: Timings) -> dict[str, dict[str, float]]:
-    """`speed` of sampling and of training, over all rounds."""
-    measured = {
-        stage: [timing["measured"] for name, timing in timings if name == stage and "measured" in timing]
-        for stage in MEASURED
-    }
-    return {stage: speed(found) for stage, found in measured.items() if found}
 
 
 def _timing_names(number: int, shards: int, evaluated: bool) -> list[str]:
