@@ -29,10 +29,10 @@ PARAMS = {
 }
 REMASKED = {"start": "remasked", "prompts": 128, "shards": 2}  # each prompt gives only one state x
 CASES = {
-    "empty": {"algorithm": {"alpha": ALPHA, "tilt": "direct"}},
-    "annealed": {"algorithm": {"alpha": ALPHA, "tilt": "annealed", "min_ess": 0.8}},
-    "remasked": {"algorithm": {"alpha": ALPHA, "tilt": "direct"}, "rollout": REMASKED},
-    "first": {"algorithm": {"alpha": ALPHA, "tilt": "direct", "jumps": "first"}, "rollout": REMASKED},
+    "empty": {"algorithm": {"alpha": ALPHA, "weights": "direct"}},
+    "tempered": {"algorithm": {"alpha": ALPHA, "min_ess": 0.8}},
+    "rwr": {"algorithm": {"name": "rwr", "alpha": ALPHA, "min_ess": 0.8}},
+    "remasked": {"algorithm": {"alpha": ALPHA, "weights": "direct"}, "rollout": REMASKED},
 }
 
 
@@ -88,15 +88,16 @@ def test_policy_converges_to_the_tilted_distribution(runs, case):
     assert kl[1] < 1e-2, kl
 
 
-@pytest.mark.parametrize("case", ["empty", "annealed"])
+@pytest.mark.parametrize("case", ["empty", "rwr"])
 def test_estimated_targets_are_unbiased(runs, case):
     """(1/K) Σ_k W_k 1[X^(k)_i = v], averaged over groups, is p*_k(x_i = v) within 5 standard errors.
 
-    In round 1 p*_k is p* for the direct tilt, and the base tilted by the first step for the annealed one.
+    In round 1 p*_k is p* for direct weights, and the base tilted by the first step for `rwr`.
     """
     folder = runs / case / "round_001" / "targets"
     table = parquet.read([folder / "targets.parquet"], parquet.TARGETS)
-    words, target = optimum(runs / "empty" / "round_000" / "policy", table.column("tilt_after")[0].as_py())
+    inverse_alpha = table.column("step")[0].as_py() * (1 / ALPHA if case == "empty" else 1)
+    words, target = optimum(runs / "empty" / "round_000" / "policy", inverse_alpha)
     tokens = torch.from_numpy(parquet.matrix(table, "tokens")).view(32, 64, 3)
     weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(32, 64, 1)
     for value in range(3):

@@ -3,5 +3,5 @@
 CHUNK = 2**26
 """Logits that the head computes at once: 256 MiB in fp32."""
 
-STATES, TOKENS = 1024, 2**16
+STATES, TOKENS = 256, 2**16
 """The most that one forward pass over given states takes."""
