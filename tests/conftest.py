@@ -126,8 +126,11 @@ ARGUMENTS = {
     "prepare": "--out OUT/items",
     "base": "--items RUN/items/base.parquet --out OUT/policy --summary OUT/train.json --progress OUT/train.progress",
     "rollout": "--items RUN/items/train.parquet --policy RUN/round_000/policy --round 1 --shard 0 --out OUT/00.parquet",
+    "reference": "--rollouts RUN/round_001/rollouts/00.parquet --base RUN/round_000/policy --round 1 --shard 0"
+    " --replay 64 --out OUT/00.parquet",
     "adjoint": "--rollouts RUN/round_001/rollouts/00.parquet RUN/round_001/rollouts/01.parquet"
-    " --base RUN/round_000/policy --policy RUN/round_000/policy --out OUT/targets.parquet --summary OUT/adjoint.json",
+    " --references RUN/round_001/references/00.parquet RUN/round_001/references/01.parquet"
+    " --policy RUN/round_000/policy --out OUT/targets.parquet --summary OUT/adjoint.json",
     "train": "--targets RUN/round_002/targets/targets.parquet --policy RUN/round_002/policy --round 3"
     " --base RUN/round_000/policy --optimizer RUN/round_002/optimizer.safetensors"
     " --out OUT/policy --optimizer-out OUT/optimizer.safetensors"

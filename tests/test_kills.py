@@ -15,7 +15,7 @@ import psutil
 
 from tests.conftest import Workflow
 
-STAGES = ("prepare", "base", "rollout", "adjoint", "train", "evaluate", "report")
+STAGES = ("prepare", "base", "rollout", "reference", "adjoint", "train", "evaluate", "report")
 LONGEST = 10.0
 """Latest second of a kill: an undisturbed run takes this long on two idle cores, so later kills would hit nothing."""
 

@@ -50,14 +50,14 @@ def test_evaluation_settings_evaluate_only(copied):
 def test_more_rounds_run_the_new_ones_only(copied):
     copied.params["defaults"]["rounds"] = 3
     pending = copied.pending()
-    assert pending == {"rollout": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
+    assert pending == {"rollout": 2, "reference": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
 
 
 def test_runs_share_data_and_base_where_their_settings_agree(copied):
     """A second run reuses both and only evaluates the base by its own settings; another base.lr makes a new base."""
     copied.params["runs"]["again"] = {"rounds": 1}
     copied.params["runs"]["apart"] = {"rounds": 1, "base": {"lr": 0.5}}
-    rounds = {"rollout": 2, "adjoint": 1, "train": 1, "evaluate": 2, "report": 1}
+    rounds = {"rollout": 2, "reference": 2, "adjoint": 1, "train": 1, "evaluate": 2, "report": 1}
     assert copied.pending("again") == {"again": 1, **rounds}
     assert copied.pending("apart") == {"apart": 1, "prepare": 1, "base": 1, **rounds}
     copied("again")

@@ -187,7 +187,7 @@ def timings(metrics: RunMetrics) -> str:
     figure, ((axis,),) = _panels(1)
     rounds = [entry["round"] for entry in metrics["rounds"]]
     bottom = [0.0] * len(rounds)
-    for stage in ("rollout", "adjoint", "train", "evaluate"):
+    for stage in ("rollout", "reference", "adjoint", "train", "evaluate"):
         height = [entry["seconds"].get(stage, 0.0) for entry in metrics["rounds"]]
         axis.bar(rounds, height, bottom=bottom, label=stage)
         bottom = [b + h for b, h in zip(bottom, height, strict=True)]

@@ -26,6 +26,9 @@ def run(args: Namespace, settings: AdjointSettings) -> None:
         folder = args.rollouts[0].parent
         raise PipelineError(f"{folder} holds {len(table)} rollouts, not {wanted}: delete it and run again")
     reference = parquet.read(args.references, parquet.REFERENCES, may_be_empty=True)
+    if len(reference) != (wanted := settings.algorithm.replayed(settings.rollout)):
+        folder = args.references[0].parent
+        raise PipelineError(f"{folder} holds {len(reference)} rows, not {wanted}: delete it and run again")
     previous = None
     if args.previous_targets:
         previous = parquet.read([args.previous_targets], parquet.TARGETS, vocabulary=vocabulary)

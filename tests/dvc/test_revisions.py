@@ -135,8 +135,17 @@ def test_a_remote_of_the_s3_type(repository, tmp_path, monkeypatch):
 def test_the_seal_holds_a_record_of_every_output(reproduced):
     """The seal relies on one property of Snakemake's records: one file per output, named by its path."""
     records = json.loads((reproduced.run_directory / seal.SEAL).read_text())["records"]
-    jobs = {"prepare": 1, "base": 1, "rollout": 4, "adjoint": 2, "train": 2, "evaluate": 3, "report": 1}
-    outputs = {"prepare": 6, "base": 3, "rollout": 2, "adjoint": 3, "train": 4, "evaluate": 2, "report": 4}
+    jobs = {"prepare": 1, "base": 1, "rollout": 4, "reference": 4, "adjoint": 2, "train": 2, "evaluate": 3, "report": 1}
+    outputs = {
+        "prepare": 6,
+        "base": 3,
+        "rollout": 2,
+        "reference": 2,
+        "adjoint": 3,
+        "train": 4,
+        "evaluate": 2,
+        "report": 4,
+    }
     assert len(records) == sum(jobs[rule] * outputs[rule] for rule in jobs)
 
 

@@ -13,8 +13,17 @@ from pipeline.workflow import retention
 from tests.conftest import ROOT
 from tests.dvc.conftest import Repository
 
-LAST_ROUND = {"rollout": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
-EVERYTHING = {"prepare": 1, "base": 1, "rollout": 4, "adjoint": 2, "train": 2, "evaluate": 3, "report": 1}
+LAST_ROUND = {"rollout": 2, "reference": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
+EVERYTHING = {
+    "prepare": 1,
+    "base": 1,
+    "rollout": 4,
+    "reference": 4,
+    "adjoint": 2,
+    "train": 2,
+    "evaluate": 3,
+    "report": 1,
+}
 
 
 def test_the_stage_names_all_that_the_keys_of_the_snakefile_see():
@@ -75,7 +84,7 @@ def prune(repository: Repository) -> None:
     retention.prune(repository.run_directory, 2, Keep(buffers=1))
 
 
-FROM_TRAIN = {"rollout": 2, "adjoint": 1, "train": 2, "evaluate": 2, "report": 1}
+FROM_TRAIN = {"rollout": 2, "reference": 2, "adjoint": 1, "train": 2, "evaluate": 2, "report": 1}
 CONTRACT: dict[str, tuple[Callable[[Repository], object], dict[str, int], bool]] = {
     "nothing": (lambda repository: None, {}, False),
     "touched outputs": (touch, {}, False),

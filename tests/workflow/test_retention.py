@@ -9,7 +9,7 @@ from pipeline.settings.sections import Keep
 from pipeline.workflow.retention import prune
 from tests.conftest import Workflow
 
-LAST_ROUND = {"rollout": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
+LAST_ROUND = {"rollout": 2, "reference": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
 
 
 @pytest.fixture

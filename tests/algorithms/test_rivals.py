@@ -1,0 +1,175 @@
+"""What defines each rival, by formula, and that its result does not depend on how a batch is cut."""
+
+import math
+
+import pytest
+import torch
+
+from pipeline.ctmc import exact
+from pipeline.ctmc.losses import clipped_surrogate
+from pipeline.objectives.policy_gradient import mean_to_the_end
+from pipeline.runtime.random_streams import Stream
+from pipeline.text.tokenizer import PADDING
+from pipeline.training.replay_buffer import Replay
+from tests.algorithms.harness import ALPHA, Bench, plugin
+from tests.conftest import llada
+
+MASK = 8
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench()
+
+
+def test_dtm_matches_the_tilted_posterior_of_its_teacher(bench):
+    """- Σ_v q log p with q = p_teacher + 1[v = X_i] (e^{h r} - 1), the mean over masked positions."""
+    run = bench.run("dtm", step=2.0)
+    teacher, policy = bench.policy(bench.log_base, noise=0.2), bench.policy(bench.log_base, noise=0.5)
+    targets = bench.targets(teacher, run, 8)
+    assert targets.column("weight").to_pylist() == pytest.approx(
+        [math.exp(2.0 * reward) for reward in targets.column("reward").to_pylist()]
+    )
+    batch = next(bench.replay(targets, run).batches(1, 64, 0, Stream.REPLAY, 1))
+    found = plugin(run).loss(policy, batch, bench.context(teacher, run))
+    for row in range(64):
+        wanted, masked = [], (batch.state[row] == bench.mask_id).nonzero()[:, 0].tolist()
+        for i in masked:
+            other = int(batch.state[row, 1 - i])
+            q, p = (
+                model.table[i, other].masked_fill(torch.arange(6) == 5, -math.inf).softmax(0)
+                for model in (teacher, policy)
+            )
+            q = q.clone()
+            q[batch.tokens[row, 0, i]] += batch.weight[row, 0] - 1
+            wanted.append(-(q * p.log()).nan_to_num(0.0).sum())
+        torch.testing.assert_close(found[row], torch.stack(wanted).mean(), atol=1e-5, rtol=1e-5)
+
+
+def test_dtm_ends_at_one_over_alpha(bench):
+    run, policy, previous = bench.run("dtm", step=3.0), bench.policy(bench.log_base), None
+    taken = []
+    for number in (1, 2, 3):
+        previous = bench.targets(policy, run, 4, number, previous)
+        taken.append(previous.column("step")[0].as_py())
+    assert taken == pytest.approx([3.0, 1.0, 0.0]) and 1 / ALPHA == 4
+
+
+def test_dmpo_weighs_by_two_softmaxes_and_teaches_nothing_where_rewards_are_equal(bench):
+    run, policy = bench.run("dmpo"), bench.policy(bench.log_base, noise=0.3)
+    targets = bench.targets(policy, run, 20)
+    ratio, reward, weight = (
+        torch.tensor(targets.column(name).to_pylist(), dtype=torch.float64).view(20, 16)
+        for name in ("log_ratio", "reward", "weight")
+    )
+    wanted = 16 * ((ratio + reward / ALPHA).softmax(1) - (ratio - reward / ALPHA).softmax(1))
+    torch.testing.assert_close(weight, wanted)
+    torch.testing.assert_close(weight.sum(dim=1), torch.zeros(20, dtype=torch.float64))
+    table = bench.rollouts(policy, run, 5)
+    index = table.schema.get_field_index("reward")
+    table = table.set_column(index, table.schema.field(index), [[0.5] * len(table)])
+    assert abs(bench.make_targets(run, table).columns["weight"]).max() == 0
+
+
+def test_dmpo_shows_each_completion_under_two_masks_and_their_complements(bench):
+    targets = bench.targets(bench.policy(bench.log_base), run := bench.run("dmpo"), 20)
+    batch = next(bench.replay(targets, run).batches(1, 64, 0, Stream.REPLAY, 1))
+    masked = (batch.state == bench.mask_id).view(16, 4, 2)
+    assert torch.equal(masked[:, :2], ~masked[:, 2:])
+    assert (batch.tokens.view(16, 4, 2) == batch.tokens.view(16, 4, 2)[:, :1]).all()
+
+
+def test_raft_keeps_the_best_of_its_window(bench):
+    run, policy = bench.run("raft", replay_rounds=2), bench.policy(bench.log_base)
+    first = bench.targets(policy, run, 10, 1)
+    second = bench.targets(policy, run, 10, 2, first)
+    third = bench.targets(policy, run, 10, 3, second)
+    assert [len(table) for table in (first, second, third)] == [160, 320, 320]
+    assert second.column("weight").to_pylist()[:160] == first.column("weight").to_pylist()
+
+
+def test_block_aligned_states_are_those_of_a_rollout_in_blocks():
+    """Blocks of 3 in 8 positions: clean ones, one in part, then all masked; the loss reads the one in part."""
+    tokens = torch.randint(0, MASK, (50, 1, 8), generator=torch.Generator().manual_seed(0))
+    empty, one = torch.full((50, 8), MASK), torch.ones(50, 1)
+    replay = Replay(
+        torch.zeros(50, 1, dtype=torch.long), empty, tokens, tokens, one, MASK, "weighted_completions", block_length=3
+    )
+    batch = next(replay.batches(1, 400, 0, Stream.REPLAY, 1))
+    masked, read = batch.state == MASK, batch.loss_positions[:, 0]
+    block = torch.arange(8) // 3
+    for row in range(400):
+        active = block[read[row]].unique()
+        assert len(active) == 1 and torch.equal(read[row], masked[row] & (block == active))
+        assert not masked[row][block < active].any() and masked[row][block > active].all()
+    assert set(masked.sum(dim=1).tolist()) == set(range(1, 9))
+
+
+@pytest.mark.parametrize("name", ["diffu_grpo", "coupled_grpo"])
+def test_padding_and_cutting_change_no_grpo_loss(name):
+    """Ragged prompts: the rows of a batch one by one, without the padding, give the same losses."""
+    run = Bench().run(name, beta=0.1)
+    generator = torch.Generator().manual_seed(0)
+    prompt = torch.randint(0, MASK, (6, 5), generator=generator)
+    prompt[:3, :3] = PADDING
+    tokens = torch.randint(0, MASK, (6, 4, 5), generator=generator)
+    advantage, empty = torch.randn(6, 4, generator=generator), torch.full((6, 5), MASK)
+    replay = Replay(prompt, empty, tokens, tokens, advantage, MASK, "starting_states")
+    batch = next(replay.batches(1, 6, 0, Stream.REPLAY, 1))
+    policy, behavior = llada(9, MASK), llada(9, MASK, seed=1)
+    bench = Bench()
+    context = bench.context(behavior, run)
+    object.__setattr__(context, "mask_id", MASK)
+    object.__setattr__(context, "frozen", {"behavior": behavior, "base": behavior})
+    whole = plugin(run).loss(policy, batch, context)
+    alone = torch.cat([plugin(run).loss(policy, batch.rows(slice(row, row + 1)), context) for row in range(6)])
+    torch.testing.assert_close(whole, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_the_loss_stops_at_the_first_end():
+    tokens = torch.tensor([[[1, 9, 2, 9], [1, 2, 3, 4]]])
+    value = torch.tensor([[[1.0, 2.0, 100.0, 100.0], [3.0, 4.0, 5.0, 6.0]]])
+    assert mean_to_the_end(value, tokens, {9}).tolist() == [3.5]
+    assert mean_to_the_end(value, tokens, frozenset()).tolist() == [value.mean().item()]
+
+
+def test_an_advantage_of_zero_beside_an_infinite_ratio_is_zero():
+    surrogate = clipped_surrogate(torch.tensor([1e4, 1e4, -1e4]), torch.tensor([0.0, 1.0, 1.0]), 0.2)
+    assert surrogate.tolist() == pytest.approx([0.0, 1.2, 0.0])
+
+
+def test_the_analytic_weight_does_not_overflow():
+    """α = 0.005: e^{r/α} alone is beyond float32."""
+    bench = Bench()
+    run = bench.run("dam_analytic", rollout={"start": "remasked"})
+    run = run.model_copy(update={"algorithm": run.algorithm.model_copy(update={"alpha": 0.005})})
+    policy = bench.policy(bench.log_base)
+    batch = next(bench.replay(bench.targets(policy, run, 16), run).batches(1, 16, 0, Stream.REPLAY, 1))
+    assert plugin(run).loss(policy, batch, bench.context(policy, run)).isfinite().all()
+
+
+@pytest.mark.parametrize("value", ["mc", "pm"])
+def test_svdd_decodes_a_row_alike_in_any_batch(bench, value):
+    run, base = bench.run("svdd", candidates=3, value=value, lookahead=2), bench.policy(bench.log_base)
+    noise = torch.rand(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    prompt = torch.full((8, 1), bench.values)
+
+    def reward(rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return bench.reward[tokens[:, 0].clamp(max=3), tokens[:, 1].clamp(max=3)]
+
+    whole = plugin(run).decode(base, prompt, noise, reward, bench.decoding(run))
+    parts = [
+        plugin(run).decode(base, prompt[k : k + 2], noise[k : k + 2], reward, bench.decoding(run)) for k in (0, 2, 4, 6)
+    ]
+    assert torch.equal(whole, torch.cat(parts))
+
+
+def test_the_saved_law_of_a_table_in_float32_sums_to_one(bench):
+    """Float64 from the logits on: to 1e-12, not to the rounding of float32."""
+    from pipeline.samplers.enumeration import posterior_table  # noqa: PLC0415
+
+    policy = bench.policy(bench.log_base, noise=0.5).float()
+    with torch.no_grad():
+        policy.table[..., bench.values :] = -1e4  # nothing on other tokens
+    table = posterior_table(policy, torch.tensor([bench.values]), torch.arange(bench.values), bench.mask_id)
+    assert abs(exact.path_law(table).exp().sum().item() - 1) < 1e-12
