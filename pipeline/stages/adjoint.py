@@ -12,6 +12,15 @@ from pipeline.storage.atomic_files import write_json
 from pipeline.storage.provenance import provenance
 from pipeline.text.tokenizer import load_tokenizer, token_ids
 
+ARGUMENTS = {
+    "rollouts*": "the shards of rule rollout",
+    "references*": "the shards of rule reference",
+    "previous-targets?": "targets of the round before, for the replay window",
+    "policy": "policy directory that sampled the rollouts, for its vocabulary",
+    "out": "Parquet to write",
+    "summary": "JSON to write: the round's diagnostics",
+}
+
 
 def run(args: Namespace, settings: AdjointSettings) -> None:
     algorithm, completions = load_algorithm(settings.algorithm.name), settings.rollout.completions
@@ -37,16 +46,4 @@ def run(args: Namespace, settings: AdjointSettings) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        AdjointSettings,
-        __doc__,
-        {
-            "rollouts*": "the shards of rule rollout",
-            "references*": "the shards of rule reference",
-            "previous-targets?": "targets of the round before, for the replay window",
-            "policy": "policy directory that sampled the rollouts, for its vocabulary",
-            "out": "Parquet to write",
-            "summary": "JSON to write: the round's diagnostics",
-        },
-    )
+    main(run, AdjointSettings, __doc__, ARGUMENTS)

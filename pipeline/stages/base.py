@@ -38,6 +38,13 @@ from pipeline.training.adamw import AdamW
 from pipeline.training.loop import Progress, fit
 from pipeline.training.replay_buffer import Batch, Replay
 
+ARGUMENTS = {
+    "items": "base.parquet of rule prepare",
+    "out": "policy directory to write",
+    "summary": "JSON to write: the loss of every update",
+    "progress": "where a killed stage left off",
+}
+
 
 def run(args: Namespace, settings: BaseSettings) -> None:
     plugin, task, base = load_model(settings.model.name), resolve_task(settings.task), settings.base
@@ -116,14 +123,4 @@ def batches(items: pa.Table, base: Base, seed: int, tokenizer: Tokenizer, task: 
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        BaseSettings,
-        __doc__,
-        {
-            "items": "base.parquet of rule prepare",
-            "out": "policy directory to write",
-            "summary": "JSON to write: the loss of every update",
-            "progress": "where a killed stage left off",
-        },
-    )
+    main(run, BaseSettings, __doc__, ARGUMENTS)

@@ -21,6 +21,13 @@ COMPLETIONS = (4, 16, 64, 256, 1024)
 DRAWN = 2**19
 """Completions drawn for each K."""
 
+ARGUMENTS = {
+    "items": "test.parquet of rule prepare, for the prompt",
+    "base": "policy directory of the base model",
+    "policy": "policy directory of the last round",
+    "out": "JSON to write: a row for each policy, K and estimator",
+}
+
 
 def run(args: Namespace, settings: LawSettings) -> None:
     task, plugin = resolve_task(settings.task), load_model(settings.model.name)
@@ -42,14 +49,4 @@ def run(args: Namespace, settings: LawSettings) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        LawSettings,
-        __doc__,
-        {
-            "items": "test.parquet of rule prepare, for the prompt",
-            "base": "policy directory of the base model",
-            "policy": "policy directory of the last round",
-            "out": "JSON to write: a row for each policy, K and estimator",
-        },
-    )
+    main(run, LawSettings, __doc__, ARGUMENTS)

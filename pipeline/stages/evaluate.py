@@ -27,6 +27,13 @@ from pipeline.text.tokenizer import encode
 
 SAMPLES = 6
 
+ARGUMENTS = {
+    "items*": "splits of rule prepare to evaluate on; the first gives the headline numbers",
+    "policy": "policy directory",
+    "round#": "number of the round, 0 for the base",
+    "out": "JSON to write",
+}
+
 
 def run(args: Namespace, settings: EvaluateSettings) -> None:
     evaluate, task, algorithm = settings.evaluate, resolve_task(settings.task), load_algorithm(settings.algorithm.name)
@@ -75,14 +82,4 @@ def _pictures(
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        EvaluateSettings,
-        __doc__,
-        {
-            "items*": "splits of rule prepare to evaluate on; the first gives the headline numbers",
-            "policy": "policy directory",
-            "round#": "number of the round, 0 for the base",
-            "out": "JSON to write",
-        },
-    )
+    main(run, EvaluateSettings, __doc__, ARGUMENTS)

@@ -18,6 +18,15 @@ from pipeline.storage.atomic_files import write_json, write_text
 from pipeline.training.speed import speed_in_words
 from pipeline.workflow.retention import prune
 
+ARGUMENTS = {
+    "run": "directory of the run",
+    "origin": "directory of the run whose data and base model it uses",
+    "joint?": "Parquet of rule joint, on enumerated tasks",
+    "out": "HTML to write",
+    "figure": "SVG to write: the learning curve",
+    "metrics": "JSON to write",
+}
+
 
 def run(args: Namespace, settings: Run) -> None:
     prune(args.run, settings.rounds, args.keep)
@@ -53,16 +62,4 @@ def run(args: Namespace, settings: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        Run,
-        __doc__,
-        {
-            "run": "directory of the run",
-            "origin": "directory of the run whose data and base model it uses",
-            "joint?": "Parquet of rule joint, on enumerated tasks",
-            "out": "HTML to write",
-            "figure": "SVG to write: the learning curve",
-            "metrics": "JSON to write",
-        },
-    )
+    main(run, Run, __doc__, ARGUMENTS)

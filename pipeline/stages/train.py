@@ -22,6 +22,18 @@ from pipeline.training.speed import Measured
 from pipeline.training.throughput import Meter
 from pipeline.workflow.retention import prune
 
+ARGUMENTS = {
+    "targets": "Parquet of rule adjoint",
+    "policy": "policy directory of the round before",
+    "base": "policy directory of the base model",
+    "optimizer?": "optimiser state of the round before; none in round 1",
+    "round#": "number of the round, from 1",
+    "out": "policy directory to write",
+    "optimizer-out": "safetensors to write: the optimiser state",
+    "summary": "JSON to write: the loss of every update",
+    "progress": "where a killed stage left off",
+}
+
 
 def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     train, plugin, algorithm = settings.train, load_model(settings.model.name), load_algorithm(settings.algorithm.name)
@@ -78,19 +90,4 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        TrainSettings,
-        __doc__,
-        {
-            "targets": "Parquet of rule adjoint",
-            "policy": "policy directory of the round before",
-            "base": "policy directory of the base model",
-            "optimizer?": "optimiser state of the round before; none in round 1",
-            "round#": "number of the round, from 1",
-            "out": "policy directory to write",
-            "optimizer-out": "safetensors to write: the optimiser state",
-            "summary": "JSON to write: the loss of every update",
-            "progress": "where a killed stage left off",
-        },
-    )
+    main(run, TrainSettings, __doc__, ARGUMENTS)
