@@ -1,37 +1,27 @@
-"""The report's figures as SVG text."""
+"""The report's figures: SVG text, marked as safe to put into HTML."""
 
 import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
-
-from pipeline.report.run_metrics import STEPS
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.report.json_types import EstimatorRow, FamilyRow, RunMetrics
-from pipeline.report.run_metrics import metric_names, scalars
+from pipeline.report.run_metrics import STEPS, metric_names, scalars
 
 LABELS = {"cpu_seconds": "CPU seconds", "kl": "exact KL", "kl_jump_1": "KL of jump 1", "kl_jump_2": "KL of jump 2"}
 LINES = {"greedy": "-", "ancestral": ":"}
-plt.rcParams.update(
-    {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "report",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.25,
-    }
-)
+matplotlib.rc("svg", fonttype="none", hashsalt="report")
+matplotlib.rc("font", size=9)
+matplotlib.rc("axes", grid=True)
+matplotlib.rc("axes.spines", top=False, right=False)
+matplotlib.rc("grid", alpha=0.25)
 
 
-def learning_curve(metrics: RunMetrics) -> str:
+def learning_curve(metrics: RunMetrics) -> Markup:
     """Every metric of the task over rounds, by split and sampler, with a band of one standard error."""
     evaluations, names = metrics["evaluations"], metric_names(metrics["base"])
     rounds = [entry["round"] for entry in evaluations]
@@ -41,11 +31,9 @@ def learning_curve(metrics: RunMetrics) -> str:
             for sampler in samplers:
                 scores = [scalars(entry["splits"][split][sampler]) for entry in evaluations]
                 mean, error = [score[name] for score in scores], [score[f"{name}_se"] for score in scores]
-                (drawn,) = axis.plot(
-                    rounds, mean, LINES[sampler], marker="o", markersize=3, label=f"{split}, {sampler}"
-                )
+                line = axis.plot(rounds, mean, LINES[sampler], marker="o", markersize=3, label=f"{split}, {sampler}")
                 band = [(m - e, m + e) for m, e in zip(mean, error, strict=True)]
-                axis.fill_between(rounds, *zip(*band, strict=True), color=drawn.get_color(), alpha=0.15, linewidth=0)
+                axis.fill_between(rounds, *zip(*band, strict=True), color=line[0].get_color(), alpha=0.15, linewidth=0)
         axis.set(title=_words(name), xlabel="round")
         if name.endswith("accuracy"):
             axis.set_ylim(0, 1.02)
@@ -53,7 +41,7 @@ def learning_curve(metrics: RunMetrics) -> str:
     return _svg(figure)
 
 
-def diagnostics(metrics: RunMetrics) -> str:
+def diagnostics(metrics: RunMetrics) -> Markup:
     """Mean reward, effective sample size, KL to the base and the method's step (τ or 1/α), over rounds."""
     panels = {
         "reward_mean": "mean reward of rollouts",
@@ -71,7 +59,7 @@ def diagnostics(metrics: RunMetrics) -> str:
     return _svg(figure)
 
 
-def losses(metrics: RunMetrics) -> str:
+def losses(metrics: RunMetrics) -> Markup:
     """The loss of every update: pre-training of the base, and training over all rounds."""
     figure, (axes,) = _panels(2)
     axes[0].plot(metrics["base_loss"], linewidth=0.8)
@@ -84,7 +72,7 @@ def losses(metrics: RunMetrics) -> str:
     return _svg(figure)
 
 
-def exact(metrics: RunMetrics) -> str:
+def exact(metrics: RunMetrics) -> Markup:
     """KL(p* ‖ p^u) of the answers and of each jump, over rounds."""
     figure, ((axis,),) = _panels(1)
     rounds = sorted(metrics["exact"])
@@ -95,7 +83,7 @@ def exact(metrics: RunMetrics) -> str:
     return _svg(figure)
 
 
-def heat_maps(laws: Mapping[str, np.ndarray]) -> str:
+def heat_maps(laws: Mapping[str, np.ndarray]) -> Markup:
     """Probabilities [M, M] side by side, on one colour scale, six in a row."""
     figure, grid = _panels(min(len(laws), 6), -(-len(laws) // 6), height=2.9)
     top = max(float(law.max()) for law in laws.values())
@@ -107,7 +95,7 @@ def heat_maps(laws: Mapping[str, np.ndarray]) -> str:
     return _svg(figure)
 
 
-def comparison(rows: Sequence[FamilyRow]) -> str:
+def comparison(rows: Sequence[FamilyRow]) -> Markup:
     """A line of panels for each task: the headline metric of every family against rollouts and against CPU seconds; on
     enumerated tasks also the KL of each jump over rounds.
 
@@ -155,11 +143,11 @@ def _words(name: str) -> str:
 def _colors(count: int) -> np.ndarray:
     """RGBA [count, 4]"""
     if count <= 10:
-        return plt.get_cmap("tab10")(range(count))
-    return plt.get_cmap("turbo")([number / count for number in range(count)])
+        return matplotlib.colormaps["tab10"](range(count))
+    return matplotlib.colormaps["turbo"]([number / count for number in range(count)])
 
 
-def estimators(rows: Sequence[EstimatorRow]) -> str:
+def estimators(rows: Sequence[EstimatorRow]) -> Markup:
     """Squared bias and variance of each estimator of the adjoint target against K, under two policies.
 
     Squared biases that do not exceed twice the noise of their measurement are left out.
@@ -171,18 +159,15 @@ def estimators(rows: Sequence[EstimatorRow]) -> str:
             here = [row for row in rows if (row["policy"], row["estimator"]) == (policy, name)]
             if measure == "bias":
                 here = [row for row in here if row["bias"] > 2 * row["bias_noise"]]
-            place, value = (
-                [row["completions"] for row in here],
-                [row["bias"] if measure == "bias" else row["variance"] for row in here],
-            )
-            axis.plot(place, value, marker="o", markersize=3, label=name)
+            value = [row["bias"] if measure == "bias" else row["variance"] for row in here]
+            axis.plot([row["completions"] for row in here], value, marker="o", markersize=3, label=name)
         title = "squared bias" if measure == "bias" else "variance"
         axis.set(title=f"{title}, {policy} policy", xlabel="K", xscale="log", yscale="log")
     grid[0][1].legend(frameon=False, fontsize=8)
     return _svg(figure)
 
 
-def timings(metrics: RunMetrics) -> str:
+def timings(metrics: RunMetrics) -> Markup:
     """Seconds of computation per stage and round."""
     figure, ((axis,),) = _panels(1)
     rounds = [entry["round"] for entry in metrics["rounds"]]
@@ -199,11 +184,11 @@ def timings(metrics: RunMetrics) -> str:
 def _panels(columns: int, rows: int = 1, *, height: float = 2.6) -> tuple[Figure, np.ndarray]:
     """A figure and its axes [rows, columns]."""
     size = (max(4.5, 3.0 * columns), height * rows)
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure) -> Markup:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return Markup(text.getvalue()[text.getvalue().index("<svg") :])

@@ -18,21 +18,10 @@ EXACT = ("kl", "kl_jump_1", "kl_jump_2")
 PAUSE = 60.0
 """If no stage runs for this many seconds, the workflow counts as stopped, not as slow."""
 
-TIMING = ("started", "ready", "finished", "cpu_seconds")
-"""Keys that every stage writes to its timing."""
 Timings = list[tuple[str, Timing]]
 """(stage, its timing), a stage once for each round and shard."""
 
-DIAGNOSTICS = (
-    "reward_mean",
-    "reward_se",
-    "ess_mean",
-    "ess_min",
-    "ess_below_2",
-    "log_weight_mean",
-    "kl_to_base",
-    "kl_to_base_se",
-)
+DIAGNOSTICS = ("reward_mean", "reward_se", "ess_mean", "ess_min", "ess_below_2", "kl_to_base", "kl_to_base_se")
 """Keys of adjoint.json that the report shows: statistics of a round's rollouts and their weights."""
 
 STEPS = {
@@ -97,7 +86,8 @@ def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
 
 
 def _round(number: int, folder: Path, scores: Summary, timings: Timings) -> Round:
-    """A round's losses, diagnostics, test metrics and time.
+    """A round's losses, diagnostics, test metrics and time: the seconds of each stage, summed over shards, and the CPU
+    seconds of all stages but evaluation.
 
     A metric never replaces a key of the round: `reward_se` is the error of the rollouts' mean reward, and that of the
     test split stands in the evaluation only.
@@ -106,7 +96,11 @@ def _round(number: int, folder: Path, scores: Summary, timings: Timings) -> Roun
     entry = {"round": number, "loss": sum(losses) / len(losses) if losses else None, "losses": losses}
     if number:
         entry |= read_json(folder / "adjoint.json", *DIAGNOSTICS)
-    seconds, cpu_seconds = _seconds_spent(timings)
+    seconds: dict[str, float] = {}
+    cpu_seconds = 0.0
+    for stage, timing in timings:
+        seconds[stage] = seconds.get(stage, 0.0) + timing["finished"] - timing["ready"]
+        cpu_seconds += timing["cpu_seconds"] if stage != "evaluate" else 0.0
     return cast(Round, {**entry, **scores, **entry, "seconds": seconds, "cpu_seconds": cpu_seconds})
 
 
@@ -192,17 +186,8 @@ def _timing_names(number: int, shards: int, evaluated: bool) -> list[str]:
 
 
 def _timings(run: Path, names: Sequence[str]) -> Timings:
-    return [(name.split("_")[0], read_json(run / "timings" / f"{name}.json", *TIMING)) for name in names]
-
-
-def _seconds_spent(timings: Timings) -> tuple[dict[str, float], float]:
-    """Seconds of each stage of a round, summed over shards, and the CPU seconds of all but evaluation."""
-    seconds: dict[str, float] = {}
-    cpu = 0.0
-    for stage, timing in timings:
-        seconds[stage] = seconds.get(stage, 0.0) + timing["finished"] - timing["ready"]
-        cpu += timing["cpu_seconds"] if stage != "evaluate" else 0.0
-    return seconds, cpu
+    keys = sorted(Timing.__required_keys__)
+    return [(name.split("_")[0], read_json(run / "timings" / f"{name}.json", *keys)) for name in names]
 
 
 def scalars(content: Mapping[str, object]) -> Summary:

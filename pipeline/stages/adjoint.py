@@ -24,10 +24,8 @@ ARGUMENTS = {
 
 def run(args: Namespace, settings: AdjointSettings) -> None:
     algorithm, completions = load_algorithm(settings.algorithm.name), settings.rollout.completions
-    vocabulary, by_state = (
-        token_ids(load_tokenizer(args.policy)),
-        [("state_id", "ascending"), ("sample_id", "ascending")],
-    )
+    vocabulary = token_ids(load_tokenizer(args.policy))
+    by_state = [("state_id", "ascending"), ("sample_id", "ascending")]
     table = parquet.read(
         args.rollouts, parquet.ROLLOUTS, may_be_empty=True, completions=completions, vocabulary=vocabulary
     )

@@ -4,7 +4,6 @@ from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup
 
 from pipeline.report import figures
 from pipeline.report.html import page
@@ -37,11 +36,9 @@ def run(args: Namespace, settings: NoSettings) -> None:
         "compare",
         result=result,
         tables=tables,
-        curves=Markup(curves),
-        laws={task: Markup(figures.heat_maps(shown)) for task, shown in laws.items()},
-        estimators={
-            found["task"]: Markup(figures.estimators(found["rows"])) for found in map(read_json, args.estimators)
-        },
+        curves=curves,
+        laws={task: figures.heat_maps(shown) for task, shown in laws.items()},
+        estimators={found["task"]: figures.estimators(found["rows"]) for found in map(read_json, args.estimators)},
     )
     text = "\n".join(f"**{title}**\n\n{markdown(cells)}" for title, cells in tables.items())
     write_json(args.out, result)

@@ -36,11 +36,6 @@ def policy(run: str, round_: str, origins: Mapping[str, str]) -> str:
     return f"{ROUND}/policy".format(run=run if int(round_) else origins[run], round=round_)
 
 
-def evaluated_rounds(run: Run) -> list[str]:
-    """Round 0, every `evaluate.every`-th round, and the last."""
-    return [number(k) for k in run.evaluate.rounds(run.rounds)]
-
-
 def shards(kind: str, run: Run, wildcards: Any) -> list[str]:
     """The files of a round in its folder `rollouts` or `references`."""
     return [f"{ROUND}/{kind}/{shard:02d}.parquet".format(**wildcards) for shard in range(run.rollout.shards)]
@@ -57,7 +52,8 @@ def report_inputs(run: Run, name: str, origins: Mapping[str, str]) -> list[str]:
     files = [f"{ROUND}/train.json".format(run=name if int(k) else origins[name], round=k) for k in rounds]
     files += [f"{ROUND}/adjoint.json".format(run=name, round=k) for k in rounds[1:]]
     files += [f"data/runs/{name}/joint.parquet"] if enumerated(run) else []
-    return files + [f"{ROUND}/evaluation.json".format(run=name, round=k) for k in evaluated_rounds(run)]
+    evaluated = map(number, run.evaluate.rounds(run.rounds))
+    return files + [f"{ROUND}/evaluation.json".format(run=name, round=k) for k in evaluated]
 
 
 def suite_inputs(names: Sequence[str], runs: Mapping[str, Run]) -> dict[str, list[str]]:
