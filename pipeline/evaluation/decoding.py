@@ -5,13 +5,14 @@ The prompts of a batch have the same length, so nothing is padded.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pipeline.algorithms.base import Algorithm, Reward
+from pipeline.algorithms.base import Algorithm
 from pipeline.objectives.context import DecodeContext
 from pipeline.runtime.random_streams import Stream, uniforms
 from pipeline.samplers import low_confidence
@@ -60,7 +61,7 @@ class Decoder:
         keys = [(index, 0, 0) for index in ids]
         noise = uniforms(self.context.seed, Stream.EVALUATION, 0, keys, 2 * length).to(prompt.device)
         if self.algorithm.decode:
-            reward = self._reward_of([items[index] for index in ids])
+            reward = partial(self._reward, [items[index] for index in ids])
             return self.algorithm.decode(self.policy, prompt, noise, reward, self.context)
         order, token = noise.chunk(2, dim=1)
         empty = torch.full((len(prompt), length), mask_id, device=prompt.device)
@@ -75,10 +76,7 @@ class Decoder:
             block_length=evaluate.block_length,
         ).tokens
 
-    def _reward_of(self, items: Sequence[Item]) -> Reward:
-        def reward(rows: Tensor, tokens: Tensor) -> Tensor:
-            chosen, answers = [items[row] for row in rows.tolist()], self.prompt_format.answers(tokens)
-            metrics = score(self.context.task, chosen, answers, self.context.evaluate.reward_timeout)
-            return torch.tensor([metric["reward"] for metric in metrics], dtype=torch.float64, device=rows.device)
-
-        return reward
+    def _reward(self, items: Sequence[Item], rows: Tensor, tokens: Tensor) -> Tensor:
+        chosen, answers = [items[row] for row in rows.tolist()], self.prompt_format.answers(tokens)
+        metrics = score(self.context.task, chosen, answers, self.context.evaluate.reward_timeout)
+        return torch.tensor([metric["reward"] for metric in metrics], dtype=torch.float64, device=rows.device)

@@ -26,21 +26,17 @@ from pipeline.training.speed import Measured, speed, speed_in_words
 
 S = TypeVar("S", bound=Section)
 
+Stage = Callable[[argparse.Namespace, S], Measured | None]
+"""(arguments, settings) -> how fast the stage was, for its log and timing; None if it does not measure that."""
+
 CONVERT: Mapping[str, Callable[[str], object]] = {"#": int, "=": json.loads}
 EVERYTHING = Keep(buffers="all", optimizer="all")
 
 
-def main(
-    run: Callable[[argparse.Namespace, S], Measured | None],
-    schema: type[S],
-    description: str | None,
-    arguments: Mapping[str, str],
-) -> None:
+def main(run: Stage[S], schema: type[S], description: str | None, arguments: Mapping[str, str]) -> None:
     """Parse the command line, run the stage, and report errors that the user can fix on one line.
 
     Args:
-        run: (arguments, settings) -> how fast it was (`throughput.Meter.measured`), which is logged and goes into the
-            timing, or None.
         schema: of the settings, from `settings.stages`.
         arguments: name -> help. A name ending in "*" takes any number of paths, "?" an optional path, "#" an
             integer, "=" JSON; every other name takes one path.

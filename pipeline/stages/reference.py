@@ -40,9 +40,8 @@ def run(args: Namespace, settings: ReferenceSettings) -> Measured | None:
     vocabulary = token_ids(tokenizer)
     table = parquet.read([args.rollouts], parquet.ROLLOUTS, may_be_empty=True, vocabulary=vocabulary)
     place = np.asarray(table.column("state_id")) * settings.rollout.completions + np.asarray(table.column("sample_id"))
-    rows = table.take(
-        np.flatnonzero(np.isin(place, rows_to_replay(settings.rollout, args.replay, settings.seed, args.round)))
-    )
+    replayed = rows_to_replay(settings.rollout, args.replay, settings.seed, args.round)
+    rows = table.take(np.flatnonzero(np.isin(place, replayed)))
     done, order = [], []
     meter = Meter(base)
     title, batches = f"round {args.round} reference", buckets(parquet.lengths(rows, "prompt_tokens"), ROWS)

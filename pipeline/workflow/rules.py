@@ -1,9 +1,11 @@
-"""What the Snakefile computes: file names, inputs and rerun triggers of its rules."""
+"""What the Snakefile computes: file names, inputs and rerun triggers of its rules, and checks."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import PipelineError
 from pipeline.plugins import load_task
 from pipeline.settings.run import Run
 from pipeline.settings.stages import settings_json
@@ -11,6 +13,13 @@ from pipeline.storage.atomic_files import sha256_of
 from pipeline.tasks.data import Data
 
 ROUND = "data/runs/{run}/round_{round}"
+
+
+def check_writable() -> None:
+    """PipelineError if a directory that Snakemake writes to is read-only: Snakemake itself would print a traceback."""
+    for path in map(Path, (".", ".snakemake", "data", "data/runs")):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PipelineError(f"cannot write to {path.resolve()}: make it writable, or name another by --directory")
 
 
 def number(round_: int) -> str:
@@ -72,10 +81,8 @@ def suite_inputs(names: Sequence[str], runs: Mapping[str, Run]) -> dict[str, lis
 
 def results(runs: Iterable[str], *, since: float) -> str:
     """What the report jobs of these runs have logged since the time `since`."""
-    texts = [
-        f"\n{log.parent.parent.name}\n{log.read_text('utf-8')}" for log in _logs(runs, since) if log.stem == "report"
-    ]
-    return "".join(texts).rstrip()
+    reports = [log for log in _logs(runs, since) if log.stem == "report"]
+    return "".join(f"\n{log.parent.parent.name}\n{log.read_text('utf-8')}" for log in reports).rstrip()
 
 
 def errors(runs: Iterable[str], *, since: float) -> str:
