@@ -30,10 +30,11 @@ def learning_curve(metrics: RunMetrics) -> Markup:
         for split, samplers in evaluations[0]["splits"].items():
             for sampler in samplers:
                 scores = [scalars(entry["splits"][split][sampler]) for entry in evaluations]
-                mean, error = [score[name] for score in scores], [score[f"{name}_se"] for score in scores]
+                mean, error = (np.array([score[key] for score in scores]) for key in (name, f"{name}_se"))
                 line = axis.plot(rounds, mean, LINES[sampler], marker="o", markersize=3, label=f"{split}, {sampler}")
-                band = [(m - e, m + e) for m, e in zip(mean, error, strict=True)]
-                axis.fill_between(rounds, *zip(*band, strict=True), color=line[0].get_color(), alpha=0.15, linewidth=0)
+                axis.fill_between(
+                    rounds, mean - error, mean + error, color=line[0].get_color(), alpha=0.15, linewidth=0
+                )
         axis.set(title=_words(name), xlabel="round")
         if name.endswith("accuracy"):
             axis.set_ylim(0, 1.02)
@@ -127,12 +128,11 @@ def _curve(axis: Axes, row: FamilyRow, across: str, key: str, label: str | None,
     if len(points) == 1:
         axis.axhline(row["final"][key], linestyle="--", linewidth=1, color=color, label=label)
         return
-    mean, error = [point[key] for point in points], [point[f"{key}_se"] for point in points]
+    mean, error = (np.array([point[name] for point in points]) for name in (key, f"{key}_se"))
     place = [point[across] for point in points]
     axis.plot(place, mean, marker="o", markersize=2, linewidth=1, color=color, label=label)
-    lower = [max(m - e, m / 2) for m, e in zip(mean, error, strict=True)]
-    upper = [m + e for m, e in zip(mean, error, strict=True)]
-    axis.fill_between(place, lower, upper, color=color, alpha=0.15, linewidth=0)
+    lower = np.maximum(mean - error, mean / 2)
+    axis.fill_between(place, lower, mean + error, color=color, alpha=0.15, linewidth=0)
 
 
 def _words(name: str) -> str:
@@ -171,11 +171,11 @@ def timings(metrics: RunMetrics) -> Markup:
     """Seconds of computation per stage and round."""
     figure, ((axis,),) = _panels(1)
     rounds = [entry["round"] for entry in metrics["rounds"]]
-    bottom = [0.0] * len(rounds)
+    bottom = np.zeros(len(rounds))
     for stage in ("rollout", "adjoint", "train", "evaluate"):
         height = [entry["seconds"].get(stage, 0.0) for entry in metrics["rounds"]]
         axis.bar(rounds, height, bottom=bottom, label=stage)
-        bottom = [b + h for b, h in zip(bottom, height, strict=True)]
+        bottom = bottom + height
     axis.set(title="seconds per stage (sum over shards)", xlabel="round")
     axis.legend(frameon=False, fontsize=8)
     return _svg(figure)

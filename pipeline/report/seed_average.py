@@ -6,6 +6,7 @@ Standard errors are those of the mean over seeds. A family with one seed keeps t
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from typing import cast
 
 from pipeline.evaluation.summary import summarize
 from pipeline.report.json_types import FamilyRow, Published, RunMetrics, SuiteResult, Summary
@@ -51,17 +52,13 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
     """
     effort = summarize([{"rollouts": run["rollouts"], "cpu_seconds": run["time"]["cpu_seconds"]} for run in runs])
     headline = headline_metric(runs[0]["final"])
-    return {
+    row = {
         "run": name,
         "task": runs[0]["task"],
         "headline": headline,
         "final": seed_means([run["final"] for run in runs]),
         "base": seed_means([run["base"] for run in runs]),
-        "n": effort["n"],
-        "rollouts": effort["rollouts"],
-        "rollouts_se": effort["rollouts_se"],
-        "cpu_seconds": effort["cpu_seconds"],
-        "cpu_seconds_se": effort["cpu_seconds_se"],
+        **effort,
         "seeds": [run["final"][headline] for run in runs],
         "splits": _splits(runs),
         "lengths": _lengths(runs, len(runs[0]["rounds"]), runs[0]["sampler"]),
@@ -69,6 +66,7 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
         "published": published,
         "curve": learning_curve(runs),
     }
+    return cast(FamilyRow, row)
 
 
 def learning_curve(runs: Sequence[RunMetrics]) -> list[Summary]:
