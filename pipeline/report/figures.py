@@ -98,10 +98,7 @@ def heat_maps(laws: Mapping[str, np.ndarray]) -> Markup:
 
 def comparison(rows: Sequence[FamilyRow]) -> Markup:
     """A line of panels for each task: the headline metric of every family against rollouts and against CPU seconds; on
-    enumerated tasks also the KL of each jump over rounds.
-
-    The legend names the ten families with the best final headline metric.
-    """
+    enumerated tasks also the KL of each jump over rounds. The legend names the ten families that end best."""
     tasks: dict[str, list[FamilyRow]] = {}
     for row in rows:
         tasks.setdefault(row["task"], []).append(row)
@@ -148,10 +145,8 @@ def _colors(count: int) -> np.ndarray:
 
 
 def estimators(rows: Sequence[EstimatorRow]) -> Markup:
-    """Squared bias and variance of each estimator of the adjoint target against K, under two policies.
-
-    Squared biases that do not exceed twice the noise of their measurement are left out.
-    """
+    """Squared bias and variance of each estimator of the adjoint target against K, under two policies. Squared biases
+    that do not exceed twice the noise of their measurement are left out."""
     figure, grid = _panels(4, height=3.2)
     panels = [(policy, measure) for policy in ("base", "last") for measure in ("bias", "variance")]
     for axis, (policy, measure) in zip(grid[0], panels, strict=True):

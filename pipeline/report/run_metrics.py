@@ -14,16 +14,12 @@ from pipeline.workflow.retention import disk_use
 
 EXACT = ("kl", "kl_jump_1", "kl_jump_2")
 """The metrics of `evaluation.exact_kl`, which enumerated tasks have."""
-
 PAUSE = 60.0
 """If no stage runs for this many seconds, the workflow counts as stopped, not as slow."""
-
 Timings = list[tuple[str, Timing]]
 """(stage, its timing), a stage once for each round and shard."""
-
 DIAGNOSTICS = ("reward_mean", "reward_se", "ess_mean", "ess_min", "ess_below_2", "kl_to_base", "kl_to_base_se")
 """Keys of adjoint.json that the report shows: statistics of a round's rollouts and their weights."""
-
 STEPS = {
     "tau": "τ",
     "log_ratio_spread": "spread of log p^base/p^u",
@@ -39,10 +35,8 @@ def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
     """All numbers of a run.
 
     `base` and `final` are the metrics of greedy decoding on the test split; for an algorithm that only decodes, `final`
-    is its own decoding. `selected` is as `selected_round` gives it.
-
-    The time for data and base model is included even if `origin` made them. Files of rounds, shards, and evaluations
-    that are not part of the current settings are ignored.
+    is its own decoding. The time for data and base model is included even if `origin` made them. Files of rounds,
+    shards, and evaluations that are not part of the current settings are ignored.
     """
     evaluations: list[EvaluatedRound] = []
     exact: dict[int, Summary] = {}
@@ -105,21 +99,15 @@ def _round(number: int, folder: Path, scores: Summary, timings: Timings) -> Roun
 
 
 def selected_round(evaluations: Sequence[EvaluatedRound]) -> Summary | None:
-    """The evaluated round with the best headline metric on the validation split, the earliest if several are equal,
-    and its metrics on the test split; None without a validation split.
-
-    The test split plays no part in the choice.
-    """
-    on_validation = {
-        entry["round"]: scalars(entry["splits"]["validation"]["greedy"])
-        for entry in evaluations
-        if "validation" in entry["splits"]
-    }
+    """The round with the best headline metric on the validation split, the earliest if several are equal, and its
+    metrics on the test split, which plays no part in the choice; None without a validation split."""
+    splits = {entry["round"]: entry["splits"] for entry in evaluations}
+    on_validation = {k: scalars(found["validation"]["greedy"]) for k, found in splits.items() if "validation" in found}
     if not on_validation:
         return None
     name = headline_metric(on_validation[0])
     best = max(on_validation, key=lambda number: (on_validation[number][name], -number))
-    (on_test,) = (scalars(entry["splits"]["test"]["greedy"]) for entry in evaluations if entry["round"] == best)
+    on_test = scalars(splits[best]["test"]["greedy"])
     return {"round": best, f"validation_{name}": on_validation[best][name], **on_test}
 
 

@@ -25,7 +25,6 @@ from pipeline.storage.atomic_files import write_json
 from pipeline.training.speed import Measured, speed, speed_in_words
 
 S = TypeVar("S", bound=Section)
-
 Stage = Callable[[argparse.Namespace, S], Measured | None]
 """(arguments, settings) -> how fast the stage was, for its log and timing; None if it does not measure that."""
 
@@ -36,10 +35,8 @@ EVERYTHING = Keep(buffers="all", optimizer="all")
 def main(run: Stage[S], schema: type[S], description: str | None, arguments: Mapping[str, str]) -> None:
     """Parse the command line, run the stage, and report errors that the user can fix on one line.
 
-    Args:
-        schema: of the settings, from `settings.stages`.
-        arguments: name -> help. A name ending in "*" takes any number of paths, "?" an optional path, "#" an
-            integer, "=" JSON; every other name takes one path.
+    `arguments` maps names to their help. A name ending in "*" takes any number of paths, "?" an optional path, "#" an
+    integer, "=" JSON; every other name takes one path.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--settings", required=True, help="sections of the run, as JSON")
