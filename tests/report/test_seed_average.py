@@ -157,7 +157,7 @@ def test_a_suite_of_the_grid(workflow: Workflow):
             "model": {"name": "tabular"},
             "base": {"exact": True},
             "rollout": {"start": "remasked"},
-            "algorithm": {"name": "dam", "alpha": 1.0, "tilt": "direct", "jumps": "first"},
+            "algorithm": {"name": "dam", "alpha": 1.0, "weights": "direct", "jumps": "first"},
         },
         "decoded": {"extends": "small", "rounds": 0, "algorithm": {"name": "svdd", "alpha": 1.0}},
     }
