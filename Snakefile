@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path.cwd()))  # for tasks of one's own
 from pipeline.runtime import slurm
 from pipeline.workflow import rules as wf
 from pipeline.workflow.code_digest import code_digest
-from pipeline.workflow.working_directory import check_writable
 from pipeline.errors import PipelineError
 from pipeline.workflow.dry_run import print_estimate
 from pipeline.settings.params_file import read_params, runs_of_suite
@@ -30,7 +29,7 @@ from pipeline.tasks.base import HELD_OUT, SPLITS
 try:
     PARAMS = read_params(config.get("params", "params.yaml"))
     if workflow.is_main_process:
-        check_writable()
+        wf.check_writable()
         for run in PARAMS.runs:
             restore(run)
 except PipelineError as error:

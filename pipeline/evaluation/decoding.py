@@ -3,15 +3,16 @@
 The prompts of a batch have the same length, so nothing is padded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pipeline.algorithms.base import Algorithm, Reward
+from pipeline.algorithms.base import Algorithm
 from pipeline.objectives.context import DecodeContext
 from pipeline.runtime.random_streams import Stream, uniforms
 from pipeline.samplers import low_confidence
@@ -35,35 +36,32 @@ class Decoder:
     def answers(self, sampler: str, items: Sequence[Item], length: int, title: str) -> list[str]:
         """The answers, of `length` tokens, in the order of the items; `sampler` is "greedy" or "ancestral"."""
         prompts = self.prompt_format.prompts([item.prompt for item in items], range(len(items)), length)
-        draw: Callable[..., Tensor] = {"greedy": self._greedy, "ancestral": self._ancestral}[sampler]
         answers = [""] * len(items)
         batches = buckets([len(prompt) for prompt in prompts], self.context.evaluate.batch_size)
         for ids in tqdm(batches, desc=title, unit="batch"):
             prompt = torch.stack([prompts[index] for index in ids]).to(self.context.device)
-            tokens = draw(prompt, items, ids, length)
+            tokens = (
+                self._greedy(prompt, length) if sampler == "greedy" else self._ancestral(prompt, items, ids, length)
+            )
             for index, answer in zip(ids, self.prompt_format.answers(tokens), strict=True):
                 answers[index] = answer
         return answers
 
-    def _greedy(
-        self, prompt: Int[Tensor, "n P"], items: Sequence[Item], ids: list[int], length: int
-    ) -> Int[Tensor, "n L"]:
+    def _greedy(self, prompt: Int[Tensor, "n P"], length: int) -> Int[Tensor, "n L"]:
+        mask_id, tokens_per_step = self.context.mask_id, self.context.evaluate.tokens_per_step
+        block_length = self.context.evaluate.block_length
         return low_confidence.decode(
-            self.policy,
-            prompt,
-            length,
-            mask_id=self.context.mask_id,
-            tokens_per_step=self.context.evaluate.tokens_per_step,
-            block_length=self.context.evaluate.block_length,
+            self.policy, prompt, length, mask_id=mask_id, tokens_per_step=tokens_per_step, block_length=block_length
         )
 
     def _ancestral(
         self, prompt: Int[Tensor, "n P"], items: Sequence[Item], ids: list[int], length: int
     ) -> Int[Tensor, "n L"]:
-        keys, mask_id = [(index, 0, 0) for index in ids], self.context.mask_id
+        evaluate, mask_id = self.context.evaluate, self.context.mask_id
+        keys = [(index, 0, 0) for index in ids]
         noise = uniforms(self.context.seed, Stream.EVALUATION, 0, keys, 2 * length).to(prompt.device)
         if self.algorithm.decode:
-            reward = self._reward_of([items[index] for index in ids])
+            reward = partial(self._reward, [items[index] for index in ids])
             return self.algorithm.decode(self.policy, prompt, noise, reward, self.context)
         order, token = noise.chunk(2, dim=1)
         empty = torch.full((len(prompt), length), mask_id, device=prompt.device)
@@ -74,16 +72,11 @@ class Decoder:
             mask_id=mask_id,
             order_noise=order,
             token_noise=token,
-            tokens_per_step=self.context.evaluate.tokens_per_step,
-            block_length=self.context.evaluate.block_length,
+            tokens_per_step=evaluate.tokens_per_step,
+            block_length=evaluate.block_length,
         ).tokens
 
-    def _reward_of(self, items: Sequence[Item]) -> Reward:
-        def reward(rows: Tensor, tokens: Tensor) -> Tensor:
-            of = [items[row] for row in rows.tolist()]
-            metrics = score(
-                self.context.task, of, self.prompt_format.answers(tokens), self.context.evaluate.reward_timeout
-            )
-            return torch.tensor([metric["reward"] for metric in metrics], dtype=torch.float64, device=rows.device)
-
-        return reward
+    def _reward(self, items: Sequence[Item], rows: Tensor, tokens: Tensor) -> Tensor:
+        chosen, answers = [items[row] for row in rows.tolist()], self.prompt_format.answers(tokens)
+        metrics = score(self.context.task, chosen, answers, self.context.evaluate.reward_timeout)
+        return torch.tensor([metric["reward"] for metric in metrics], dtype=torch.float64, device=rows.device)

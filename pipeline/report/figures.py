@@ -1,37 +1,27 @@
-"""The report's figures as SVG text."""
+"""The report's figures: SVG text, marked as safe to put into HTML."""
 
 import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
-
-from pipeline.report.run_metrics import STEPS
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.report.json_types import EstimatorRow, FamilyRow, RunMetrics
-from pipeline.report.run_metrics import metric_names, scalars
+from pipeline.report.run_metrics import STEPS, metric_names, scalars
 
 LABELS = {"cpu_seconds": "CPU seconds", "kl": "exact KL", "kl_jump_1": "KL of jump 1", "kl_jump_2": "KL of jump 2"}
 LINES = {"greedy": "-", "ancestral": ":"}
-plt.rcParams.update(
-    {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "report",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.25,
-    }
-)
+matplotlib.rc("svg", fonttype="none", hashsalt="report")
+matplotlib.rc("font", size=9)
+matplotlib.rc("axes", grid=True)
+matplotlib.rc("axes.spines", top=False, right=False)
+matplotlib.rc("grid", alpha=0.25)
 
 
-def learning_curve(metrics: RunMetrics) -> str:
+def learning_curve(metrics: RunMetrics) -> Markup:
     """Every metric of the task over rounds, by split and sampler, with a band of one standard error."""
     evaluations, names = metrics["evaluations"], metric_names(metrics["base"])
     rounds = [entry["round"] for entry in evaluations]
@@ -40,12 +30,11 @@ def learning_curve(metrics: RunMetrics) -> str:
         for split, samplers in evaluations[0]["splits"].items():
             for sampler in samplers:
                 scores = [scalars(entry["splits"][split][sampler]) for entry in evaluations]
-                mean, error = [score[name] for score in scores], [score[f"{name}_se"] for score in scores]
-                (drawn,) = axis.plot(
-                    rounds, mean, LINES[sampler], marker="o", markersize=3, label=f"{split}, {sampler}"
+                mean, error = (np.array([score[key] for score in scores]) for key in (name, f"{name}_se"))
+                line = axis.plot(rounds, mean, LINES[sampler], marker="o", markersize=3, label=f"{split}, {sampler}")
+                axis.fill_between(
+                    rounds, mean - error, mean + error, color=line[0].get_color(), alpha=0.15, linewidth=0
                 )
-                band = [(m - e, m + e) for m, e in zip(mean, error, strict=True)]
-                axis.fill_between(rounds, *zip(*band, strict=True), color=drawn.get_color(), alpha=0.15, linewidth=0)
         axis.set(title=_words(name), xlabel="round")
         if name.endswith("accuracy"):
             axis.set_ylim(0, 1.02)
@@ -53,7 +42,7 @@ def learning_curve(metrics: RunMetrics) -> str:
     return _svg(figure)
 
 
-def diagnostics(metrics: RunMetrics) -> str:
+def diagnostics(metrics: RunMetrics) -> Markup:
     """Mean reward, effective sample size, KL to the base and the method's step (τ or 1/α), over rounds."""
     panels = {
         "reward_mean": "mean reward of rollouts",
@@ -71,7 +60,7 @@ def diagnostics(metrics: RunMetrics) -> str:
     return _svg(figure)
 
 
-def losses(metrics: RunMetrics) -> str:
+def losses(metrics: RunMetrics) -> Markup:
     """The loss of every update: pre-training of the base, and training over all rounds."""
     figure, (axes,) = _panels(2)
     axes[0].plot(metrics["base_loss"], linewidth=0.8)
@@ -84,7 +73,7 @@ def losses(metrics: RunMetrics) -> str:
     return _svg(figure)
 
 
-def exact(metrics: RunMetrics) -> str:
+def exact(metrics: RunMetrics) -> Markup:
     """KL(p* ‖ p^u) of the answers and of each jump, over rounds."""
     figure, ((axis,),) = _panels(1)
     rounds = sorted(metrics["exact"])
@@ -95,7 +84,7 @@ def exact(metrics: RunMetrics) -> str:
     return _svg(figure)
 
 
-def heat_maps(laws: Mapping[str, np.ndarray]) -> str:
+def heat_maps(laws: Mapping[str, np.ndarray]) -> Markup:
     """Probabilities [M, M] side by side, on one colour scale, six in a row."""
     figure, grid = _panels(min(len(laws), 6), -(-len(laws) // 6), height=2.9)
     top = max(float(law.max()) for law in laws.values())
@@ -107,12 +96,9 @@ def heat_maps(laws: Mapping[str, np.ndarray]) -> str:
     return _svg(figure)
 
 
-def comparison(rows: Sequence[FamilyRow]) -> str:
+def comparison(rows: Sequence[FamilyRow]) -> Markup:
     """A line of panels for each task: the headline metric of every family against rollouts and against CPU seconds; on
-    enumerated tasks also the KL of each jump over rounds.
-
-    The legend names the ten families with the best final headline metric.
-    """
+    enumerated tasks also the KL of each jump over rounds. The legend names the ten families that end best."""
     tasks: dict[str, list[FamilyRow]] = {}
     for row in rows:
         tasks.setdefault(row["task"], []).append(row)
@@ -139,12 +125,11 @@ def _curve(axis: Axes, row: FamilyRow, across: str, key: str, label: str | None,
     if len(points) == 1:
         axis.axhline(row["final"][key], linestyle="--", linewidth=1, color=color, label=label)
         return
-    mean, error = [point[key] for point in points], [point[f"{key}_se"] for point in points]
+    mean, error = (np.array([point[name] for point in points]) for name in (key, f"{key}_se"))
     place = [point[across] for point in points]
     axis.plot(place, mean, marker="o", markersize=2, linewidth=1, color=color, label=label)
-    lower = [max(m - e, m / 2) for m, e in zip(mean, error, strict=True)]
-    upper = [m + e for m, e in zip(mean, error, strict=True)]
-    axis.fill_between(place, lower, upper, color=color, alpha=0.15, linewidth=0)
+    lower = np.maximum(mean - error, mean / 2)
+    axis.fill_between(place, lower, mean + error, color=color, alpha=0.15, linewidth=0)
 
 
 def _words(name: str) -> str:
@@ -155,15 +140,13 @@ def _words(name: str) -> str:
 def _colors(count: int) -> np.ndarray:
     """RGBA [count, 4]"""
     if count <= 10:
-        return plt.get_cmap("tab10")(range(count))
-    return plt.get_cmap("turbo")([number / count for number in range(count)])
+        return matplotlib.colormaps["tab10"](range(count))
+    return matplotlib.colormaps["turbo"]([number / count for number in range(count)])
 
 
-def estimators(rows: Sequence[EstimatorRow]) -> str:
-    """Squared bias and variance of each estimator of the adjoint target against K, under two policies.
-
-    Squared biases that do not exceed twice the noise of their measurement are left out.
-    """
+def estimators(rows: Sequence[EstimatorRow]) -> Markup:
+    """Squared bias and variance of each estimator of the adjoint target against K, under two policies. Squared biases
+    that do not exceed twice the noise of their measurement are left out."""
     figure, grid = _panels(4, height=3.2)
     panels = [(policy, measure) for policy in ("base", "last") for measure in ("bias", "variance")]
     for axis, (policy, measure) in zip(grid[0], panels, strict=True):
@@ -171,26 +154,23 @@ def estimators(rows: Sequence[EstimatorRow]) -> str:
             here = [row for row in rows if (row["policy"], row["estimator"]) == (policy, name)]
             if measure == "bias":
                 here = [row for row in here if row["bias"] > 2 * row["bias_noise"]]
-            place, value = (
-                [row["completions"] for row in here],
-                [row["bias"] if measure == "bias" else row["variance"] for row in here],
-            )
-            axis.plot(place, value, marker="o", markersize=3, label=name)
+            value = [row["bias"] if measure == "bias" else row["variance"] for row in here]
+            axis.plot([row["completions"] for row in here], value, marker="o", markersize=3, label=name)
         title = "squared bias" if measure == "bias" else "variance"
         axis.set(title=f"{title}, {policy} policy", xlabel="K", xscale="log", yscale="log")
     grid[0][1].legend(frameon=False, fontsize=8)
     return _svg(figure)
 
 
-def timings(metrics: RunMetrics) -> str:
+def timings(metrics: RunMetrics) -> Markup:
     """Seconds of computation per stage and round."""
     figure, ((axis,),) = _panels(1)
     rounds = [entry["round"] for entry in metrics["rounds"]]
-    bottom = [0.0] * len(rounds)
+    bottom = np.zeros(len(rounds))
     for stage in ("rollout", "reference", "adjoint", "train", "evaluate"):
         height = [entry["seconds"].get(stage, 0.0) for entry in metrics["rounds"]]
         axis.bar(rounds, height, bottom=bottom, label=stage)
-        bottom = [b + h for b, h in zip(bottom, height, strict=True)]
+        bottom = bottom + height
     axis.set(title="seconds per stage (sum over shards)", xlabel="round")
     axis.legend(frameon=False, fontsize=8)
     return _svg(figure)
@@ -199,11 +179,11 @@ def timings(metrics: RunMetrics) -> str:
 def _panels(columns: int, rows: int = 1, *, height: float = 2.6) -> tuple[Figure, np.ndarray]:
     """A figure and its axes [rows, columns]."""
     size = (max(4.5, 3.0 * columns), height * rows)
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure) -> Markup:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return Markup(text.getvalue()[text.getvalue().index("<svg") :])

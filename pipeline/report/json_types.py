@@ -14,7 +14,7 @@ Summary = dict[str, float]
 
 
 class Evaluation(TypedDict):
-    """One split decoded by one sampler. The `Summary` over its items stands beside these keys."""
+    """One split decoded by one sampler; beside these keys, the `Summary` over its items."""
 
     groups: dict[str, Summary]
     samples: list[dict[str, str | float]]

@@ -14,27 +14,12 @@ from pipeline.workflow.retention import disk_use
 
 EXACT = ("kl", "kl_jump_1", "kl_jump_2")
 """The metrics of `evaluation.exact_kl`, which enumerated tasks have."""
-
 PAUSE = 60.0
 """If no stage runs for this many seconds, the workflow counts as stopped, not as slow."""
-
-TIMING = ("started", "ready", "finished", "cpu_seconds")
-"""Keys that every stage writes to its timing."""
 Timings = list[tuple[str, Timing]]
 """(stage, its timing), a stage once for each round and shard."""
-
-DIAGNOSTICS = (
-    "reward_mean",
-    "reward_se",
-    "ess_mean",
-    "ess_min",
-    "ess_below_2",
-    "log_weight_mean",
-    "kl_to_base",
-    "kl_to_base_se",
-)
+DIAGNOSTICS = ("reward_mean", "reward_se", "ess_mean", "ess_min", "ess_below_2", "kl_to_base", "kl_to_base_se")
 """Keys of adjoint.json that the report shows: statistics of a round's rollouts and their weights."""
-
 STEPS = {
     "tau": "τ",
     "log_ratio_spread": "spread of log p^base/p^u",
@@ -50,10 +35,8 @@ def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
     """All numbers of a run.
 
     `base` and `final` are the metrics of greedy decoding on the test split; for an algorithm that only decodes, `final`
-    is its own decoding. `selected` is as `selected_round` gives it.
-
-    The time for data and base model is included even if `origin` made them. Files of rounds, shards, and evaluations
-    that are not part of the current settings are ignored.
+    is its own decoding. The time for data and base model is included even if `origin` made them. Files of rounds,
+    shards, and evaluations that are not part of the current settings are ignored.
     """
     evaluations: list[EvaluatedRound] = []
     exact: dict[int, Summary] = {}
@@ -97,7 +80,8 @@ def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
 
 
 def _round(number: int, folder: Path, scores: Summary, timings: Timings) -> Round:
-    """A round's losses, diagnostics, test metrics and time.
+    """A round's losses, diagnostics, test metrics and time: the seconds of each stage, summed over shards, and the CPU
+    seconds of all stages but evaluation.
 
     A metric never replaces a key of the round: `reward_se` is the error of the rollouts' mean reward, and that of the
     test split stands in the evaluation only.
@@ -106,26 +90,24 @@ def _round(number: int, folder: Path, scores: Summary, timings: Timings) -> Roun
     entry = {"round": number, "loss": sum(losses) / len(losses) if losses else None, "losses": losses}
     if number:
         entry |= read_json(folder / "adjoint.json", *DIAGNOSTICS)
-    seconds, cpu_seconds = _seconds_spent(timings)
+    seconds: dict[str, float] = {}
+    cpu_seconds = 0.0
+    for stage, timing in timings:
+        seconds[stage] = seconds.get(stage, 0.0) + timing["finished"] - timing["ready"]
+        cpu_seconds += timing["cpu_seconds"] if stage != "evaluate" else 0.0
     return cast(Round, {**entry, **scores, **entry, "seconds": seconds, "cpu_seconds": cpu_seconds})
 
 
 def selected_round(evaluations: Sequence[EvaluatedRound]) -> Summary | None:
-    """The evaluated round with the best headline metric on the validation split, the earliest if several are equal,
-    and its metrics on the test split; None without a validation split.
-
-    The test split plays no part in the choice.
-    """
-    on_validation = {
-        entry["round"]: scalars(entry["splits"]["validation"]["greedy"])
-        for entry in evaluations
-        if "validation" in entry["splits"]
-    }
+    """The round with the best headline metric on the validation split, the earliest if several are equal, and its
+    metrics on the test split, which plays no part in the choice; None without a validation split."""
+    splits = {entry["round"]: entry["splits"] for entry in evaluations}
+    on_validation = {k: scalars(found["validation"]["greedy"]) for k, found in splits.items() if "validation" in found}
     if not on_validation:
         return None
     name = headline_metric(on_validation[0])
     best = max(on_validation, key=lambda number: (on_validation[number][name], -number))
-    (on_test,) = (scalars(entry["splits"]["test"]["greedy"]) for entry in evaluations if entry["round"] == best)
+    on_test = scalars(splits[best]["test"]["greedy"])
     return {"round": best, f"validation_{name}": on_validation[best][name], **on_test}
 
 
@@ -192,17 +174,8 @@ def _timing_names(number: int, shards: int, evaluated: bool) -> list[str]:
 
 
 def _timings(run: Path, names: Sequence[str]) -> Timings:
-    return [(name.split("_")[0], read_json(run / "timings" / f"{name}.json", *TIMING)) for name in names]
-
-
-def _seconds_spent(timings: Timings) -> tuple[dict[str, float], float]:
-    """Seconds of each stage of a round, summed over shards, and the CPU seconds of all but evaluation."""
-    seconds: dict[str, float] = {}
-    cpu = 0.0
-    for stage, timing in timings:
-        seconds[stage] = seconds.get(stage, 0.0) + timing["finished"] - timing["ready"]
-        cpu += timing["cpu_seconds"] if stage != "evaluate" else 0.0
-    return seconds, cpu
+    keys = sorted(Timing.__required_keys__)
+    return [(name.split("_")[0], read_json(run / "timings" / f"{name}.json", *keys)) for name in names]
 
 
 def scalars(content: Mapping[str, object]) -> Summary:

@@ -6,6 +6,8 @@ Standard errors are those of the mean over seeds. A family with one seed keeps t
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
+from typing import cast
 
 from pipeline.evaluation.summary import summarize
 from pipeline.report.json_types import FamilyRow, Published, RunMetrics, SuiteResult, Summary
@@ -51,17 +53,13 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
     """
     effort = summarize([{"rollouts": run["rollouts"], "cpu_seconds": run["time"]["cpu_seconds"]} for run in runs])
     headline = headline_metric(runs[0]["final"])
-    return {
+    row = {
         "run": name,
         "task": runs[0]["task"],
         "headline": headline,
         "final": seed_means([run["final"] for run in runs]),
         "base": seed_means([run["base"] for run in runs]),
-        "n": effort["n"],
-        "rollouts": effort["rollouts"],
-        "rollouts_se": effort["rollouts_se"],
-        "cpu_seconds": effort["cpu_seconds"],
-        "cpu_seconds_se": effort["cpu_seconds_se"],
+        **effort,
         "seeds": [run["final"][headline] for run in runs],
         "splits": _splits(runs),
         "lengths": _lengths(runs, len(runs[0]["rounds"]), runs[0]["sampler"]),
@@ -69,14 +67,12 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
         "published": published,
         "curve": learning_curve(runs),
     }
+    return cast(FamilyRow, row)
 
 
 def learning_curve(runs: Sequence[RunMetrics]) -> list[Summary]:
     """A point for the base and for every evaluated round: `round`, metrics with `_se`, and the `rollouts` and
-    `cpu_seconds` of all training so far.
-
-    An algorithm that only decodes has one point, without effort.
-    """
+    `cpu_seconds` of all training so far. An algorithm that only decodes has one point, without effort."""
     rollouts = runs[0]["rollouts"] / max(1, len(runs[0]["rounds"]))
     names = ["reward", *metric_values(runs[0]["final"])]
     points = [{"round": 0, "rollouts": 0.0, "cpu_seconds": 0.0, **seed_means([run["base"] for run in runs], names)}]
@@ -114,12 +110,6 @@ def _splits(runs: Sequence[RunMetrics]) -> dict[str, Summary]:
 
 def _lengths(runs: Sequence[RunMetrics], number: int, sampler: str) -> dict[str, Summary]:
     """Number of answer tokens -> metrics of a round on the test split; empty if there is only one number."""
-    at = [
-        {
-            str(row["length"]): row["metrics"]
-            for row in run["results"]
-            if (row["round"], row["split"], row["sampler"]) == (number, "test", sampler)
-        }
-        for run in runs
-    ]
+    key, wanted = itemgetter("round", "split", "sampler"), (number, "test", sampler)
+    at = [{str(row["length"]): row["metrics"] for row in run["results"] if key(row) == wanted} for run in runs]
     return {length: seed_means([found[length] for found in at]) for length in at[0]} if len(at[0]) > 1 else {}

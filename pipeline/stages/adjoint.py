@@ -12,13 +12,20 @@ from pipeline.storage.atomic_files import write_json
 from pipeline.storage.provenance import provenance
 from pipeline.text.tokenizer import load_tokenizer, token_ids
 
+ARGUMENTS = {
+    "rollouts*": "the shards of rule rollout",
+    "references*": "the shards of rule reference",
+    "previous-targets?": "targets of the round before, for the replay window",
+    "policy": "policy directory that sampled the rollouts, for its vocabulary",
+    "out": "Parquet to write",
+    "summary": "JSON to write: the round's diagnostics",
+}
+
 
 def run(args: Namespace, settings: AdjointSettings) -> None:
     algorithm, completions = load_algorithm(settings.algorithm.name), settings.rollout.completions
-    vocabulary, by_state = (
-        token_ids(load_tokenizer(args.policy)),
-        [("state_id", "ascending"), ("sample_id", "ascending")],
-    )
+    vocabulary = token_ids(load_tokenizer(args.policy))
+    by_state = [("state_id", "ascending"), ("sample_id", "ascending")]
     table = parquet.read(
         args.rollouts, parquet.ROLLOUTS, may_be_empty=True, completions=completions, vocabulary=vocabulary
     )
@@ -40,16 +47,4 @@ def run(args: Namespace, settings: AdjointSettings) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        AdjointSettings,
-        __doc__,
-        {
-            "rollouts*": "the shards of rule rollout",
-            "references*": "the shards of rule reference",
-            "previous-targets?": "targets of the round before, for the replay window",
-            "policy": "policy directory that sampled the rollouts, for its vocabulary",
-            "out": "Parquet to write",
-            "summary": "JSON to write: the round's diagnostics",
-        },
-    )
+    main(run, AdjointSettings, __doc__, ARGUMENTS)

@@ -38,6 +38,13 @@ from pipeline.training.adamw import AdamW
 from pipeline.training.loop import Progress, fit
 from pipeline.training.replay_buffer import Batch, Replay
 
+ARGUMENTS = {
+    "items": "base.parquet of rule prepare",
+    "out": "policy directory to write",
+    "summary": "JSON to write: the loss of every update",
+    "progress": "where a killed stage left off",
+}
+
 
 def run(args: Namespace, settings: BaseSettings) -> None:
     plugin, task, base = load_model(settings.model.name), resolve_task(settings.task), settings.base
@@ -52,7 +59,7 @@ def run(args: Namespace, settings: BaseSettings) -> None:
         if base.exact:
             install_exact(plugin, model, tokenizer, task)
         else:
-            losses = pretrain(args, settings, plugin, model, tokenizer, task)
+            losses = pretrain(args, settings, model, tokenizer)
     gather_trained(model)
     if is_main_process():
         save_policy(args.out, model, tokenizer, plugin, source)
@@ -75,31 +82,21 @@ def install_exact(plugin: Model, model: nn.Module, tokenizer: Tokenizer, task: T
     plugin.install(model, value_ids(task, tokenizer), posteriors(log_joint))
 
 
-def pretrain(
-    args: Namespace,
-    settings: BaseSettings,
-    plugin: Model,
-    model: nn.Module,
-    tokenizer: Tokenizer,
-    task: Task[TaskSettings],
-) -> list[float]:
+def pretrain(args: Namespace, settings: BaseSettings, model: nn.Module, tokenizer: Tokenizer) -> list[float]:
     """Masked-diffusion pre-training of the model; returns the loss of every update."""
-    base = settings.base
+    base, seed = settings.base, settings.seed
     items = parquet.read([args.items], parquet.ITEMS)
-    checkpoint_gradients(model, plugin, base.gradient_checkpointing)
+    checkpoint_gradients(model, load_model(settings.model.name), base.gradient_checkpointing)
     distribute(model, args.sharding == "full")
+
+    def schedule(number: int) -> float:
+        return base.lr * min(1.0, (number + 1) / max(1, base.warmup)) * (1 - number / base.updates)
+
+    optimizer, drawn = AdamW(model, base), batches(items, base, seed, tokenizer, resolve_task(settings.task))
+    loss = partial(weighted_cross_entropy, mask_id=mask_id(tokenizer))
+    progress = Progress(args.progress, digest(plain_json(settings), args.code, args.items))
     return fit(
-        model,
-        AdamW(model, base),
-        batches(items, base, settings.seed, tokenizer, task),
-        partial(weighted_cross_entropy, mask_id=mask_id(tokenizer)),
-        lambda number: base.lr * min(1.0, (number + 1) / max(1, base.warmup)) * (1 - number / base.updates),
-        base,
-        Progress(args.progress, digest(plain_json(settings), args.code, args.items)),
-        seed=settings.seed,
-        round_=0,
-        updates=base.updates,
-        title="base",
+        model, optimizer, drawn, loss, schedule, base, progress, seed=seed, round_=0, updates=base.updates, title="base"
     )
 
 
@@ -116,14 +113,4 @@ def batches(items: pa.Table, base: Base, seed: int, tokenizer: Tokenizer, task: 
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        BaseSettings,
-        __doc__,
-        {
-            "items": "base.parquet of rule prepare",
-            "out": "policy directory to write",
-            "summary": "JSON to write: the loss of every update",
-            "progress": "where a killed stage left off",
-        },
-    )
+    main(run, BaseSettings, __doc__, ARGUMENTS)

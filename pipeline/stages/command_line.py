@@ -10,7 +10,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,25 +25,18 @@ from pipeline.storage.atomic_files import write_json
 from pipeline.training.speed import Measured, speed, speed_in_words
 
 S = TypeVar("S", bound=Section)
+Stage = Callable[[argparse.Namespace, S], Measured | None]
+"""(arguments, settings) -> how fast the stage was, for its log and timing; None if it does not measure that."""
 
 CONVERT: Mapping[str, Callable[[str], object]] = {"#": int, "=": json.loads}
 EVERYTHING = Keep(buffers="all", optimizer="all")
 
 
-def main(
-    run: Callable[[argparse.Namespace, S], Measured | None],
-    schema: type[S],
-    description: str | None,
-    arguments: Mapping[str, str],
-) -> None:
+def main(run: Stage[S], schema: type[S], description: str | None, arguments: Mapping[str, str]) -> None:
     """Parse the command line, run the stage, and report errors that the user can fix on one line.
 
-    Args:
-        run: (arguments, settings) -> how fast it was (`throughput.Meter.measured`), which is logged and goes into the
-            timing, or None.
-        schema: of the settings, from `settings.stages`.
-        arguments: name -> help. A name ending in "*" takes any number of paths, "?" an optional path, "#" an
-            integer, "=" JSON; every other name takes one path.
+    `arguments` maps names to their help. A name ending in "*" takes any number of paths, "?" an optional path, "#" an
+    integer, "=" JSON; every other name takes one path.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--settings", required=True, help="sections of the run, as JSON")
@@ -56,9 +50,8 @@ def main(
         if kind == "*":
             parser.add_argument(option, type=Path, nargs="*", default=[], help=text)
         else:
-            convert = CONVERT.get(kind, Path)
-            parser.add_argument(option, type=convert, required=kind != "?", help=text)
-    try:
+            parser.add_argument(option, type=CONVERT.get(kind, Path), required=kind != "?", help=text)
+    with errors_on_one_line():
         args = parser.parse_args()
         settings = parse_settings(args.settings, schema)
         if args.threads and "torch" in sys.modules:
@@ -67,10 +60,19 @@ def main(
         measured = run(args, settings)
         cpu_seconds = _of_all_ranks(time.process_time())
         if os.environ.get("RANK", "0") == "0":
-            timing = _timing(ready, time.monotonic() - begun, cpu_seconds)
+            started = psutil.Process().create_time()
+            finished = ready + (time.monotonic() - begun)  # even if the clock has been changed meanwhile
+            timing = {"started": started, "ready": ready, "finished": finished, "cpu_seconds": cpu_seconds}
             write_json(args.timing, timing | ({"measured": measured} if measured else {}))
             if measured:
                 print(speed_in_words(speed([measured])))
+
+
+@contextmanager
+def errors_on_one_line() -> Iterator[None]:
+    """End the program with one line if the user can fix the error."""
+    try:
+        yield
     except PipelineError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -83,12 +85,3 @@ def _of_all_ranks(cpu_seconds: float) -> float:
     from pipeline.runtime.distributed import sum_and_leave_group  # noqa: PLC0415, for stages that need no PyTorch
 
     return sum_and_leave_group(cpu_seconds)
-
-
-def _timing(ready: float, seconds: float, cpu_seconds: float) -> dict[str, float]:
-    return {
-        "started": psutil.Process().create_time(),
-        "ready": ready,
-        "finished": ready + seconds,  # whatever has happened to the clock
-        "cpu_seconds": cpu_seconds,
-    }

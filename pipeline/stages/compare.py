@@ -4,7 +4,6 @@ from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup
 
 from pipeline.report import figures
 from pipeline.report.html import page
@@ -14,6 +13,17 @@ from pipeline.settings.stages import NoSettings
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
 from pipeline.storage.atomic_files import read_json, write_json, write_text
+
+ARGUMENTS = {
+    "metrics*": "metrics.json of every run",
+    "joints*": "joint.parquet of every run on an enumerated task, for the heat maps",
+    "estimators*": "estimators.json of a run of each enumerated task",
+    "published=": "published numbers of other authors, by run and metric, as JSON",
+    "out": "JSON to write: a row for each family (runs that differ only in the seed), with its learning curve",
+    "markdown": "Markdown to write: the same numbers as tables",
+    "figure": "SVG to write: the headline metric against rollouts and CPU seconds, and each jump's KL",
+    "html": "HTML to write: tables and figures in one file",
+}
 
 
 def run(args: Namespace, settings: NoSettings) -> None:
@@ -26,11 +36,9 @@ def run(args: Namespace, settings: NoSettings) -> None:
         "compare",
         result=result,
         tables=tables,
-        curves=Markup(curves),
-        laws={task: Markup(figures.heat_maps(shown)) for task, shown in laws.items()},
-        estimators={
-            found["task"]: Markup(figures.estimators(found["rows"])) for found in map(read_json, args.estimators)
-        },
+        curves=curves,
+        laws={task: figures.heat_maps(shown) for task, shown in laws.items()},
+        estimators={found["task"]: figures.estimators(found["rows"]) for found in map(read_json, args.estimators)},
     )
     text = "\n".join(f"**{title}**\n\n{markdown(cells)}" for title, cells in tables.items())
     write_json(args.out, result)
@@ -51,18 +59,4 @@ def _laws_by_task(joints: list[Path], tasks: dict[str, str]) -> dict[str, dict[s
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        NoSettings,
-        __doc__,
-        {
-            "metrics*": "metrics.json of every run",
-            "joints*": "joint.parquet of every run on an enumerated task, for the heat maps",
-            "estimators*": "estimators.json of a run of each enumerated task",
-            "published=": "published numbers of other authors, by run and metric, as JSON",
-            "out": "JSON to write: a row for each family (runs that differ only in the seed), with its learning curve",
-            "markdown": "Markdown to write: the same numbers as tables",
-            "figure": "SVG to write: the headline metric against rollouts and CPU seconds, and each jump's KL",
-            "html": "HTML to write: tables and figures in one file",
-        },
-    )
+    main(run, NoSettings, __doc__, ARGUMENTS)

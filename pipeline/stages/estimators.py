@@ -7,7 +7,7 @@ import torch
 
 from pipeline.ctmc.estimators import errors
 from pipeline.models.policy_directory import load_policy
-from pipeline.objectives.context import context_of, value_ids
+from pipeline.objectives.context import context_of
 from pipeline.plugins import load_model, resolve_task
 from pipeline.runtime.random_streams import Stream, torch_generator
 from pipeline.samplers.enumeration import posterior_table
@@ -18,22 +18,25 @@ from pipeline.storage.atomic_files import write_json
 from pipeline.text.tokenizer import encode
 
 COMPLETIONS = (4, 16, 64, 256, 1024)
-DRAWN = 2**19
-"""Completions drawn for each K."""
+DRAWN = 2**19  # completions for each K
+
+ARGUMENTS = {
+    "items": "test.parquet of rule prepare, for the prompt",
+    "base": "policy directory of the base model",
+    "policy": "policy directory of the last round",
+    "out": "JSON to write: a row for each policy, K and estimator",
+}
 
 
 def run(args: Namespace, settings: LawSettings) -> None:
     task, plugin = resolve_task(settings.task), load_model(settings.model.name)
     prompt = parquet.read([args.items], parquet.ITEMS)["prompt"][0].as_py()
-    laws = []
-    for path in (args.base, args.policy):
-        policy, tokenizer, mask_id = load_policy(path, plugin)
-        values = value_ids(task, tokenizer)
-        laws.append(posterior_table(policy, encode(tokenizer, [prompt])[0], values, mask_id).log_softmax(dim=-1))
-    problem = context_of(settings.algorithm, task, tokenizer).problem
-    log_base, reward = torch.from_numpy(problem.base).log(), torch.from_numpy(problem.reward)
     rows = []
-    for name, law in zip(("base", "last"), laws, strict=True):
+    for name, path in (("base", args.base), ("last", args.policy)):
+        policy, tokenizer, mask_id = load_policy(path, plugin)
+        context = context_of(settings.algorithm, task, tokenizer)
+        log_base, reward = torch.from_numpy(context.problem.base).log(), torch.from_numpy(context.problem.reward)
+        law = posterior_table(policy, encode(tokenizer, [prompt])[0], context.values, mask_id).log_softmax(dim=-1)
         for count in COMPLETIONS:
             generator = torch_generator(settings.seed, Stream.ESTIMATORS, count)
             found = errors(log_base, law, reward, 1 / settings.algorithm.alpha, count, DRAWN // count, generator)
@@ -42,14 +45,4 @@ def run(args: Namespace, settings: LawSettings) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        LawSettings,
-        __doc__,
-        {
-            "items": "test.parquet of rule prepare, for the prompt",
-            "base": "policy directory of the base model",
-            "policy": "policy directory of the last round",
-            "out": "JSON to write: a row for each policy, K and estimator",
-        },
-    )
+    main(run, LawSettings, __doc__, ARGUMENTS)

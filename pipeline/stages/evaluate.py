@@ -5,7 +5,9 @@ answers is exact, and KL(p* ‖ p^u) with it.
 """
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 from pipeline.evaluation.decoding import Decoder
@@ -27,6 +29,13 @@ from pipeline.text.tokenizer import encode
 
 SAMPLES = 6
 
+ARGUMENTS = {
+    "items*": "splits of rule prepare to evaluate on; the first gives the headline numbers",
+    "policy": "policy directory",
+    "round#": "number of the round, 0 for the base",
+    "out": "JSON to write",
+}
+
 
 def run(args: Namespace, settings: EvaluateSettings) -> None:
     evaluate, task, algorithm = settings.evaluate, resolve_task(settings.task), load_algorithm(settings.algorithm.name)
@@ -40,17 +49,16 @@ def run(args: Namespace, settings: EvaluateSettings) -> None:
     rows = []
     for path in args.items:
         items = _items(path, may_be_empty=path != args.items[0])
-        for sampler in evaluate.samplers if items else ():
-            for length in evaluate.lengths or (task.answer_length,):
-                answers = decoder.answers(sampler, items, length, f"round {args.round} {path.stem} {sampler} {length}")
-                metrics = score(task, items, answers, evaluate.reward_timeout)
-                summary = summarize(metrics)
-                rows.append({"split": path.stem, "sampler": sampler, "length": length, **origin, "metrics": summary})
-                if length == task.answer_length:
-                    groups = by_group(metrics, [item.group for item in items])
-                    pictures = _pictures(task, items, answers, metrics)
-                    found = {**summary, "groups": groups, "samples": pictures}
-                    splits.setdefault(path.stem, {})[sampler] = found
+        lengths = evaluate.lengths or (task.answer_length,)
+        for sampler, length in product(evaluate.samplers, lengths) if items else ():
+            answers = decoder.answers(sampler, items, length, f"round {args.round} {path.stem} {sampler} {length}")
+            metrics = score(task, items, answers, evaluate.reward_timeout)
+            summary = summarize(metrics)
+            rows.append({"split": path.stem, "sampler": sampler, "length": length, **origin, "metrics": summary})
+            if length == task.answer_length:
+                groups = by_group(metrics, [item.group for item in items])
+                samples = list(map(partial(_sample, task), items[:SAMPLES], answers, metrics))
+                splits.setdefault(path.stem, {})[sampler] = {**summary, "groups": groups, "samples": samples}
     exact = {}
     if task.enumerated:
         prompt = encode(tokenizer, [_items(args.items[0])[0].prompt])[0].to(device())
@@ -64,25 +72,10 @@ def _items(path: Path, *, may_be_empty: bool = False) -> list[Item]:
     return [Item(**record) for record in table.drop_columns("item_id").to_pylist()]
 
 
-def _pictures(
-    task: Task[TaskSettings], items: Sequence[Item], answers: Sequence[str], metrics: Sequence[Mapping[str, float]]
-) -> list[dict[str, object]]:
-    """The first items and answers, for the report."""
-    return [
-        {"puzzle": task.render(item, item.prompt), "answer": task.render(item, answer), **metric}
-        for item, answer, metric in list(zip(items, answers, metrics, strict=True))[:SAMPLES]
-    ]
+def _sample(task: Task[TaskSettings], item: Item, answer: str, metrics: Mapping[str, float]) -> dict[str, object]:
+    """An answer and its metrics, as the report shows them."""
+    return {"puzzle": task.render(item, item.prompt), "answer": task.render(item, answer), **metrics}
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        EvaluateSettings,
-        __doc__,
-        {
-            "items*": "splits of rule prepare to evaluate on; the first gives the headline numbers",
-            "policy": "policy directory",
-            "round#": "number of the round, 0 for the base",
-            "out": "JSON to write",
-        },
-    )
+    main(run, EvaluateSettings, __doc__, ARGUMENTS)

@@ -15,6 +15,12 @@ from pipeline.storage import parquet
 from pipeline.storage.provenance import provenance
 from pipeline.text.tokenizer import encode
 
+ARGUMENTS = {
+    "items": "test.parquet of rule prepare, for the prompt",
+    "policy": "policy directory of the last round",
+    "out": "Parquet to write: x1, x2 and their probability under base, target and model",
+}
+
 
 def run(args: Namespace, settings: LawSettings) -> None:
     policy, tokenizer, _ = load_policy(args.policy, load_model(settings.model.name))
@@ -33,13 +39,4 @@ def run(args: Namespace, settings: LawSettings) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        LawSettings,
-        __doc__,
-        {
-            "items": "test.parquet of rule prepare, for the prompt",
-            "policy": "policy directory of the last round",
-            "out": "Parquet to write: x1, x2 and their probability under base, target and model",
-        },
-    )
+    main(run, LawSettings, __doc__, ARGUMENTS)

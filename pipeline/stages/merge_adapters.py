@@ -1,12 +1,11 @@
 """Write a policy whose adapters are merged into its weights, in the Hub's layout."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from pipeline.errors import PipelineError
 from pipeline.models.policy_directory import load_policy, merge_adapters, save_policy
 from pipeline.plugins import load_model
+from pipeline.stages.command_line import errors_on_one_line
 
 
 def merge(policy: Path, out: Path) -> None:
@@ -21,7 +20,5 @@ if __name__ == "__main__":
     parser.add_argument("policy", type=Path, help="policy directory of adapters")
     parser.add_argument("out", type=Path, help="policy directory to write")
     arguments = parser.parse_args()
-    try:
+    with errors_on_one_line():
         merge(arguments.policy, arguments.out)
-    except PipelineError as error:
-        sys.exit(f"error: {error}")

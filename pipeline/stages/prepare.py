@@ -18,12 +18,11 @@ def run(args: Namespace, settings: PrepareSettings) -> None:
         items = splits.get(split, ())
         if not items and split not in OPTIONAL:
             raise PipelineError(f"task '{settings.task.name}' has no items in the split '{split}'")
-        if split in ("base", "train"):
-            for index, item in enumerate(items):
-                if item.prompt in held_out:
-                    raise PipelineError(
-                        f"item {index} of the split '{split}' is also held out for testing: {item.prompt!r}"
-                    )
+        for index, item in enumerate(items if split not in HELD_OUT else ()):
+            if item.prompt in held_out:
+                raise PipelineError(
+                    f"item {index} of the split '{split}' is also held out for testing: {item.prompt!r}"
+                )
         columns = {name: [getattr(item, name) for item in items] for name in ("prompt", "reference", "group")}
         columns["item_id"] = list(range(len(items)))
         parquet.write(args.out / f"{split}.parquet", columns, parquet.ITEMS, provenance(settings))

@@ -25,15 +25,23 @@ from pipeline.training.throughput import Meter
 ROWS = 256
 """Trajectories replayed between two steps of the progress bar."""
 
+ARGUMENTS = {
+    "rollouts": "the shard of rule rollout",
+    "base": "policy directory of the base model",
+    "round#": "number of the round, from 1",
+    "shard#": "number of the shard, from 0",
+    "replay#": "how many of the round's rollouts to replay, in all shards together",
+    "out": "Parquet to write",
+}
+
 
 def run(args: Namespace, settings: ReferenceSettings) -> Measured | None:
     base, tokenizer, mask_id = load_policy(args.base, load_model(settings.model.name), device())
     vocabulary = token_ids(tokenizer)
     table = parquet.read([args.rollouts], parquet.ROLLOUTS, may_be_empty=True, vocabulary=vocabulary)
     place = np.asarray(table.column("state_id")) * settings.rollout.completions + np.asarray(table.column("sample_id"))
-    rows = table.take(
-        np.flatnonzero(np.isin(place, rows_to_replay(settings.rollout, args.replay, settings.seed, args.round)))
-    )
+    replayed = rows_to_replay(settings.rollout, args.replay, settings.seed, args.round)
+    rows = table.take(np.flatnonzero(np.isin(place, replayed)))
     done, order = [], []
     meter = Meter(base)
     title, batches = f"round {args.round} reference", buckets(parquet.lengths(rows, "prompt_tokens"), ROWS)
@@ -61,16 +69,4 @@ def log_prob_of(model: nn.Module, rows: pa.Table, mask_id: int) -> Tensor:
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        ReferenceSettings,
-        __doc__,
-        {
-            "rollouts": "the shard of rule rollout",
-            "base": "policy directory of the base model",
-            "round#": "number of the round, from 1",
-            "shard#": "number of the shard, from 0",
-            "replay#": "how many of the round's rollouts to replay, in all shards together",
-            "out": "Parquet to write",
-        },
-    )
+    main(run, ReferenceSettings, __doc__, ARGUMENTS)

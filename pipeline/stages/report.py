@@ -3,8 +3,6 @@
 import json
 from argparse import Namespace
 
-from markupsafe import Markup
-
 from pipeline.plugins import load_algorithm
 from pipeline.report import figures
 from pipeline.report.html import page
@@ -17,6 +15,15 @@ from pipeline.storage import parquet
 from pipeline.storage.atomic_files import write_json, write_text
 from pipeline.training.speed import speed_in_words
 from pipeline.workflow.retention import prune
+
+ARGUMENTS = {
+    "run": "directory of the run",
+    "origin": "directory of the run whose data and base model it uses",
+    "joint?": "Parquet of rule joint, on enumerated tasks",
+    "out": "HTML to write",
+    "figure": "SVG to write: the learning curve",
+    "metrics": "JSON to write",
+}
 
 
 def run(args: Namespace, settings: Run) -> None:
@@ -34,17 +41,17 @@ def run(args: Namespace, settings: Run) -> None:
         cell=cell,
         STEPS=STEPS,
         speed_in_words=speed_in_words,
-        learning_curve=Markup(learning_curve),
-        diagnostics=Markup(figures.diagnostics(metrics)),
-        losses=Markup(figures.losses(metrics)),
-        timings=Markup(figures.timings(metrics)),
-        exact=Markup(figures.exact(metrics)) if args.joint else "",
-        laws=Markup(figures.heat_maps(parquet.read_laws(args.joint))) if args.joint else "",
+        learning_curve=learning_curve,
+        diagnostics=figures.diagnostics(metrics),
+        losses=figures.losses(metrics),
+        timings=figures.timings(metrics),
+        exact=figures.exact(metrics) if args.joint else "",
+        laws=figures.heat_maps(parquet.read_laws(args.joint)) if args.joint else "",
         samples=list(zip(first["greedy"]["samples"], last[metrics["sampler"]]["samples"], strict=True)),
         configuration=json.dumps(json.loads(plain_json(settings)), indent=2),
     )
-    for path, text in ((args.out, html), (args.figure, learning_curve)):
-        write_text(path, text)
+    write_text(args.out, html)
+    write_text(args.figure, learning_curve)
     write_json(args.metrics, metrics)
     for name in names:
         print(f"{name.replace('_', ' ')}: base {cell(metrics['base'], name)}, final {cell(metrics['final'], name)}")
@@ -53,16 +60,4 @@ def run(args: Namespace, settings: Run) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        Run,
-        __doc__,
-        {
-            "run": "directory of the run",
-            "origin": "directory of the run whose data and base model it uses",
-            "joint?": "Parquet of rule joint, on enumerated tasks",
-            "out": "HTML to write",
-            "figure": "SVG to write: the learning curve",
-            "metrics": "JSON to write",
-        },
-    )
+    main(run, Run, __doc__, ARGUMENTS)

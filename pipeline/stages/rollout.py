@@ -20,6 +20,14 @@ from pipeline.text.tokenizer import buckets
 from pipeline.training.speed import Measured
 from pipeline.training.throughput import Meter
 
+ARGUMENTS = {
+    "items": "train.parquet of rule prepare",
+    "policy": "policy directory of the round before",
+    "round#": "number of the round, from 1",
+    "shard#": "number of the shard, from 0",
+    "out": "Parquet to write",
+}
+
 
 def run(args: Namespace, settings: RolloutSettings) -> Measured | None:
     rollout, task = settings.rollout, resolve_task(settings.task)
@@ -50,15 +58,4 @@ def run(args: Namespace, settings: RolloutSettings) -> Measured | None:
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        RolloutSettings,
-        __doc__,
-        {
-            "items": "train.parquet of rule prepare",
-            "policy": "policy directory of the round before",
-            "round#": "number of the round, from 1",
-            "shard#": "number of the shard, from 0",
-            "out": "Parquet to write",
-        },
-    )
+    main(run, RolloutSettings, __doc__, ARGUMENTS)

@@ -19,16 +19,16 @@ the accuracy is averaged. The profile `d1` scores as published, `strict` with th
 import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import ValidationError
 
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_task, resolve_task
 from pipeline.settings.validation import describe
+from pipeline.stages.command_line import errors_on_one_line
 from pipeline.storage.atomic_files import write_json
 from pipeline.tasks import scoring
 from pipeline.tasks.base import Item, Profile, Saved, Task, TaskSettings
@@ -45,10 +45,9 @@ def run(args: argparse.Namespace) -> None:
     scores = [metric[saved.accuracy] for metric in metrics]
     cells = [saved.cells(item) for item in items] if saved.cells else [1] * len(items)
     correct = [round(score * count) for score, count in zip(scores, cells, strict=True)]
+    rows: list[dict[str, int]] = [{"correct": bool(count)} for count in correct]
     if saved.cells:
-        rows: list[dict[str, Any]] = [{"correct": c, "empty": e} for c, e in zip(correct, cells, strict=True)]
-    else:
-        rows = [{"correct": bool(c)} for c in correct]
+        rows = [{"correct": count, "empty": empty} for count, empty in zip(correct, cells, strict=True)]
     accuracy, error = ratio(correct, cells)
     totals = {"task": args.task, "profile": args.profile, "n": len(items), "accuracy": accuracy, "accuracy_se": error}
     write_json(args.out, {**totals, "items": rows})
@@ -105,18 +104,12 @@ def ratio(correct: Sequence[int], cells: Sequence[int]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--task", required=True, help="countdown, gsm8k, math500, sudoku, or the import path of your own"
-    )
+    parser.add_argument("--task", required=True, help="countdown, gsm8k, math500, sudoku, or an import path")
     parser.add_argument("--profile", required=True, choices=get_args(Profile), help="how answers are read and judged")
     parser.add_argument("--generations", required=True, type=Path, help="JSON lines to read")
     parser.add_argument("--out", required=True, type=Path, help="JSON to write")
-    try:
+    with errors_on_one_line():
         run(parser.parse_args())
-    except PipelineError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error.filename or 'writing the output'}: {error.strerror or error}")
 
 
 if __name__ == "__main__":

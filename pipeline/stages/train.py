@@ -22,49 +22,51 @@ from pipeline.training.speed import Measured
 from pipeline.training.throughput import Meter
 from pipeline.workflow.retention import prune
 
+ARGUMENTS = {
+    "targets": "Parquet of rule adjoint",
+    "policy": "policy directory of the round before",
+    "base": "policy directory of the base model",
+    "optimizer?": "optimiser state of the round before; none in round 1",
+    "round#": "number of the round, from 1",
+    "out": "policy directory to write",
+    "optimizer-out": "safetensors to write: the optimiser state",
+    "summary": "JSON to write: the loss of every update",
+    "progress": "where a killed stage left off",
+}
+
 
 def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     train, plugin, algorithm = settings.train, load_model(settings.model.name), load_algorithm(settings.algorithm.name)
+    task, seed, title = resolve_task(settings.task), settings.seed, f"round {args.round} train"
     policy, tokenizer, mask_id = load_policy(args.policy, plugin)
-    make_trainable(policy, plugin, train, settings.seed, args.base, args.out)
+    make_trainable(policy, plugin, train, seed, args.base, args.out)
     distribute(policy, args.sharding == "full")
     optimizer, warmup = AdamW(policy, train), train.warmup
     if args.optimizer and not settings.algorithm.restarts_optimizer:
         load_optimizer_state(args.optimizer, optimizer)
         warmup = 0
-    targets = parquet.read(
-        [args.targets], parquet.TARGETS, completions=settings.rollout.completions, vocabulary=token_ids(tokenizer)
-    )
+    completions, vocabulary = settings.rollout.completions, token_ids(tokenizer)
+    targets = parquet.read([args.targets], parquet.TARGETS, completions=completions, vocabulary=vocabulary)
     assert algorithm.replay and algorithm.loss
     replay = algorithm.replay(targets, settings.rollout, settings.algorithm, mask_id)
+    batches = replay.batches(train.updates, train.batch_size, seed, Stream.REPLAY, args.round)
     directories = {"behavior": args.policy, "base": args.base}
-    frozen = settings.algorithm.frozen_policies
-    task = resolve_task(settings.task)
-    context = LossContext(
-        settings.algorithm,
-        task,
-        mask_id,
-        value_ids(task, tokenizer).to(device()),
-        settings.rollout,
-        frozen={name: load_frozen(directories[name], plugin, policy, device()) for name in frozen},
-        end_ids=load_prompt_format(args.policy, policy, tokenizer, task).end_ids,
-    )
-    lr = train.lr * train.lr_decay ** (args.round - 1)
+    names = settings.algorithm.frozen_policies
+    frozen = {name: load_frozen(directories[name], plugin, policy, device()) for name in names}
+    values = value_ids(task, tokenizer).to(device())
+    end_ids = load_prompt_format(args.policy, policy, tokenizer, task).end_ids
+    context = LossContext(settings.algorithm, task, mask_id, values, settings.rollout, frozen, end_ids)
+    loss = partial(algorithm.loss, context=context)
+    lr: float = train.lr * train.lr_decay ** (args.round - 1)
+
+    def schedule(number: int) -> float:
+        return lr * min(1.0, (number + 1) / max(1, warmup))
+
     inputs = [args.targets, *weight_files(args.policy), *weight_files(args.base), *filter(None, [args.optimizer])]
+    progress = Progress(args.progress, digest(plain_json(settings), args.code, *inputs))
+    numbers = {"seed": seed, "round_": args.round, "updates": train.updates}
     with Meter(policy, recompute=train.gradient_checkpointing) as meter:
-        losses = fit(
-            policy,
-            optimizer,
-            replay.batches(train.updates, train.batch_size, settings.seed, Stream.REPLAY, args.round),
-            partial(algorithm.loss, context=context),
-            lambda number: lr * min(1.0, (number + 1) / max(1, warmup)),
-            train,
-            Progress(args.progress, digest(plain_json(settings), args.code, *inputs)),
-            seed=settings.seed,
-            round_=args.round,
-            updates=train.updates,
-            title=f"round {args.round} train",
-        )
+        losses = fit(policy, optimizer, batches, loss, schedule, train, progress, **numbers, title=title)
     state = optimizer_state(optimizer)
     gather_trained(policy)
     if is_main_process():
@@ -78,19 +80,4 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
 
 
 if __name__ == "__main__":
-    main(
-        run,
-        TrainSettings,
-        __doc__,
-        {
-            "targets": "Parquet of rule adjoint",
-            "policy": "policy directory of the round before",
-            "base": "policy directory of the base model",
-            "optimizer?": "optimiser state of the round before; none in round 1",
-            "round#": "number of the round, from 1",
-            "out": "policy directory to write",
-            "optimizer-out": "safetensors to write: the optimiser state",
-            "summary": "JSON to write: the loss of every update",
-            "progress": "where a killed stage left off",
-        },
-    )
+    main(run, TrainSettings, __doc__, ARGUMENTS)

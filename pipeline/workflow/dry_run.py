@@ -38,10 +38,8 @@ def estimate_table(pending: Mapping[tuple[str, str], int], params: Params) -> st
         if not (shape := shape_of(run)):
             continue
         estimate = Estimate(run, params.hardware.of(name, run.model.name), shape)
-        costs = estimate.stages()
-        rows = {
-            stage: _row(estimate, costs[stage], pending[name, stage]) for stage in costs if (name, stage) in pending
-        }
+        costs = estimate.stages().items()
+        rows = {stage: _row(estimate, cost, jobs) for stage, cost in costs if (jobs := pending.get((name, stage)))}
         if rows:
             total = totals[estimate.on_gpu][name] = _total(rows.values())
             table = _table("stage", estimate.on_gpu, rows | {"total": total})

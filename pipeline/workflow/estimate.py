@@ -109,9 +109,8 @@ class Estimate:
 
     def adjoint(self) -> Cost:
         """No model: rows of the replay window."""
-        rollout = self.run.rollout
-        kept = getattr(self.run.algorithm, "replay_rounds", 1) * rollout.prompts * rollout.completions
-        return Cost(0.0, PROCESS, kept * self.row)
+        rows = self.run.rollout.prompts * self.run.rollout.completions
+        return Cost(0.0, PROCESS, getattr(self.run.algorithm, "replay_rounds", 1) * rows * self.row)
 
     def train(self) -> Cost:
         """One round: the trained policy, and the frozen ones that the loss uses, on every state."""

@@ -1,9 +1,11 @@
-"""What the Snakefile computes: file names, inputs and rerun triggers of its rules."""
+"""What the Snakefile computes: file names, inputs and rerun triggers of its rules, and checks."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import PipelineError
 from pipeline.plugins import load_task
 from pipeline.settings.run import Run
 from pipeline.settings.stages import settings_json
@@ -11,6 +13,13 @@ from pipeline.storage.atomic_files import sha256_of
 from pipeline.tasks.data import Data
 
 ROUND = "data/runs/{run}/round_{round}"
+
+
+def check_writable() -> None:
+    """PipelineError if a directory that Snakemake writes to is read-only: Snakemake itself would print a traceback."""
+    for path in map(Path, (".", ".snakemake", "data", "data/runs")):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PipelineError(f"cannot write to {path.resolve()}: make it writable, or name another by --directory")
 
 
 def number(round_: int) -> str:
@@ -36,11 +45,6 @@ def policy(run: str, round_: str, origins: Mapping[str, str]) -> str:
     return f"{ROUND}/policy".format(run=run if int(round_) else origins[run], round=round_)
 
 
-def evaluated_rounds(run: Run) -> list[str]:
-    """Round 0, every `evaluate.every`-th round, and the last."""
-    return [number(k) for k in run.evaluate.rounds(run.rounds)]
-
-
 def shards(kind: str, run: Run, wildcards: Any) -> list[str]:
     """The files of a round in its folder `rollouts` or `references`."""
     return [f"{ROUND}/{kind}/{shard:02d}.parquet".format(**wildcards) for shard in range(run.rollout.shards)]
@@ -57,7 +61,8 @@ def report_inputs(run: Run, name: str, origins: Mapping[str, str]) -> list[str]:
     files = [f"{ROUND}/train.json".format(run=name if int(k) else origins[name], round=k) for k in rounds]
     files += [f"{ROUND}/adjoint.json".format(run=name, round=k) for k in rounds[1:]]
     files += [f"data/runs/{name}/joint.parquet"] if enumerated(run) else []
-    return files + [f"{ROUND}/evaluation.json".format(run=name, round=k) for k in evaluated_rounds(run)]
+    evaluated = map(number, run.evaluate.rounds(run.rounds))
+    return files + [f"{ROUND}/evaluation.json".format(run=name, round=k) for k in evaluated]
 
 
 def suite_inputs(names: Sequence[str], runs: Mapping[str, Run]) -> dict[str, list[str]]:
@@ -76,10 +81,8 @@ def suite_inputs(names: Sequence[str], runs: Mapping[str, Run]) -> dict[str, lis
 
 def results(runs: Iterable[str], *, since: float) -> str:
     """What the report jobs of these runs have logged since the time `since`."""
-    texts = [
-        f"\n{log.parent.parent.name}\n{log.read_text('utf-8')}" for log in _logs(runs, since) if log.stem == "report"
-    ]
-    return "".join(texts).rstrip()
+    reports = [log for log in _logs(runs, since) if log.stem == "report"]
+    return "".join(f"\n{log.parent.parent.name}\n{log.read_text('utf-8')}" for log in reports).rstrip()
 
 
 def errors(runs: Iterable[str], *, since: float) -> str:

@@ -26,7 +26,8 @@ def test_what_other_settings_have_left_behind_does_not_count(stage):
     less = report(stage, evaluate={"every": 2}, rollout={"shards": 1})
     assert [entry["round"] for entry in less["evaluations"]] == [0, 2]
     assert {row["round"] for row in less["results"]} == {0, 2}
-    left = seconds("evaluate_001", "rollout_001_01", "rollout_002_01")
+    shards = [f"{stage}_{number}_01" for stage in ("rollout", "reference") for number in ("001", "002")]
+    left = seconds("evaluate_001", *shards)
     assert abs(everything["time"]["cpu_seconds"] - less["time"]["cpu_seconds"] - left) < 1e-6
     shorter = report(stage, rounds=1)
     evaluation = everything["evaluations"][1]["splits"]["test"]["greedy"]
