@@ -47,9 +47,8 @@ class ChatFormat:
         try:
             return str(self.template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         except (TemplateError, TypeError, ValueError, KeyError) as error:
-            raise PipelineError(
-                f"the checkpoint's chat template fails: {' '.join(str(error).split())[:200]}"
-            ) from error
+            reason = " ".join(str(error).split())[:200]
+            raise PipelineError(f"the checkpoint's chat template fails: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,10 @@ class PromptFormat:
         return frozenset() if end is None else frozenset({end})
 
     def prompts(self, texts: Sequence[str], ids: Sequence[int], length: int) -> list[Int[Tensor, " P"]]:
-        """Token ids of each prompt. Chat prompts differ in length; none is ever truncated.
+        """Token ids of each prompt; chat prompts differ in length.
 
-        Args:
-            ids: numbers that name the items in errors.
-            length: number of answer tokens.
-
-        Raises:
-            PipelineError: for a prompt that is too long for the model, or that contains [MASK].
+        A prompt that is too long for the model with an answer of `length` tokens is a PipelineError, never truncated;
+        so is one that contains [MASK]. `ids` name the items in errors.
         """
         if self.chat is None:
             return list(encode(self.tokenizer, texts))
@@ -111,11 +106,7 @@ class PromptFormat:
 def load_prompt_format(
     policy: Path, model: nn.Module, tokenizer: Tokenizer, task: Task[TaskSettings], prefill: str = ""
 ) -> PromptFormat:
-    """The prompt format of a task for the policy in a directory.
-
-    Raises:
-        PipelineError: for a chat task and a checkpoint without a chat template.
-    """
+    """The prompt format of a task for a policy. PipelineError for a chat task without a chat template."""
     if not task.chat:
         return PromptFormat(tokenizer, task, None)
     settings = read_tokenizer_config(policy)
@@ -125,9 +116,8 @@ def load_prompt_format(
     config: Any = model.config  # of the untyped transformers library
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     named = [tokenizer.token_to_id(token) for token in (*STOP_TOKENS, special["eos_token"]) if token]
-    stops = frozenset(token for token in (*ends, *named) if token is not None)
     limit = getattr(config, "max_position_embeddings", None)
-    return PromptFormat(tokenizer, task, ChatFormat(fast, prefill, stops, limit))
+    return PromptFormat(tokenizer, task, ChatFormat(fast, prefill, frozenset([*ends, *named]) - {None}, limit))
 
 
 def read_tokenizer_config(policy: Path) -> dict[str, object]:

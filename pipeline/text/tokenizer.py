@@ -41,11 +41,7 @@ def token_ids(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
-    """Token ids of texts of equal length.
-
-    Raises:
-        PipelineError: for texts of different lengths, or a character that is not in the vocabulary.
-    """
+    """Token ids of texts. PipelineError if their lengths differ or a character is not in the vocabulary."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
     mask = mask_id(tokenizer)
     for text, row in zip(texts, rows, strict=True):
@@ -71,11 +67,7 @@ def decode(tokenizer: Tokenizer, tokens: Int[Tensor, "n L"]) -> list[str]:
 
 
 def load_tokenizer(policy: Path) -> Tokenizer:
-    """The tokenizer in a policy directory.
-
-    Raises:
-        PipelineError: if it is missing or damaged, or has no mask token.
-    """
+    """The tokenizer in a policy directory. PipelineError if it is missing or damaged, or has no mask token."""
     path = policy / "tokenizer.json"
     if not path.is_file():
         raise PipelineError(f"{path} is missing: '{policy}' is not a model directory of this project")
