@@ -98,7 +98,7 @@ class Task(Generic[S]):
     answer_length: int
     items: Callable[[S, int], Mapping[str, Sequence[Item]]]
     score: Callable[[Item, str], Mapping[str, float]]
-    render: Callable[[Item, str], str]
+    render: Callable[[Item, str], str] = lambda item, answer: answer
     enumerated: Enumerated | None = None
     resolve: "Callable[[S], Task[S]] | None" = None
     saved: Saved | None = None

@@ -51,9 +51,7 @@ def worded(
     test_template: str,
     fields: Callable[[Item], Mapping[str, object]] = lambda item: {"prompt": item.prompt},
 ) -> dict[str, list[Item]]:
-    """Prompts made from templates for the splits "train" and "test" of `found`, and for "validation", held out of
-    "train". The training items are the base split, too.
-    """
+    """The splits with prompts made from templates; "validation" is held out of "train", which is "base", too."""
 
     def formatted(items: Sequence[Item], template: str) -> list[Item]:
         return [replace(item, prompt=template.format(**fields(item))) for item in items]
@@ -63,18 +61,12 @@ def worded(
     return {"base": train, "train": train, "validation": validation, "test": formatted(found["test"], test_template)}
 
 
-def unchanged(item: Item, answer: str) -> str:
-    """Renders an answer as the text that it is."""
-    return answer
-
-
 def chat_task(
     settings: C,
     items: Callable[[C, int], dict[str, list[Item]]],
-    score: Callable[[Item, str], dict[str, float]],
+    scorers: Mapping[Profile, Callable[[Item, str], dict[str, float]]],
     saved: Saved,
     resolve: Callable[[C], Task[C]],
-    render: Callable[[Item, str], str] = unchanged,
 ) -> Task[C]:
     """A task whose prompts are messages to a chat model."""
     return Task(
@@ -82,8 +74,7 @@ def chat_task(
         alphabet="",
         answer_length=settings.answer_length,
         items=items,
-        score=score,
-        render=render,
+        score=scorers[settings.profile],
         resolve=resolve,
         saved=saved,
         whole_text=settings.profile == "d1",

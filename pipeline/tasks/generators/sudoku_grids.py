@@ -27,8 +27,7 @@ def solutions() -> np.ndarray:
     columns = np.bitwise_or.reduce(bits, axis=1)
     boxes = np.bitwise_or.reduce(bits.reshape(-1, 2, 2, 2, 2), axis=(2, 4))
     valid = (columns == EVERY_DIGIT).all(axis=1) & (boxes == EVERY_DIGIT).all(axis=(1, 2))
-    found: np.ndarray = grids[valid].reshape(-1, CELLS)
-    return found
+    return np.reshape(grids[valid], (-1, CELLS))
 
 
 @cache
@@ -43,11 +42,7 @@ def compact_item(puzzle: str, answer: str) -> Item:
 
 
 def unique_puzzles(count: int, blanks: tuple[int, int], seen: set[str], rng: np.random.Generator) -> list[Item]:
-    """`count` distinct puzzles with one solution that are not in `seen`; they are added to it.
-
-    Raises:
-        PipelineError: if there are fewer than `count`.
-    """
+    """`count` new puzzles with one solution, which are added to `seen`. PipelineError if there are fewer."""
     items: list[Item] = []
     for _ in _draws(items, count, blanks):
         grid, puzzle = _random_puzzles(1024, blanks, rng)
@@ -62,10 +57,7 @@ def unique_puzzles(count: int, blanks: tuple[int, int], seen: set[str], rng: np.
 
 def partly_consistent(count: int, blanks: tuple[int, int], seen: set[str], rng: np.random.Generator) -> list[Item]:
     """`count` puzzles not in `seen`, with answers that keep the givens and have a permutation in every row and in the
-    first box, and are otherwise random.
-
-    Raises:
-        PipelineError: if all puzzles are in `seen`.
+    first box, and are otherwise random. PipelineError if all puzzles are in `seen`.
     """
     items: list[Item] = []
     for _ in _draws(items, count, blanks):
