@@ -83,7 +83,7 @@ class Task(Generic[S]):
         items: (settings, seed) -> the items of each split in `SPLITS`; those in `OPTIONAL` may be left out.
         score: (item, answer) -> metrics, among them "reward": a finite number, larger is better. It gets the decoded
             answer up to its end. It need not be differentiable.
-        render: (item, answer) -> plain text for the report.
+        render: (item, answer) -> plain text for the report, by default the answer.
         enumerated: the whole problem as tables, if it is that small; p* and the KL divergence to it are then exact.
         resolve: settings -> this task with the fields that the settings determine; None if they determine only the
             items.
@@ -108,10 +108,6 @@ class Task(Generic[S]):
     def characters(self, lengths: Sequence[int]) -> str:
         """The alphabet of a base model trained on answers of these lengths: includes `end` if any exceeds L."""
         return self.alphabet + (self.end if max(lengths, default=0) > self.answer_length else "")
-
-    def filled(self, answer: str, length: int) -> str:
-        """The answer padded with `end` to a length."""
-        return answer + self.end * (length - len(answer))
 
     def shown(self, answer: str) -> str:
         """The answer up to its first `end`."""

@@ -42,22 +42,19 @@ class PuzzleSettings(ChatSettings):
 
 
 C = TypeVar("C", bound=ChatSettings)
+Fields = Callable[[Item], Mapping[str, object]]
 
 
 def worded(
-    found: Mapping[str, Sequence[Item]],
-    validation_items: int,
-    train_template: str,
-    test_template: str,
-    fields: Callable[[Item], Mapping[str, object]] = lambda item: {"prompt": item.prompt},
+    found: Mapping[str, Sequence[Item]], held_out: int, train_template: str, test_template: str, fields: Fields = vars
 ) -> dict[str, list[Item]]:
     """The splits with prompts made from templates; "validation" is held out of "train", which is "base", too."""
 
     def formatted(items: Sequence[Item], template: str) -> list[Item]:
         return [replace(item, prompt=template.format(**fields(item))) for item in items]
 
-    kept, held_out = hold_out(found["train"], validation_items)
-    train, validation = formatted(kept, train_template), formatted(held_out, test_template)
+    kept, last = hold_out(found["train"], held_out)
+    train, validation = formatted(kept, train_template), formatted(last, test_template)
     return {"base": train, "train": train, "validation": validation, "test": formatted(found["test"], test_template)}
 
 

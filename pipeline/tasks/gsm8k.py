@@ -85,7 +85,7 @@ def d1_number(text: str) -> float | None:
     a box the first `<answer>`, read as a float or as the last number in it.
     """
     for box in short_boxes(text):
-        if box and not DOTS.fullmatch(box) and (value := _float(box, 0)) is not None:
+        if (value := _float(box, 0)) is not None:
             return value
     return _float(next(iter(tagged(text)), ""), -1)
 

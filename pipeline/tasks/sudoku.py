@@ -119,11 +119,9 @@ def score_d1_compact(item: Item, answer: str) -> dict[str, float]:
 
 
 def _compare_d1(item: Item, given: str, grid: str) -> dict[str, float]:
-    """As d1: right cells agree with the one reference. Grids are padded with "0", or cut, to 16 characters.
+    """As d1: the digits of `given` are compared to the one reference for the reward, `grid` for the accuracies.
 
-    Args:
-        given: the text whose digits give the reward.
-        grid: the grid that gives the accuracies.
+    Both are padded with "0", or cut, to 16 characters.
     """
     puzzle, reference = puzzle_of(item.prompt), item.reference
     blank = [cell for cell in range(CELLS) if puzzle[cell] == "0"]

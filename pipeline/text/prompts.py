@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import PipelineError
 from pipeline.tasks.base import Task, TaskSettings
-from pipeline.text.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, decode, encode, mask_id
+from pipeline.text.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, encode, mask_id
 
 STOP_TOKENS = ("<|eot_id|>", "<|endoftext|>", "<|im_end|>")
 """Tokens that end an answer, besides the end-of-text token in a checkpoint's configuration."""
@@ -64,7 +64,7 @@ class PromptFormat:
         """The tokens that end an answer; none where all answers have one length."""
         if self.chat is not None:
             return self.chat.stops
-        end = self.tokenizer.token_to_id(self.task.end) if self.task.end else None
+        end = self.tokenizer.token_to_id(self.task.end)
         return frozenset() if end is None else frozenset({end})
 
     def prompts(self, texts: Sequence[str], ids: Sequence[int], length: int) -> list[Int[Tensor, " P"]]:
@@ -94,13 +94,11 @@ class PromptFormat:
         A chat answer begins with the prefill and ends before its first stop token, or is kept whole if
         `Task.whole_text`; an embedded model's answer ends before the first `Task.end`.
         """
-        if self.chat is None:
-            return [self.task.shown(text) for text in decode(self.tokenizer, tokens)]
-        rows, stops = tokens.tolist(), self.chat.stops
-        if not self.task.whole_text:
-            rows = [list(takewhile(lambda token: token not in stops, row)) for row in rows]
+        rows = tokens.tolist()
+        if self.chat is not None and not self.task.whole_text:
+            rows = [list(takewhile(lambda token: token not in self.end_ids, row)) for row in rows]
         texts = self.tokenizer.decode_batch(rows, skip_special_tokens=False)
-        return [self.chat.prefill + text for text in texts]
+        return [self.task.shown(text) if self.chat is None else self.chat.prefill + text for text in texts]
 
 
 def load_prompt_format(

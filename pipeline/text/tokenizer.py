@@ -61,11 +61,6 @@ def buckets(lengths: Sequence[int], size: int) -> list[list[int]]:
     return [indices[first : first + size] for indices in rows for first in range(0, len(indices), size)]
 
 
-def decode(tokenizer: Tokenizer, tokens: Int[Tensor, "n L"]) -> list[str]:
-    """The texts of token rows."""
-    return tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=False)
-
-
 def load_tokenizer(policy: Path) -> Tokenizer:
     """The tokenizer in a policy directory. PipelineError if it is missing or damaged, or has no mask token."""
     path = policy / "tokenizer.json"
