@@ -56,10 +56,8 @@ def read_params(path: str | Path) -> Params:
 def parse_params(raw: object, source: str = "params.yaml") -> Params:
     """Fill in and validate every run, and add those that a suite asks for with other seeds or settings.
 
-    A run changes `defaults`, or the run that its key `extends` names.
-
-    Raises:
-        PipelineError: one line that names the key and, for a misspelt one, the nearest valid key.
+    A run changes `defaults`, or the run that its key `extends` names. A PipelineError names the key and, for a misspelt
+    one, the nearest valid key.
     """
     if not isinstance(raw, dict) or not isinstance(raw.get("runs"), dict):
         raise PipelineError(f"{source}: needs the key 'runs', a mapping from run names to what they change")

@@ -69,9 +69,8 @@ class Run(Section):
     @model_validator(mode="after")
     def _suits(self, info: ValidationInfo) -> "Run":
         """Sections that contradict each other: checked where params.yaml is read."""
-        if info.context:
-            for contradiction in _contradictions(self, resolve_task(self.task)):
-                raise ValueError(contradiction)
+        if info.context and (first := next(_contradictions(self, resolve_task(self.task)), "")):
+            raise ValueError(first)
         return self
 
 

@@ -188,9 +188,7 @@ class Keep(Section):
     @classmethod
     def _rounds(cls, count: object) -> object:
         if count != "all" and (not isinstance(count, int) or count < 1):
-            raise ValueError(
-                f"must be all, or a number of rounds from 1: the next round reads the last (got {count!r})"
-            )
+            raise ValueError(f"must be all, or a number of rounds from 1, which the next round reads (got {count!r})")
         return count
 
 

@@ -109,7 +109,7 @@ def batches(items: pa.Table, base: Base, seed: int, tokenizer: Tokenizer, task: 
     lengths = base.lengths or (task.answer_length,)
     drawn = []
     for number, length in enumerate(lengths):
-        filled = encode(tokenizer, [answer + task.end * (length - len(answer)) for answer in answers])
+        filled = encode(tokenizer, [task.filled(answer, length) for answer in answers])
         replay, updates = Replay.of_texts(prompt, filled, mask_id(tokenizer)), math.ceil(base.updates / len(lengths))
         drawn.append(replay.batches(updates, base.batch_size, seed, Stream.BASE, number))
     return islice(chain.from_iterable(zip(*drawn, strict=True)), base.updates)

@@ -41,12 +41,10 @@ def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]
 
 @dataclass(frozen=True)
 class Enumerated:
-    """A task with two-character answers, written out as tables.
+    """A task with answers of two of the M characters `values`, written out as tables.
 
-    Attributes:
-        values: the M characters.
-        base: p^base(x_1, x_2), [M, M]; its conditionals are the exact base model.
-        reward: r(x_1, x_2), [M, M], equal to the reward that `Task.score` returns.
+    `base` is p^base(x_1, x_2), [M, M]; its conditionals are the exact base model. `reward` is the r(x_1, x_2), [M, M],
+    that `Task.score` returns.
     """
 
     values: str
@@ -58,10 +56,8 @@ class Enumerated:
 class Saved:
     """How saved generations of a task are scored again (`python -m pipeline.stages.score`).
 
-    Attributes:
-        item: (question, reference) as saved -> the item. ValueError if they are malformed.
-        accuracy: which metric of `Task.score` is the accuracy.
-        cells: number of cells of an item, if the accuracy is a share of cells.
+    `item` makes an item from (question, reference), ValueError if they are malformed; `accuracy` is the metric of
+    `Task.score` that counts; `cells` gives the number of cells of an item, if that metric is a share of cells.
     """
 
     item: Callable[[str, object], Item]
@@ -108,6 +104,10 @@ class Task(Generic[S]):
     def characters(self, lengths: Sequence[int]) -> str:
         """The alphabet of a base model trained on answers of these lengths: includes `end` if any exceeds L."""
         return self.alphabet + (self.end if max(lengths, default=0) > self.answer_length else "")
+
+    def filled(self, answer: str, length: int) -> str:
+        """The answer padded with `end` to a length."""
+        return answer + self.end * (length - len(answer))
 
     def shown(self, answer: str) -> str:
         """The answer up to its first `end`."""

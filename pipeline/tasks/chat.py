@@ -26,9 +26,7 @@ class ChatSettings(TaskSettings):
 
     profile: Profile = "strict"
     answer_length: int = Field(default=256, ge=1, description="tokens of a chat answer")
-    validation_items: int = Field(
-        default=0, ge=0, description="items held out to select a round by; of a data set, training items"
-    )
+    validation_items: int = Field(default=0, ge=0, description="to select a round by; of a data set, training items")
 
 
 class PuzzleSettings(ChatSettings):

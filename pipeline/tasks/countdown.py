@@ -44,7 +44,6 @@ ANSWER_LENGTH = 15
 SHAPES = (" {0:3d}{3} {1:3d} {4}{2:3d} ", "({0:3d}{3} {1:3d}){4}{2:3d} ", " {0:3d}{3}({1:3d} {4}{2:3d})")
 """Compact answers: every digit, operator and parenthesis has a fixed position, filled with a space if it is absent."""
 OPERATORS = "++-*/"
-Order = Literal["any", "given"]
 TOLERANCE = 1e-5
 FORMAT_REWARD = 0.1
 
@@ -56,10 +55,12 @@ TYPESET = {"\\left": "", "\\right": "", "\\,": "", "×": "*", "÷": "/", "−": 
 class Countdown(PuzzleSettings):
     """How many items to generate, or where they come from, and how they are asked and scored."""
 
-    base_order: Order = Field(default="any", description="of the numbers in the answers of the base split")
+    base_order: Literal["any", "given"] = Field(
+        default="any", description="of the numbers in the answers of the base split"
+    )
 
 
-def formatted(puzzle: Item, order: Order, rng: np.random.Generator) -> str:
+def formatted(puzzle: Item, order: str, rng: np.random.Generator) -> str:
     """A compact answer that uses every number once and is otherwise random."""
     numbers, _ = json.loads(puzzle.reference)
     numbers = numbers if order == "given" else rng.permutation(numbers).tolist()
@@ -105,7 +106,7 @@ def score_strict(item: Item, answer: str) -> dict[str, float]:
     """
     text = before_stop(answer)
     given = next(reversed(tagged(text)), None)
-    inside = given if given is None else next(boxes(given), given)
+    inside = next(boxes(given or ""), given or "")
     return _metrics(given, _solves(inside, item), _solves(next(boxes(text), inside), item))
 
 
@@ -116,28 +117,28 @@ def score_d1(item: Item, answer: str) -> dict[str, float]:
     given = next(reversed(tagged(without_stops(answer))), None)
     if (final := d1_box(answer)) is None:
         final = next(iter(tagged(answer)), answer)
-    return _metrics(given, _d1_solves(given, item), _d1_solves(left_side(replaced(final, OPERATOR_COMMANDS)), item))
+    return _metrics(
+        given, _d1_solves(given or "", item), _d1_solves(left_side(replaced(final, OPERATOR_COMMANDS)), item)
+    )
 
 
 def _metrics(given: str | None, rewarded: bool, right: bool) -> dict[str, float]:
     return {"reward": 0.0 if given is None else 1.0 if rewarded else FORMAT_REWARD, "accuracy": float(right)}
 
 
-def _solves(text: str | None, item: Item) -> bool:
+def _solves(text: str, item: Item) -> bool:
     """Whether the expression before the first `=` uses exactly the item's numbers and evaluates to the target."""
-    if text is None:
-        return False
     plain = FRACTION.sub(r"((\1)/(\2))", replaced(text[:2000], TYPESET | OPERATOR_COMMANDS))
     numbers, target = numbers_and_target(item.reference)
     found = parse(plain.split("=", 1)[0])
     return found is not None and found.numbers == tuple(numbers) and abs(found.value - target) < TOLERANCE
 
 
-def _d1_solves(text: str | None, item: Item) -> bool:
+def _d1_solves(text: str, item: Item) -> bool:
     """As d1: whether the runs of digits are the numbers (3.5 counts as 3 and 5) and Python's value is the target."""
     numbers, target = numbers_and_target(item.reference)
-    runs = re.findall(r"\d+", text or "")
-    if text is None or len(runs) != len(numbers) or sorted(int(run) for run in runs if len(run) < 20) != numbers:
+    runs = re.findall(r"\d+", text)
+    if len(runs) != len(numbers) or sorted(int(run) for run in runs if len(run) < 20) != numbers:
         return False
     expression = parse(text, python=True)
     return expression is not None and abs(expression.value - target) < TOLERANCE

@@ -52,12 +52,10 @@ class Data(Section):
 
 @dataclass(frozen=True)
 class RowFormat:
-    """How a task reads rows.
+    """How a task reads rows: each must hold at least one column, in lower case, of each tuple in `columns`.
 
-    Attributes:
-        columns: what a row must hold: at least one column of each tuple, in lower case.
-        item: row -> its item, or None to leave the row out. ValueError says what is wrong with the row.
-        key: item -> what identifies it if there is no column `id`; no test key may occur in the training split.
+    `item` makes the item of a row, or None to leave it out; ValueError says what is wrong with the row. `key` gives
+    what identifies an item if there is no column `id`; no test key may occur in the training split.
     """
 
     columns: Sequence[tuple[str, ...]]
@@ -79,8 +77,7 @@ def load_splits(data: Data, seed: int, row_format: RowFormat) -> dict[str, list[
         rows["test"] = _file(Path(data.test_path))
     train = _items(rows.get("train", []), row_format, str(data.hub or data.path), repeats=bool(data.hub))
     if "test" in rows:
-        source = data.test_hub or data.test_path or data.path
-        test = _items(rows["test"], row_format, str(source), repeats=False)
+        test = _items(rows["test"], row_format, str(data.test_hub or data.test_path or data.path), repeats=False)
     else:
         train, test = _draw_test_split(train, data, seed)
     test_keys = {row_format.key(item): where for where, item in test}

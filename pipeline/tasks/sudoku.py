@@ -78,11 +78,10 @@ def items(settings: Sudoku, seed: int) -> dict[str, list[Item]]:
 
 def puzzle_of(prompt: str) -> str:
     """The puzzle in a prompt. ValueError if there is none."""
-    if re.match(r"\d{16}", prompt):
-        return prompt[:CELLS]
-    if named := PUZZLE.search(prompt):
-        return named[1]
-    raise ValueError("no puzzle: 16 digits, or 'Sudoku puzzle: ' and 16 digits")
+    found = re.match(r"(\d{16})", prompt) or PUZZLE.search(prompt)
+    if not found:
+        raise ValueError("no puzzle: 16 digits, or 'Sudoku puzzle: ' and 16 digits")
+    return found[1]
 
 
 def score(item: Item, answer: str) -> dict[str, float]:

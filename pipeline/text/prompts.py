@@ -82,10 +82,9 @@ class PromptFormat:
             if mask in row:
                 raise PipelineError(f"the prompt of item {number} holds the token {self.tokenizer.id_to_token(mask)}")
             if limit is not None and len(row) + length > limit:
-                raise PipelineError(
-                    f"the prompt of item {number} has {len(row)} tokens and its answer {length}, but the model takes"
-                    f" {limit} in all: shorten the answer or leave the item out"
-                )
+                sizes = f"the prompt of item {number} has {len(row)} tokens and its answer {length}"
+                advice = "shorten the answer or leave the item out"
+                raise PipelineError(f"{sizes}, but the model takes {limit} in all: {advice}")
         return [torch.tensor(row) for row in rows]
 
     def answers(self, tokens: Int[Tensor, "n L"]) -> list[str]:
@@ -134,9 +133,9 @@ def _template(policy: Path, settings: dict[str, object]) -> str:
     if isinstance(found, list):
         found = next((entry["template"] for entry in found if entry.get("name") == "default"), None)
     if not isinstance(found, str):
+        missing = f"'{policy}' has no chat template in {TOKENIZER_CONFIG} or {CHAT_TEMPLATE}"
         raise PipelineError(
-            f"'{policy}' has no chat template in {TOKENIZER_CONFIG} or {CHAT_TEMPLATE}: this task's prompts are chat"
-            " messages, so base.path must name a checkpoint that has one"
+            f"{missing}: base.path must name a checkpoint with one, for this task asks in chat messages"
         )
     return found
 

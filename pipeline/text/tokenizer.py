@@ -1,6 +1,7 @@
 """The character-level tokenizer of embedded models, and batches of token rows without padding."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -54,10 +55,8 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
 
 def buckets(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Indices of rows in batches of up to `size` that need no padding: each has rows of one length, shortest first."""
-    of_length: dict[int, list[int]] = {}
-    for index, length in enumerate(lengths):
-        of_length.setdefault(length, []).append(index)
-    rows = (of_length[length] for length in sorted(of_length))
+    shortest_first = sorted(range(len(lengths)), key=lengths.__getitem__)
+    rows = [list(same) for _, same in groupby(shortest_first, key=lengths.__getitem__)]
     return [indices[first : first + size] for indices in rows for first in range(0, len(indices), size)]
 
 

@@ -21,8 +21,7 @@ GIVE_UP = 100
 def solutions() -> np.ndarray:
     """All 288 solution grids, [288, 16], values 1..4."""
     rows = np.array(list(permutations((1, 2, 3, 4))))
-    four = np.stack(np.meshgrid(*[np.arange(24)] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
-    grids = rows[four]
+    grids = rows[np.indices((len(rows),) * 4).reshape(4, -1).T]
     bits = 1 << grids
     columns = np.bitwise_or.reduce(bits, axis=1)
     boxes = np.bitwise_or.reduce(bits.reshape(-1, 2, 2, 2, 2), axis=(2, 4))

@@ -51,9 +51,8 @@ def equal(answer: str, reference: str) -> bool:
 
 
 def normalized(text: str) -> str:
-    """Hendrycks' normalisation, step by step in the original order.
-
-    ValueError or IndexError where the original code gives up (two units, `x/2`, a `\\frac` without arguments).
+    """Hendrycks' normalisation, in the original order. ValueError or IndexError where the original code gives up:
+    two units, `x/2`, a `\\frac` without arguments.
     """
     text = replaced(text, FIRST)
     text, *units = text.split("\\text{ ")
