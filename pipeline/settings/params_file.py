@@ -56,18 +56,16 @@ def read_params(path: str | Path) -> Params:
 def parse_params(raw: object, source: str = "params.yaml") -> Params:
     """Fill in and validate every run, and add those that a suite asks for with other seeds or settings.
 
-    A run changes `defaults`, or the run that its key `extends` names.
-
-    Raises:
-        PipelineError: one line that names the key and, for a misspelt one, the nearest valid key.
+    A run changes `defaults`, or the run that its key `extends` names. A PipelineError names the key and, for a misspelt
+    one, the nearest valid key.
     """
     if not isinstance(raw, dict) or not isinstance(raw.get("runs"), dict):
         raise PipelineError(f"{source}: needs the key 'runs', a mapping from run names to what they change")
     try:
         defaults = raw.get("defaults") or {}
         runs = {name: _filled_in(name, raw["runs"], defaults, ()) for name in raw["runs"]}
-        suites = raw.get("suites")
-        runs |= _of_suites(suites, runs) if isinstance(suites, dict) else {}
+        if isinstance(suites := raw.get("suites"), dict):
+            runs |= _of_suites(suites, runs)
         params = Params.model_validate({**raw, "defaults": defaults, "runs": runs}, context={"whole": True})
     except ValidationError as error:
         raise PipelineError(f"{source}: {describe(error, Params)}") from error
@@ -130,11 +128,7 @@ def _labels(suite: Suite, seeds: Mapping[str, int]) -> Iterator[tuple[str, str, 
 
 
 def _of_suites(suites: Mapping[str, object], runs: Mapping[str, object]) -> dict[str, object]:
-    """The runs that suites add; a suite that is not valid is left to the schema.
-
-    Raises:
-        PipelineError: where a name would stand for two different runs.
-    """
+    """The runs that suites add. PipelineError if a name would stand for two runs; the schema reports other errors."""
     added: dict[str, object] = {}
     for name, raw in suites.items():
         try:

@@ -27,6 +27,13 @@ class ModelSection(Section):
     rope_theta: PositiveFloat = 30.0
     initializer_range: PositiveFloat = 0.06
 
+    @model_validator(mode="after")
+    def _usable(self) -> "ModelSection":
+        known_plugin("model", self.name)
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError("hidden_size must be a multiple of 2 · num_attention_heads (rotary embeddings turn pairs)")
+        return self
+
 
 class Optimizer(Section):
     """AdamW with linear warm-up. All batch sizes are global: the number of processes does not change them.
@@ -35,10 +42,7 @@ class Optimizer(Section):
     `gradient_checkpointing` keeps only each layer's input and computes the layer again in the backward pass.
     """
 
-    renamed: ClassVar[Mapping[str, str]] = {
-        "accumulation": "gradient_accumulation_steps",
-        "clip": "max_grad_norm",
-    }
+    renamed: ClassVar[Mapping[str, str]] = {"accumulation": "gradient_accumulation_steps", "clip": "max_grad_norm"}
 
     batch_size: PositiveInt = 256
     gradient_accumulation_steps: PositiveInt = 1
@@ -184,9 +188,7 @@ class Keep(Section):
     @classmethod
     def _rounds(cls, count: object) -> object:
         if count != "all" and (not isinstance(count, int) or count < 1):
-            raise ValueError(
-                f"must be all, or a number of rounds from 1: the next round reads the last (got {count!r})"
-            )
+            raise ValueError(f"must be all, or a number of rounds from 1, which the next round reads (got {count!r})")
         return count
 
 

@@ -9,8 +9,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import PipelineError
-from pipeline.settings.run import AnyAlgorithm, AnyModel, AnyTask, Run, Seed
-from pipeline.settings.sections import Base, Evaluate, Rollout, Train
+from pipeline.settings.run import AnyAlgorithm, AnyTask, Run, Seed
+from pipeline.settings.sections import Base, Evaluate, ModelSection, Rollout, Train
 from pipeline.settings.validation import Section, describe
 
 
@@ -20,12 +20,12 @@ class PrepareSettings(Section):
 
 
 class BaseSettings(PrepareSettings):
-    model: AnyModel
+    model: ModelSection
     base: Base
 
 
 class RolloutSettings(PrepareSettings):
-    model: AnyModel
+    model: ModelSection
     rollout: Rollout
 
 
@@ -39,7 +39,7 @@ class ReferenceSettings(Section):
     """The algorithm is not among them: how many rollouts it wants replayed is an argument of the stage."""
 
     seed: Seed
-    model: AnyModel
+    model: ModelSection
     rollout: Rollout
 
 
@@ -51,7 +51,7 @@ class TrainSettings(RolloutSettings):
 class LawSettings(PrepareSettings):
     """Of the stages that write out the law of an enumerated task."""
 
-    model: AnyModel
+    model: ModelSection
     algorithm: AnyAlgorithm
 
 
@@ -82,8 +82,7 @@ S = TypeVar("S", bound=Section)
 def settings_json(run: Run, stage: str) -> str:
     """The sections that a stage reads, as JSON with sorted keys: an argument of the stage and its rerun trigger.
 
-    One string: Snakemake compares the *set* of a rule's parameters, so values in separate parameters could
-    trade places unseen.
+    One string: Snakemake compares the *set* of a rule's parameters, so separate ones could trade values unseen.
     """
     schema = STAGES[stage]
     return plain_json(schema(**{name: getattr(run, name) for name in schema.model_fields}))

@@ -41,12 +41,10 @@ def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]
 
 @dataclass(frozen=True)
 class Enumerated:
-    """A task with two-character answers, written out as tables.
+    """A task with answers of two of the M characters `values`, written out as tables.
 
-    Attributes:
-        values: the M characters.
-        base: p^base(x_1, x_2), [M, M]; its conditionals are the exact base model.
-        reward: r(x_1, x_2), [M, M], equal to the reward that `Task.score` returns.
+    `base` is p^base(x_1, x_2), [M, M]; its conditionals are the exact base model. `reward` is the r(x_1, x_2), [M, M],
+    that `Task.score` returns.
     """
 
     values: str
@@ -58,10 +56,8 @@ class Enumerated:
 class Saved:
     """How saved generations of a task are scored again (`python -m pipeline.stages.score`).
 
-    Attributes:
-        item: (question, reference) as saved -> the item. ValueError if they are malformed.
-        accuracy: which metric of `Task.score` is the accuracy.
-        cells: number of cells of an item, if the accuracy is a share of cells.
+    `item` makes an item from (question, reference), ValueError if they are malformed; `accuracy` is the metric of
+    `Task.score` that counts; `cells` gives the number of cells of an item, if that metric is a share of cells.
     """
 
     item: Callable[[str, object], Item]
@@ -83,7 +79,7 @@ class Task(Generic[S]):
         items: (settings, seed) -> the items of each split in `SPLITS`; those in `OPTIONAL` may be left out.
         score: (item, answer) -> metrics, among them "reward": a finite number, larger is better. It gets the decoded
             answer up to its end. It need not be differentiable.
-        render: (item, answer) -> plain text for the report.
+        render: (item, answer) -> plain text for the report, by default the answer.
         enumerated: the whole problem as tables, if it is that small; p* and the KL divergence to it are then exact.
         resolve: settings -> this task with the fields that the settings determine; None if they determine only the
             items.
@@ -98,7 +94,7 @@ class Task(Generic[S]):
     answer_length: int
     items: Callable[[S, int], Mapping[str, Sequence[Item]]]
     score: Callable[[Item, str], Mapping[str, float]]
-    render: Callable[[Item, str], str]
+    render: Callable[[Item, str], str] = lambda item, answer: answer
     enumerated: Enumerated | None = None
     resolve: "Callable[[S], Task[S]] | None" = None
     saved: Saved | None = None

@@ -26,9 +26,7 @@ class ChatSettings(TaskSettings):
 
     profile: Profile = "strict"
     answer_length: int = Field(default=256, ge=1, description="tokens of a chat answer")
-    validation_items: int = Field(
-        default=0, ge=0, description="items held out to select a round by; of a data set, training items"
-    )
+    validation_items: int = Field(default=0, ge=0, description="to select a round by; of a data set, training items")
 
 
 class PuzzleSettings(ChatSettings):
@@ -42,39 +40,28 @@ class PuzzleSettings(ChatSettings):
 
 
 C = TypeVar("C", bound=ChatSettings)
+Fields = Callable[[Item], Mapping[str, object]]
 
 
 def worded(
-    found: Mapping[str, Sequence[Item]],
-    validation_items: int,
-    train_template: str,
-    test_template: str,
-    fields: Callable[[Item], Mapping[str, object]] = lambda item: {"prompt": item.prompt},
+    found: Mapping[str, Sequence[Item]], held_out: int, train_template: str, test_template: str, fields: Fields = vars
 ) -> dict[str, list[Item]]:
-    """Prompts made from templates for the splits "train" and "test" of `found`, and for "validation", held out of
-    "train". The training items are the base split, too.
-    """
+    """The splits with prompts made from templates; "validation" is held out of "train", which is "base", too."""
 
     def formatted(items: Sequence[Item], template: str) -> list[Item]:
         return [replace(item, prompt=template.format(**fields(item))) for item in items]
 
-    kept, held_out = hold_out(found["train"], validation_items)
-    train, validation = formatted(kept, train_template), formatted(held_out, test_template)
+    kept, last = hold_out(found["train"], held_out)
+    train, validation = formatted(kept, train_template), formatted(last, test_template)
     return {"base": train, "train": train, "validation": validation, "test": formatted(found["test"], test_template)}
-
-
-def unchanged(item: Item, answer: str) -> str:
-    """Renders an answer as the text that it is."""
-    return answer
 
 
 def chat_task(
     settings: C,
     items: Callable[[C, int], dict[str, list[Item]]],
-    score: Callable[[Item, str], dict[str, float]],
+    scorers: Mapping[Profile, Callable[[Item, str], dict[str, float]]],
     saved: Saved,
     resolve: Callable[[C], Task[C]],
-    render: Callable[[Item, str], str] = unchanged,
 ) -> Task[C]:
     """A task whose prompts are messages to a chat model."""
     return Task(
@@ -82,8 +69,7 @@ def chat_task(
         alphabet="",
         answer_length=settings.answer_length,
         items=items,
-        score=score,
-        render=render,
+        score=scorers[settings.profile],
         resolve=resolve,
         saved=saved,
         whole_text=settings.profile == "d1",

@@ -1,11 +1,8 @@
 """Countdown: make a target from three numbers, each used exactly once, and + - * /.
 
 Items are generated (numbers and target in 1..100, solvable) or come from a data set (`task.data`). The reference of an
-item to solve is `[[a, b, c], target]`. The *base* split teaches the format only: its answers use each number exactly
-once, in random order or as given (every generated item has a solution in the given order), with random operators; + is
-drawn twice as often as the others, so that a base model's most probable answer is a sum rather than arbitrary. With the
-template `compact`, prompts and answers have a fixed number of single-character tokens, for small models; with `chat`,
-prompts are d1's, which differ between training and evaluation.
+item to solve is `[[a, b, c], target]`. The answers of the *base* split use each number exactly once, in random order or
+as given, with random operators; + is drawn twice as often as the others (docs/tasks.md says why).
 """
 
 import json
@@ -20,7 +17,7 @@ from pipeline.tasks.base import Item, Saved, Task
 from pipeline.tasks.chat import TEST_FORMAT, TRAIN_FORMAT, PuzzleSettings, chat_task, worded
 from pipeline.tasks.data import RowFormat, load_splits
 from pipeline.tasks.generators.countdown_puzzles import identity, numbers_and_target, puzzles, row_item, saved_item
-from pipeline.tasks.parsing.answers import before_stop, boxes, d1_box, left_side, plain_operators, tagged, without_stops
+from pipeline.tasks.parsing.answers import before_stop, boxes, d1_box, left_side, replaced, tagged, without_stops
 from pipeline.tasks.parsing.arithmetic import parse
 
 TEMPLATES = {
@@ -47,21 +44,23 @@ ANSWER_LENGTH = 15
 SHAPES = (" {0:3d}{3} {1:3d} {4}{2:3d} ", "({0:3d}{3} {1:3d}){4}{2:3d} ", " {0:3d}{3}({1:3d} {4}{2:3d})")
 """Compact answers: every digit, operator and parenthesis has a fixed position, filled with a space if it is absent."""
 OPERATORS = "++-*/"
-Order = Literal["any", "given"]
 TOLERANCE = 1e-5
 FORMAT_REWARD = 0.1
 
 FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
+OPERATOR_COMMANDS = {r"\div": "/", r"\times": "*", r"\cdot": "*"}
 TYPESET = {"\\left": "", "\\right": "", "\\,": "", "×": "*", "÷": "/", "−": "-", "$": ""}
 
 
 class Countdown(PuzzleSettings):
     """How many items to generate, or where they come from, and how they are asked and scored."""
 
-    base_order: Order = Field(default="any", description="of the numbers in the answers of the base split")
+    base_order: Literal["any", "given"] = Field(
+        default="any", description="of the numbers in the answers of the base split"
+    )
 
 
-def formatted(puzzle: Item, order: Order, rng: np.random.Generator) -> str:
+def formatted(puzzle: Item, order: str, rng: np.random.Generator) -> str:
     """A compact answer that uses every number once and is otherwise random."""
     numbers, _ = json.loads(puzzle.reference)
     numbers = numbers if order == "given" else rng.permutation(numbers).tolist()
@@ -84,10 +83,8 @@ def items(settings: Countdown, seed: int) -> dict[str, list[Item]]:
     splits = worded(found, settings.validation_items, train, test, _fields)
     if compact:
         splits["base"] = [
-            replace(
-                puzzle, prompt=train.format(**_fields(puzzle)), reference=formatted(puzzle, settings.base_order, rng)
-            )
-            for puzzle in puzzles(settings.base_items, seen, rng)
+            replace(item, prompt=train.format(**_fields(item)), reference=formatted(item, settings.base_order, rng))
+            for item in puzzles(settings.base_items, seen, rng)
         ]
     return splits
 
@@ -109,7 +106,7 @@ def score_strict(item: Item, answer: str) -> dict[str, float]:
     """
     text = before_stop(answer)
     given = next(reversed(tagged(text)), None)
-    inside = given if given is None else next(boxes(given), given)
+    inside = next(boxes(given or ""), given or "")
     return _metrics(given, _solves(inside, item), _solves(next(boxes(text), inside), item))
 
 
@@ -118,36 +115,30 @@ def score_d1(item: Item, answer: str) -> dict[str, float]:
     closed, the whole text if there is neither.
     """
     given = next(reversed(tagged(without_stops(answer))), None)
-    final = d1_box(answer)
-    if final is None:
+    if (final := d1_box(answer)) is None:
         final = next(iter(tagged(answer)), answer)
-    return _metrics(given, _d1_solves(given, item), _d1_solves(left_side(plain_operators(final)), item))
+    return _metrics(
+        given, _d1_solves(given or "", item), _d1_solves(left_side(replaced(final, OPERATOR_COMMANDS)), item)
+    )
 
 
 def _metrics(given: str | None, rewarded: bool, right: bool) -> dict[str, float]:
     return {"reward": 0.0 if given is None else 1.0 if rewarded else FORMAT_REWARD, "accuracy": float(right)}
 
 
-def _solves(text: str | None, item: Item) -> bool:
+def _solves(text: str, item: Item) -> bool:
     """Whether the expression before the first `=` uses exactly the item's numbers and evaluates to the target."""
-    if text is None:
-        return False
-    text = text[:2000]
-    for typeset, plain in TYPESET.items():
-        text = text.replace(typeset, plain)
-    text = FRACTION.sub(r"((\1)/(\2))", plain_operators(text))
+    plain = FRACTION.sub(r"((\1)/(\2))", replaced(text[:2000], TYPESET | OPERATOR_COMMANDS))
     numbers, target = numbers_and_target(item.reference)
-    expression = parse(text.split("=", 1)[0])
-    return (
-        expression is not None and expression.numbers == tuple(numbers) and abs(expression.value - target) < TOLERANCE
-    )
+    found = parse(plain.split("=", 1)[0])
+    return found is not None and found.numbers == tuple(numbers) and abs(found.value - target) < TOLERANCE
 
 
-def _d1_solves(text: str | None, item: Item) -> bool:
+def _d1_solves(text: str, item: Item) -> bool:
     """As d1: whether the runs of digits are the numbers (3.5 counts as 3 and 5) and Python's value is the target."""
     numbers, target = numbers_and_target(item.reference)
-    runs = re.findall(r"\d+", text or "")
-    if text is None or len(runs) != len(numbers) or sorted(int(run) for run in runs if len(run) < 20) != numbers:
+    runs = re.findall(r"\d+", text)
+    if len(runs) != len(numbers) or sorted(int(run) for run in runs if len(run) < 20) != numbers:
         return False
     expression = parse(text, python=True)
     return expression is not None and abs(expression.value - target) < TOLERANCE
@@ -161,8 +152,8 @@ def render(item: Item, answer: str) -> str:
 def configured(settings: Countdown) -> Task[Countdown]:
     """The task with everything that its settings determine."""
     saved = Saved(saved_item, "accuracy")
-    score = score_d1 if settings.profile == "d1" else score_strict
-    task = chat_task(settings, items, score, saved, configured, render)
+    task = chat_task(settings, items, {"d1": score_d1, "strict": score_strict}, saved, configured)
+    task = replace(task, render=render)
     if settings.template == "chat":
         return task
     return replace(task, alphabet=ALPHABET, answer_length=ANSWER_LENGTH, score=score_compact)

@@ -52,12 +52,10 @@ class Data(Section):
 
 @dataclass(frozen=True)
 class RowFormat:
-    """How a task reads rows.
+    """How a task reads rows: each must hold at least one column, in lower case, of each tuple in `columns`.
 
-    Attributes:
-        columns: what a row must hold: at least one column of each tuple, in lower case.
-        item: row -> its item, or None to leave the row out. ValueError says what is wrong with the row.
-        key: item -> what identifies it if there is no column `id`; no test key may occur in the training split.
+    `item` makes the item of a row, or None to leave it out; ValueError says what is wrong with the row. `key` gives
+    what identifies an item if there is no column `id`; no test key may occur in the training split.
     """
 
     columns: Sequence[tuple[str, ...]]
@@ -79,17 +77,14 @@ def load_splits(data: Data, seed: int, row_format: RowFormat) -> dict[str, list[
         rows["test"] = _file(Path(data.test_path))
     train = _items(rows.get("train", []), row_format, str(data.hub or data.path), repeats=bool(data.hub))
     if "test" in rows:
-        source = data.test_hub or data.test_path or data.path
-        test = _items(rows["test"], row_format, str(source), repeats=False)
+        test = _items(rows["test"], row_format, str(data.test_hub or data.test_path or data.path), repeats=False)
     else:
         train, test = _draw_test_split(train, data, seed)
     test_keys = {row_format.key(item): where for where, item in test}
     for where, item in train:
         if data.overlap == "stop" and (key := row_format.key(item)) in test_keys:
-            raise PipelineError(
-                f"{test_keys[key]} occurs in the training split too, {where}: {key[:80]!r}; "
-                f"remove one of them, or set task.data.overlap: drop"
-            )
+            both = f"{test_keys[key]} occurs in the training split too, {where}: {key[:80]!r}"
+            raise PipelineError(f"{both}; remove one of them, or set task.data.overlap: drop")
     kept = [item for _, item in train if row_format.key(item) not in test_keys]
     return {"train": kept, "test": [item for _, item in test]}
 
@@ -136,10 +131,8 @@ def _items(rows: Rows, row_format: RowFormat, source: str, repeats: bool) -> Ite
 def _draw_test_split(items: Items, data: Data, seed: int) -> tuple[Items, Items]:
     """(the other items, `test_items` of them drawn at random), both in their original order."""
     if len(items) <= data.test_items:
-        raise PipelineError(
-            f"task.data: {data.hub or data.path} has {len(items)} rows and no test split: give test_path, or a "
-            f"test_items smaller than {data.test_items}"
-        )
+        found = f"{data.hub or data.path} has {len(items)} rows and no test split"
+        raise PipelineError(f"task.data: {found}: give test_path, or a test_items smaller than {data.test_items}")
     drawn = set(random.Random(seed).sample(range(len(items)), data.test_items))
     rest = [pair for index, pair in enumerate(items) if index not in drawn]
     return rest, [items[index] for index in sorted(drawn)]
@@ -152,10 +145,9 @@ def _hub(hub: str, config: str | None) -> dict[str, Rows]:
     try:
         found = datasets.load_dataset(hub, config)
     except Exception as error:  # whatever the network, the Hub or a library under it raises
-        reason = f"{type(error).__name__}: {str(error)[:160]}"
-        raise PipelineError(
-            f"task.data.hub: cannot load '{hub}' ({reason}): download it elsewhere and give its file as task.data.path"
-        ) from error
+        problem = f"cannot load '{hub}' ({type(error).__name__}: {str(error)[:160]})"
+        advice = "download it elsewhere and give its file as task.data.path"
+        raise PipelineError(f"task.data.hub: {problem}: {advice}") from error
     return {split: [(f"{hub}, {split} row {n}", _lower(row)) for n, row in enumerate(found[split])] for split in found}
 
 

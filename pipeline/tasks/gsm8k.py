@@ -5,7 +5,6 @@ A row has the columns `question` and `answer`; the answer ends in `#### 18`, or 
 
 import math
 import re
-from collections.abc import Callable
 from typing import Literal
 
 from pipeline.tasks.base import Item, Saved, Task
@@ -86,10 +85,9 @@ def d1_number(text: str) -> float | None:
     a box the first `<answer>`, read as a float or as the last number in it.
     """
     for box in short_boxes(text):
-        if box and not DOTS.fullmatch(box) and (value := _float(box, lambda numbers: numbers[0])) is not None:
+        if (value := _float(box, 0)) is not None:
             return value
-    given = next(iter(tagged(text)), "")
-    return _float(given, lambda numbers: numbers[-1]) if given else None
+    return _float(next(iter(tagged(text)), ""), -1)
 
 
 def d1_reference(reference: str) -> float | None:
@@ -164,12 +162,13 @@ def saved_item(question: str, reference: object) -> Item:
     return Item(question, "" if reference is None else str(reference))
 
 
-def _float(text: str, choose: Callable[[list[str]], str]) -> float | None:
+def _float(text: str, position: int) -> float | None:
+    """`text` as a number, or else the number at this position among those in it."""
     try:
         return float(text)
     except ValueError:
         numbers = D1_NUMBER.findall(text)
-        return float(choose(numbers)) if numbers else None
+        return float(numbers[position]) if numbers else None
 
 
 def _item(row: Row) -> Item:
@@ -184,8 +183,8 @@ def _item(row: Row) -> Item:
 
 def configured(settings: Gsm8k) -> Task[Gsm8k]:
     """The task with everything that its settings determine."""
-    score = score_d1 if settings.profile == "d1" else score_strict
-    return chat_task(settings, items, score, Saved(saved_item, "accuracy"), resolve=configured)
+    saved = Saved(saved_item, "accuracy")
+    return chat_task(settings, items, {"d1": score_d1, "strict": score_strict}, saved, configured)
 
 
 PLUGIN = configured(Gsm8k())

@@ -81,8 +81,8 @@ def _item(row: Row) -> Item:
 
 def configured(settings: Math500) -> Task[Math500]:
     """The task with everything that its settings determine."""
-    score = score_d1 if settings.profile == "d1" else score_strict
-    return chat_task(settings, items, score, Saved(saved_item, "accuracy"), resolve=configured)
+    saved = Saved(saved_item, "accuracy")
+    return chat_task(settings, items, {"d1": score_d1, "strict": score_strict}, saved, configured)
 
 
 PLUGIN = configured(Math500())

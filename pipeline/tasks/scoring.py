@@ -15,13 +15,10 @@ def score(
 ) -> list[Mapping[str, float]]:
     """The metrics of each answer, as floats.
 
-    Args:
-        timeout: seconds allowed for one answer.
-        ids: numbers that name the items in errors.
-
     Raises:
-        PipelineError: if the scorer raises, takes longer than `timeout`, returns no "reward", a metric that is not a
-            finite number, or other metrics than for the first answer. The message names the item and the answer.
+        PipelineError: if the scorer raises, takes longer than `timeout` seconds, returns no "reward", a metric that is
+            not a finite number, or other metrics than for the first answer. The message names the answer and the item,
+            by its number in `ids`.
     """
     results: list[Mapping[str, float]] = []
     with _alarm():
@@ -67,14 +64,14 @@ class _Timeout(BaseException):
     """Not an `Exception`, so that a scorer's own `except Exception` does not catch it."""
 
 
-def _expire(signum: int, frame: FrameType | None) -> None:
-    raise _Timeout
-
-
 @contextmanager
 def _alarm() -> Iterator[None]:
-    """Installs the timer's signal handler, and restores the previous one at the end."""
-    before = signal.signal(signal.SIGALRM, _expire)
+    """Makes the timer's signal raise `_Timeout`, and restores the previous handler at the end."""
+
+    def expire(signum: int, frame: FrameType | None) -> None:
+        raise _Timeout
+
+    before = signal.signal(signal.SIGALRM, expire)
     try:
         yield
     finally:

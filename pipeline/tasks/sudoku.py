@@ -2,10 +2,8 @@
 
 A puzzle is 16 characters in row-major order, "0" where empty. With the template `compact`, the prompt is the puzzle and
 a separator, and the answer the 16 digits of the grid, padded with ends if it is longer; with `chat` it is d1's prompt.
-Generated puzzles have exactly one solution; a data set (`task.data`) has the columns Puzzle and Solution. The *base*
-split teaches the format, the row rule and the first box: its answers keep the givens, every row and the first box is a
-permutation, and the rest is random. A base model that has learnt exactly this solves 10.7 % of puzzles with 8 blanks in
-expectation (3.6 % without the box), so it has to learn the rules of columns and boxes from the reward.
+Generated puzzles have exactly one solution. The answers of the *base* split keep the givens, and every row and the
+first box is a permutation; the other rules have to be learnt from the reward.
 """
 
 import re
@@ -17,20 +15,11 @@ from pydantic import Field, model_validator
 from pipeline.tasks.base import HELD_OUT, Item, Saved, Task, hold_out
 from pipeline.tasks.chat import PuzzleSettings, chat_task
 from pipeline.tasks.data import Row, RowFormat, load_splits
-from pipeline.tasks.generators.sudoku_grids import (
-    CELLS,
-    END,
-    SEPARATOR,
-    compact_item,
-    partly_consistent,
-    solution_texts,
-    solutions,
-    unique_puzzles,
-)
+from pipeline.tasks.generators import sudoku_grids as grids
+from pipeline.tasks.generators.sudoku_grids import CELLS, compact_item
 from pipeline.tasks.parsing.answers import before_stop, d1_grid, tagged, unfenced, without_stops
 
 TEMPLATES = {
-    "compact": "{puzzle}" + SEPARATOR,
     "chat": (
         "\nPlease solve the following 4x4 Sudoku puzzle. The puzzle is provided as a 16-character string reading"
         " left-to-right, top-to-bottom, where '0' represents empty cells.\n\nRules:\n- Fill empty cells with digits 1-4"
@@ -72,12 +61,12 @@ def items(settings: Sudoku, seed: int) -> dict[str, list[Item]]:
         made["train"], made["validation"] = hold_out(made["train"], settings.validation_items)
         seen |= {puzzle_of(item.prompt) for split in HELD_OUT for item in made.get(split, ())}
     else:
-        made["test"] = unique_puzzles(settings.test_items, settings.test_blanks, seen, rng)
-        made["hard"] = unique_puzzles(settings.hard_items, settings.hard_blanks, seen, rng)
-        made["validation"] = unique_puzzles(settings.validation_items, settings.test_blanks, seen, rng)
-    made["base"] = partly_consistent(settings.base_items, settings.train_blanks, seen, rng)
+        made["test"] = grids.unique_puzzles(settings.test_items, settings.test_blanks, seen, rng)
+        made["hard"] = grids.unique_puzzles(settings.hard_items, settings.hard_blanks, seen, rng)
+        made["validation"] = grids.unique_puzzles(settings.validation_items, settings.test_blanks, seen, rng)
+    made["base"] = grids.partly_consistent(settings.base_items, settings.train_blanks, seen, rng)
     if not settings.data:
-        made["train"] = unique_puzzles(settings.train_items, settings.train_blanks, seen, rng)
+        made["train"] = grids.unique_puzzles(settings.train_items, settings.train_blanks, seen, rng)
     if settings.template == "compact":
         return made
     template = TEMPLATES["chat"]
@@ -89,11 +78,10 @@ def items(settings: Sudoku, seed: int) -> dict[str, list[Item]]:
 
 def puzzle_of(prompt: str) -> str:
     """The puzzle in a prompt. ValueError if there is none."""
-    if re.match(r"\d{16}", prompt):
-        return prompt[:CELLS]
-    if named := PUZZLE.search(prompt):
-        return named[1]
-    raise ValueError("no puzzle: 16 digits, or 'Sudoku puzzle: ' and 16 digits")
+    found = re.match(r"(\d{16})", prompt) or PUZZLE.search(prompt)
+    if not found:
+        raise ValueError("no puzzle: 16 digits, or 'Sudoku puzzle: ' and 16 digits")
+    return found[1]
 
 
 def score(item: Item, answer: str) -> dict[str, float]:
@@ -107,7 +95,7 @@ def score(item: Item, answer: str) -> dict[str, float]:
     blank = puzzle == 0
     if cells.shape != (CELLS,) or (cells != puzzle)[~blank].any():
         return {"reward": 0.0, "cell_accuracy": 0.0, "grid_accuracy": 0.0}
-    completions = solutions()[(solutions() == puzzle)[:, ~blank].all(axis=1)]
+    completions = grids.solutions()[(grids.solutions() == puzzle)[:, ~blank].all(axis=1)]
     right = float((completions == cells)[:, blank].mean(axis=1).max(initial=0.0))
     return {"reward": right, "cell_accuracy": right, "grid_accuracy": float(right == 1.0)}
 
@@ -130,11 +118,9 @@ def score_d1_compact(item: Item, answer: str) -> dict[str, float]:
 
 
 def _compare_d1(item: Item, given: str, grid: str) -> dict[str, float]:
-    """As d1: right cells agree with the one reference. Grids are padded with "0", or cut, to 16 characters.
+    """As d1: the digits of `given` are compared to the one reference for the reward, `grid` for the accuracies.
 
-    Args:
-        given: the text whose digits give the reward.
-        grid: the grid that gives the accuracies.
+    Both are padded with "0", or cut, to 16 characters.
     """
     puzzle, reference = puzzle_of(item.prompt), item.reference
     blank = [cell for cell in range(CELLS) if puzzle[cell] == "0"]
@@ -152,7 +138,9 @@ def _compare_d1(item: Item, given: str, grid: str) -> dict[str, float]:
 
 def _completes(grid: str, puzzle: str) -> bool:
     """Whether a grid is valid and keeps the givens of a puzzle."""
-    return grid in solution_texts() and all(given in ("0", cell) for given, cell in zip(puzzle, grid, strict=True))
+    return grid in grids.solution_texts() and all(
+        given in ("0", cell) for given, cell in zip(puzzle, grid, strict=True)
+    )
 
 
 def render(item: Item, answer: str) -> str:
@@ -179,13 +167,12 @@ def saved_item(question: str, reference: object) -> Item:
 
 def configured(settings: Sudoku) -> Task[Sudoku]:
     """The task with everything that its settings determine."""
-    d1 = settings.profile == "d1"
     saved = Saved(saved_item, "cell_accuracy", cells=lambda item: puzzle_of(item.prompt).count("0"))
-    task = chat_task(settings, items, score_d1 if d1 else score_strict, saved, configured)
+    task = chat_task(settings, items, {"d1": score_d1, "strict": score_strict}, saved, configured)
     if settings.template == "chat":
         return task
-    compact = replace(task, alphabet="01234" + SEPARATOR, answer_length=CELLS, end=END, render=render)
-    return replace(compact, score=score_d1_compact if d1 else score)
+    compact = replace(task, alphabet="01234" + grids.SEPARATOR, answer_length=CELLS, end=grids.END, render=render)
+    return replace(compact, score=score_d1_compact if settings.profile == "d1" else score)
 
 
 PLUGIN = configured(Sudoku())

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import PipelineError
 from pipeline.tasks.base import Task, TaskSettings
-from pipeline.text.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, decode, encode, mask_id
+from pipeline.text.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, encode, mask_id
 
 STOP_TOKENS = ("<|eot_id|>", "<|endoftext|>", "<|im_end|>")
 """Tokens that end an answer, besides the end-of-text token in a checkpoint's configuration."""
@@ -47,9 +47,8 @@ class ChatFormat:
         try:
             return str(self.template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         except (TemplateError, TypeError, ValueError, KeyError) as error:
-            raise PipelineError(
-                f"the checkpoint's chat template fails: {' '.join(str(error).split())[:200]}"
-            ) from error
+            reason = " ".join(str(error).split())[:200]
+            raise PipelineError(f"the checkpoint's chat template fails: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -65,18 +64,14 @@ class PromptFormat:
         """The tokens that end an answer; none where all answers have one length."""
         if self.chat is not None:
             return self.chat.stops
-        end = self.tokenizer.token_to_id(self.task.end) if self.task.end else None
+        end = self.tokenizer.token_to_id(self.task.end)
         return frozenset() if end is None else frozenset({end})
 
     def prompts(self, texts: Sequence[str], ids: Sequence[int], length: int) -> list[Int[Tensor, " P"]]:
-        """Token ids of each prompt. Chat prompts differ in length; none is ever truncated.
+        """Token ids of each prompt; chat prompts differ in length.
 
-        Args:
-            ids: numbers that name the items in errors.
-            length: number of answer tokens.
-
-        Raises:
-            PipelineError: for a prompt that is too long for the model, or that contains [MASK].
+        A prompt that is too long for the model with an answer of `length` tokens is a PipelineError, never truncated;
+        so is one that contains [MASK]. `ids` name the items in errors.
         """
         if self.chat is None:
             return list(encode(self.tokenizer, texts))
@@ -87,10 +82,9 @@ class PromptFormat:
             if mask in row:
                 raise PipelineError(f"the prompt of item {number} holds the token {self.tokenizer.id_to_token(mask)}")
             if limit is not None and len(row) + length > limit:
-                raise PipelineError(
-                    f"the prompt of item {number} has {len(row)} tokens and its answer {length}, but the model takes"
-                    f" {limit} in all: shorten the answer or leave the item out"
-                )
+                sizes = f"the prompt of item {number} has {len(row)} tokens and its answer {length}"
+                advice = "shorten the answer or leave the item out"
+                raise PipelineError(f"{sizes}, but the model takes {limit} in all: {advice}")
         return [torch.tensor(row) for row in rows]
 
     def answers(self, tokens: Int[Tensor, "n L"]) -> list[str]:
@@ -99,23 +93,17 @@ class PromptFormat:
         A chat answer begins with the prefill and ends before its first stop token, or is kept whole if
         `Task.whole_text`; an embedded model's answer ends before the first `Task.end`.
         """
-        if self.chat is None:
-            return [self.task.shown(text) for text in decode(self.tokenizer, tokens)]
-        rows, stops = tokens.tolist(), self.chat.stops
-        if not self.task.whole_text:
-            rows = [list(takewhile(lambda token: token not in stops, row)) for row in rows]
+        rows = tokens.tolist()
+        if self.chat is not None and not self.task.whole_text:
+            rows = [list(takewhile(lambda token: token not in self.end_ids, row)) for row in rows]
         texts = self.tokenizer.decode_batch(rows, skip_special_tokens=False)
-        return [self.chat.prefill + text for text in texts]
+        return [self.task.shown(text) if self.chat is None else self.chat.prefill + text for text in texts]
 
 
 def load_prompt_format(
     policy: Path, model: nn.Module, tokenizer: Tokenizer, task: Task[TaskSettings], prefill: str = ""
 ) -> PromptFormat:
-    """The prompt format of a task for the policy in a directory.
-
-    Raises:
-        PipelineError: for a chat task and a checkpoint without a chat template.
-    """
+    """The prompt format of a task for a policy. PipelineError for a chat task without a chat template."""
     if not task.chat:
         return PromptFormat(tokenizer, task, None)
     settings = read_tokenizer_config(policy)
@@ -125,9 +113,8 @@ def load_prompt_format(
     config: Any = model.config  # of the untyped transformers library
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     named = [tokenizer.token_to_id(token) for token in (*STOP_TOKENS, special["eos_token"]) if token]
-    stops = frozenset(token for token in (*ends, *named) if token is not None)
     limit = getattr(config, "max_position_embeddings", None)
-    return PromptFormat(tokenizer, task, ChatFormat(fast, prefill, stops, limit))
+    return PromptFormat(tokenizer, task, ChatFormat(fast, prefill, frozenset([*ends, *named]) - {None}, limit))
 
 
 def read_tokenizer_config(policy: Path) -> dict[str, object]:
@@ -146,9 +133,9 @@ def _template(policy: Path, settings: dict[str, object]) -> str:
     if isinstance(found, list):
         found = next((entry["template"] for entry in found if entry.get("name") == "default"), None)
     if not isinstance(found, str):
+        missing = f"'{policy}' has no chat template in {TOKENIZER_CONFIG} or {CHAT_TEMPLATE}"
         raise PipelineError(
-            f"'{policy}' has no chat template in {TOKENIZER_CONFIG} or {CHAT_TEMPLATE}: this task's prompts are chat"
-            " messages, so base.path must name a checkpoint that has one"
+            f"{missing}: base.path must name a checkpoint with one, for this task asks in chat messages"
         )
     return found
 

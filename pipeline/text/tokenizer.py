@@ -1,6 +1,7 @@
 """The character-level tokenizer of embedded models, and batches of token rows without padding."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -41,11 +42,7 @@ def token_ids(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
-    """Token ids of texts of equal length.
-
-    Raises:
-        PipelineError: for texts of different lengths, or a character that is not in the vocabulary.
-    """
+    """Token ids of texts. PipelineError if their lengths differ or a character is not in the vocabulary."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
     mask = mask_id(tokenizer)
     for text, row in zip(texts, rows, strict=True):
@@ -58,24 +55,13 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
 
 def buckets(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Indices of rows in batches of up to `size` that need no padding: each has rows of one length, shortest first."""
-    of_length: dict[int, list[int]] = {}
-    for index, length in enumerate(lengths):
-        of_length.setdefault(length, []).append(index)
-    rows = (of_length[length] for length in sorted(of_length))
+    shortest_first = sorted(range(len(lengths)), key=lengths.__getitem__)
+    rows = [list(same) for _, same in groupby(shortest_first, key=lengths.__getitem__)]
     return [indices[first : first + size] for indices in rows for first in range(0, len(indices), size)]
 
 
-def decode(tokenizer: Tokenizer, tokens: Int[Tensor, "n L"]) -> list[str]:
-    """The texts of token rows."""
-    return tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=False)
-
-
 def load_tokenizer(policy: Path) -> Tokenizer:
-    """The tokenizer in a policy directory.
-
-    Raises:
-        PipelineError: if it is missing or damaged, or has no mask token.
-    """
+    """The tokenizer in a policy directory. PipelineError if it is missing or damaged, or has no mask token."""
     path = policy / "tokenizer.json"
     if not path.is_file():
         raise PipelineError(f"{path} is missing: '{policy}' is not a model directory of this project")

@@ -9,7 +9,7 @@ from pipeline.settings.sections import Base
 from pipeline.stages.base import batches
 from pipeline.storage import parquet
 from pipeline.tasks.sudoku import Sudoku, items
-from pipeline.text.tokenizer import character_tokenizer, decode, encode, mask_id
+from pipeline.text.tokenizer import character_tokenizer, encode, mask_id
 from pipeline.training.replay_buffer import Batch, Replay
 from tests.conftest import task_of
 
@@ -51,10 +51,10 @@ def test_lengths_take_turns(corpus):
     assert [batch.state.shape[1] for batch in got] == [16, 32, 64, 16, 32, 64, 16]
     tokenizer = character_tokenizer(alphabet)
     pairs = set(zip(corpus["prompt"].to_pylist(), corpus["reference"].to_pylist(), strict=True))
-    prompts = [decode(tokenizer, batch.prompt) for batch in got]
+    prompts = [tokenizer.decode_batch(batch.prompt.tolist()) for batch in got]
     assert prompts[0] != prompts[1] != prompts[2]
     for batch, of_batch in zip(got, prompts, strict=True):
-        answers = decode(tokenizer, batch.tokens[:, 0])
+        answers = tokenizer.decode_batch(batch.tokens[:, 0].tolist())
         assert set(zip(of_batch, map(TASK.shown, answers), strict=True)) <= pairs
         assert all(set(answer[16:]) <= {TASK.end} for answer in answers)
         masked = batch.state == mask_id(tokenizer)

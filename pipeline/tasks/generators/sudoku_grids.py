@@ -21,14 +21,12 @@ GIVE_UP = 100
 def solutions() -> np.ndarray:
     """All 288 solution grids, [288, 16], values 1..4."""
     rows = np.array(list(permutations((1, 2, 3, 4))))
-    four = np.stack(np.meshgrid(*[np.arange(24)] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
-    grids = rows[four]
+    grids = rows[np.indices((len(rows),) * 4).reshape(4, -1).T]
     bits = 1 << grids
     columns = np.bitwise_or.reduce(bits, axis=1)
     boxes = np.bitwise_or.reduce(bits.reshape(-1, 2, 2, 2, 2), axis=(2, 4))
     valid = (columns == EVERY_DIGIT).all(axis=1) & (boxes == EVERY_DIGIT).all(axis=(1, 2))
-    found: np.ndarray = grids[valid].reshape(-1, CELLS)
-    return found
+    return np.reshape(grids[valid], (-1, CELLS))
 
 
 @cache
@@ -43,11 +41,7 @@ def compact_item(puzzle: str, answer: str) -> Item:
 
 
 def unique_puzzles(count: int, blanks: tuple[int, int], seen: set[str], rng: np.random.Generator) -> list[Item]:
-    """`count` distinct puzzles with one solution that are not in `seen`; they are added to it.
-
-    Raises:
-        PipelineError: if there are fewer than `count`.
-    """
+    """`count` new puzzles with one solution, which are added to `seen`. PipelineError if there are fewer."""
     items: list[Item] = []
     for _ in _draws(items, count, blanks):
         grid, puzzle = _random_puzzles(1024, blanks, rng)
@@ -62,10 +56,7 @@ def unique_puzzles(count: int, blanks: tuple[int, int], seen: set[str], rng: np.
 
 def partly_consistent(count: int, blanks: tuple[int, int], seen: set[str], rng: np.random.Generator) -> list[Item]:
     """`count` puzzles not in `seen`, with answers that keep the givens and have a permutation in every row and in the
-    first box, and are otherwise random.
-
-    Raises:
-        PipelineError: if all puzzles are in `seen`.
+    first box, and are otherwise random. PipelineError if all puzzles are in `seen`.
     """
     items: list[Item] = []
     for _ in _draws(items, count, blanks):

@@ -4,7 +4,7 @@ Texts come from a model and may be hostile, so every function takes time linear 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 OPEN, CLOSE = "<answer>", "</answer>"
@@ -16,7 +16,6 @@ DIGITS_BEFORE_CLOSE = re.compile(rf"(\d{{16}})\s*{CLOSE}")
 SIXTEEN_DIGITS = re.compile(r"\b(\d{16})\b")
 LEFT_SIDE = "0123456789+-*/() "
 RIGHT_SIDE = "0123456789. "
-OPERATORS = ((r"\div", "/"), (r"\times", "*"), (r"\cdot", "*"))
 
 
 def before_stop(text: str) -> str:
@@ -93,11 +92,11 @@ def left_side(expression: str) -> str:
     return expression
 
 
-def plain_operators(expression: str) -> str:
-    """`\\div \\times \\cdot` as `/ * *`."""
-    for latex, plain in OPERATORS:
-        expression = expression.replace(latex, plain)
-    return expression
+def replaced(text: str, replacements: Mapping[str, str]) -> str:
+    """The text after all replacements, one at a time in their order."""
+    for old, new in replacements.items():
+        text = text.replace(old, new)
+    return text
 
 
 def d1_grid(text: str) -> str:

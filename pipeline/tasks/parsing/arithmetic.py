@@ -34,8 +34,7 @@ class Expression(NamedTuple):
 def parse(text: str, *, python: bool = False) -> Expression | None:
     """The expression that `text` is; None for anything else, a division by zero, or what exceeds the bounds.
 
-    Args:
-        python: accept decimals and `//`, too, as d1's `eval` does.
+    With `python`, decimals and `//` are allowed too, as in d1's `eval`.
     """
     text = text.strip()
     if len(text) > LENGTH or not CHARACTERS.fullmatch(text):

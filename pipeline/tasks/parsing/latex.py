@@ -5,19 +5,17 @@
 """
 
 import re
-from collections.abc import Mapping
 
+from pipeline.tasks.parsing.answers import replaced
 from pipeline.tasks.parsing.terms import same_value
 
-Replacements = Mapping[str, str]
-
-FIRST: Replacements = (
+FIRST = (
     dict.fromkeys(("\n", "\\!"), "")
     | {"\\\\": "\\", "tfrac": "frac", "dfrac": "frac"}
     | dict.fromkeys(("\\left", "\\right", "^{\\circ}", "^\\circ", "\\$"), "")
 )
-THEN: Replacements = {"\\%": "", " .": " 0.", "{.": "{0."}
-REPAIRS: Replacements = {"\\%": "", "%": "", "$": "", "{,}": ",", "\\cdot": "*", "\\times": "*"}
+THEN = {"\\%": "", " .": " 0.", "{.": "{0."}
+REPAIRS = {"\\%": "", "%": "", "$": "", "{,}": ",", "\\cdot": "*", "\\times": "*"}
 
 SPACES = re.compile(r"\\[,;:! ]|\\q?quad\b|~|\\displaystyle|\\limits")
 WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
@@ -53,16 +51,14 @@ def equal(answer: str, reference: str) -> bool:
 
 
 def normalized(text: str) -> str:
-    """Hendrycks' normalisation, step by step in the original order.
-
-    Raises:
-        ValueError, IndexError: where the original code gives up (two units, `x/2`, a `\\frac` without arguments).
+    """Hendrycks' normalisation, in the original order. ValueError or IndexError where the original code gives up:
+    two units, `x/2`, a `\\frac` without arguments.
     """
-    text = _replaced(text, FIRST)
+    text = replaced(text, FIRST)
     text, *units = text.split("\\text{ ")
     if len(units) > 1:
         raise ValueError("more than one unit")
-    text = _replaced(text, THEN)
+    text = replaced(text, THEN)
     if not text:
         return text
     if text.startswith("."):
@@ -76,7 +72,7 @@ def normalized(text: str) -> str:
 
 def repaired(text: str) -> str:
     """Without `$`, spaces, `\\text`, thousands separators, units and a left side `x =`; words in lower case."""
-    text = _replaced(_replaced(text.strip().strip("$").strip().removesuffix("."), FIRST), REPAIRS)
+    text = replaced(replaced(text.strip().strip("$").strip().removesuffix("."), FIRST), REPAIRS)
     text = WORDS.sub(r" \1 ", SPACES.sub(" ", text))
     text = UNITS.sub("", " ".join(LEFT_OF_EQUALS.sub("", text, count=1).split())).replace(" ", "")
     if THOUSANDS.fullmatch(text):
@@ -87,12 +83,6 @@ def repaired(text: str) -> str:
         return _fractions(_roots(text))
     except IndexError:
         return text
-
-
-def _replaced(text: str, replacements: Replacements) -> str:
-    for old, new in replacements.items():
-        text = text.replace(old, new)
-    return text
 
 
 def _roots(text: str) -> str:

@@ -76,14 +76,9 @@ def _bounded(value: Number) -> Number:
 def _tokens(text: str) -> list[str]:
     if len(text) > LENGTH or WORD.search(text):
         raise ValueError("too long, or words")
-    tokens, position, text = [], 0, text.rstrip()
-    while position < len(text):
-        token = TOKEN.match(text, position)
-        if token is None:
-            raise ValueError("unknown character")
-        tokens.append(token[1] or token[2])
-        position = token.end()
-    return tokens
+    if TOKEN.sub("", text).strip():
+        raise ValueError("unknown character")
+    return [number or symbol for number, symbol in TOKEN.findall(text)]
 
 
 def _parts(tokens: list[str]) -> list[list[str]]:
