@@ -19,7 +19,8 @@ def posteriors(log_joint: Float[Tensor, "M M"]) -> Float[Tensor, "2 S M"]:
 
 def tilted(log_base: Float[Tensor, "M M"], reward: Float[Tensor, "M M"], inverse_alpha: float) -> Float[Tensor, "M M"]:
     """log p*(x) = log p^base(x) + r(x)/α - log Z."""
-    return _normalized(log_base + reward * inverse_alpha)
+    log_target = log_base + reward * inverse_alpha
+    return log_target - log_target.flatten().logsumexp(dim=0)
 
 
 def values(log_base: Float[Tensor, "M M"], terminal_cost: Float[Tensor, "M M"]) -> Float[Tensor, "2 S"]:
@@ -71,7 +72,3 @@ def _states(log_joint: Float[Tensor, "M M"]) -> Float[Tensor, "2 S M"]:
     """log p(x_i = v, x_j = u), and at u = M its sum over u."""
     both = torch.stack([log_joint.T, log_joint])
     return torch.cat([both, both.logsumexp(dim=1, keepdim=True)], dim=1)
-
-
-def _normalized(log_joint: Float[Tensor, "M M"]) -> Float[Tensor, "M M"]:
-    return log_joint - log_joint.flatten().logsumexp(dim=0)
