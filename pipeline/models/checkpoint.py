@@ -31,20 +31,14 @@ SUPPORTED: dict[str, object] = {
     "block_group_size": 1,
     "layer_norm_type": "rms",
     "layer_norm_with_affine": True,
-    "bias_for_layer_norm": False,
-    "attention_layer_norm": False,
     "activation_type": "silu",
     "rope": True,
-    "alibi": False,
-    "include_bias": False,
-    "include_qkv_bias": False,
-    "input_emb_norm": False,
-    "scale_logits": False,
-    "clip_qkv": None,
-    "embedding_dropout": 0.0,
-    "residual_dropout": 0.0,
 }
-"""Options of the Hub's architecture and the only value that this model implements."""
+OFF = (
+    *("bias_for_layer_norm", "attention_layer_norm", "alibi", "include_bias", "include_qkv_bias", "input_emb_norm"),
+    *("scale_logits", "clip_qkv", "embedding_dropout", "residual_dropout"),
+)
+"""Options of the Hub's architecture: the one value that this model implements, and what must be false, 0 or null."""
 
 BLOCK = {
     "attn_norm": "input_layernorm",
@@ -94,7 +88,7 @@ class LladaConfig(LlamaConfig):
 
 def to_llama(original: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `LladaConfig` for the Hub's config.json."""
-    for key, wanted in SUPPORTED.items():
+    for key, wanted in {**SUPPORTED, **dict.fromkeys(OFF, False)}.items():
         if original.get(key, wanted) != wanted and (original[key] or wanted):
             raise ValueError(f"config.json says {key}: {original[key]!r}, this model supports only {wanted!r}")
     if original.get("mask_token_id") is None:

@@ -30,8 +30,7 @@ def find_checkpoint(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise PipelineError(f"'{name}' is neither a directory nor a model on the Hub: {reason}") from error
+        raise PipelineError(f"'{name}' is neither a directory nor a model on the Hub: {str(error)[:200]}") from error
 
 
 def load_policy(path: Path, plugin: Model, device: str | torch.device = "cpu") -> tuple[nn.Module, Tokenizer, int]:
@@ -72,18 +71,14 @@ def save_policy(path: Path, module: nn.Module, tokenizer: Tokenizer, plugin: Mod
     """
     with replacing(path) as temporary:
         plugin.save(module, temporary)
-        _write_tokenizer(temporary, tokenizer, source)
-
-
-def _write_tokenizer(folder: Path, tokenizer: Tokenizer, source: Path | None) -> None:
-    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-    kept = read_tokenizer_config(source) if source else {}
-    kept.pop("auto_map", None)
-    own = {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": tokenizer.id_to_token(mask_id(tokenizer))}
-    (folder / TOKENIZER_CONFIG).write_text(json.dumps(kept | own), encoding="utf-8")
-    for name in COPIED:
-        if source and (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+        (temporary / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+        kept = read_tokenizer_config(source) if source else {}
+        kept.pop("auto_map", None)
+        own = {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": tokenizer.id_to_token(mask_id(tokenizer))}
+        (temporary / TOKENIZER_CONFIG).write_text(json.dumps(kept | own), encoding="utf-8")
+        for name in COPIED:
+            if source and (source / name).is_file():
+                shutil.copyfile(source / name, temporary / name)
 
 
 def weight_files(path: Path) -> list[Path]:
