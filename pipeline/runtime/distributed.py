@@ -23,8 +23,7 @@ def is_main_process() -> bool:
 
 def device() -> torch.device:
     """The device on which this process trains."""
-    found: torch.device = _state().device
-    return found
+    return torch.device(_state().device)
 
 
 def distribute(policy: nn.Module, sharded: bool) -> nn.Module:
