@@ -121,12 +121,14 @@ def read(
         PipelineError: for a file that is missing, truncated, empty or of another schema. Names file and row if a value
             is missing or not finite, a list has another length, a token id is unknown, or an `unmask_step` is too big.
     """
-    tables = [_read_one(Path(path), schema) for path in paths]
-    for path, table in zip(paths, tables, strict=True):
+    tables = []
+    for path in paths:
+        table = _read_one(path, schema)
         if len(table) == 0 and not may_be_empty:
             raise PipelineError(f"{path} has no rows")
         for name in schema.names if len(table) else ():
             _check_column(path, name, table.column(name).combine_chunks(), vocabulary)
+        tables.append(table)
     table = pa.concat_tables(tables)
     if completions:
         _check_states(paths, table, completions)
@@ -148,15 +150,12 @@ def matrix(table: pa.Table, name: str, fill: int | None = None) -> np.ndarray:
     Raises:
         PipelineError: if the lists differ in length and there is no `fill`.
     """
-    column = table.column(name).combine_chunks()
+    values: np.ndarray = table.column(name).combine_chunks().flatten().to_numpy()
     found = np.array(lengths(table, name))
-    values: np.ndarray = column.flatten().to_numpy()
-    if len(set(found.tolist())) == 1:
-        return values.reshape(len(column), -1).copy()
-    if fill is None:
-        raise PipelineError(f"column '{name}' holds lists of different lengths: {sorted(set(found.tolist()))}")
     longest = int(found.max(initial=0))
-    result = np.full((len(column), longest), fill, dtype=values.dtype)
+    if fill is None and (found != longest).any():
+        raise PipelineError(f"column '{name}' holds lists of different lengths: {sorted(set(found.tolist()))}")
+    result = np.full((len(found), longest), fill or 0, dtype=values.dtype)
     result[np.arange(longest) >= longest - found[:, None]] = values
     return result
 
@@ -174,8 +173,9 @@ def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
     except FileNotFoundError:
         raise PipelineError(f"{path} is missing") from None
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise PipelineError(f"{path} is not a complete Parquet file ({reason}): delete it and run again") from error
+        raise PipelineError(
+            f"{path} is not a complete Parquet file ({str(error)[:120]}): delete it and run again"
+        ) from error
     if not table.schema.equals(schema):
         name = schema.metadata[b"schema"].decode()
         raise PipelineError(f"{path} does not have the columns of '{name}': delete it and run again")
@@ -188,10 +188,9 @@ def _check_column(path: Path, name: str, column: pa.Array, vocabulary: Collectio
     if pa.types.is_list(column.type):
         _check(path, rows, name, column, column.is_valid(), "a list")
         lengths = pc.list_value_length(column)
+        same = pc.equal(lengths, lengths[0])
         if name != RAGGED:
-            _check(
-                path, rows, f"the length of {name}", lengths, pc.equal(lengths, lengths[0]), f"{lengths[0]} as in row 0"
-            )
+            _check(path, rows, f"the length of {name}", lengths, same, f"{lengths[0]} as in row 0")
         rows, column, last = pc.list_parent_indices(column), column.flatten(), lengths[0].as_py() - 1
     valid, wanted = column.is_valid(), "a value"
     if pa.types.is_floating(column.type):
