@@ -28,53 +28,49 @@ RAGGED = "prompt_tokens"
 IDS = (RAGGED, "start", "tokens")
 """The columns of token ids."""
 
-ITEMS = pa.schema(
-    [("item_id", pa.int64()), ("prompt", pa.string()), ("reference", pa.string()), ("group", pa.string())],
-    metadata={"schema": f"items/{VERSION}"},
+
+def _schema(name: str, *columns: tuple[str, pa.DataType] | pa.Field) -> pa.Schema:
+    return pa.schema(columns, metadata={"schema": f"{name}/{VERSION}"})
+
+
+ITEMS = _schema(
+    "items", ("item_id", pa.int64()), ("prompt", pa.string()), ("reference", pa.string()), ("group", pa.string())
 )
-ROLLOUTS = pa.schema(
-    [
-        ("round", pa.int32()),
-        ("prompt_id", pa.int64()),
-        ("state_id", pa.int64()),  # the completions of one (round, state_id) form a group
-        ("sample_id", pa.int32()),
-        ("prompt_tokens", TOKENS),
-        ("start", TOKENS),  # the state x that sampling started from
-        ("tokens", TOKENS),  # x_1
-        ("unmask_step", TOKENS),  # -1 where `start` is not masked
-        ("log_prob", pa.list_(pa.float32())),  # log p^u of each token at the step that revealed it
-        ("reward", pa.float64()),
-    ],
-    metadata={"schema": f"rollouts/{VERSION}"},
+ROLLOUTS = _schema(
+    "rollouts",
+    ("round", pa.int32()),
+    ("prompt_id", pa.int64()),
+    ("state_id", pa.int64()),  # the completions of one (round, state_id) form a group
+    ("sample_id", pa.int32()),
+    ("prompt_tokens", TOKENS),
+    ("start", TOKENS),  # the state x that sampling started from
+    ("tokens", TOKENS),  # x_1
+    ("unmask_step", TOKENS),  # -1 where `start` is not masked
+    ("log_prob", pa.list_(pa.float32())),  # log p^u of each token at the step that revealed it
+    ("reward", pa.float64()),
 )
-REFERENCES = pa.schema(
-    [
-        ("state_id", pa.int64()),
-        ("sample_id", pa.int32()),
-        ("base_log_prob", pa.list_(pa.float32())),  # log p^base of each token at the state in which it was revealed
-    ],
-    metadata={"schema": f"references/{VERSION}"},
+REFERENCES = _schema(
+    "references",
+    ("state_id", pa.int64()),
+    ("sample_id", pa.int32()),
+    ("base_log_prob", pa.list_(pa.float32())),  # log p^base of each token at the state in which it was revealed
 )
-TARGETS = pa.schema(
-    [
-        *ROLLOUTS,
-        ("log_ratio", pa.float64()),  # Σ log p^base - log p^u along the path; 0 where the method does not use it
-        ("step", pa.float64()),  # how far the weights go from the policy that drew the row, in the method's own unit
-        ("spent", pa.float64()),  # the sum of all rounds' steps, for a method that bounds it; else 0
-        ("log_weight", pa.float64()),
-        ("weight", pa.float64()),  # W, mean 1 in each group where it is an importance weight
-    ],
-    metadata={"schema": f"targets/{VERSION}"},
+TARGETS = _schema(
+    "targets",
+    *ROLLOUTS,
+    ("log_ratio", pa.float64()),  # Σ log p^base - log p^u along the path; 0 where the method does not use it
+    ("step", pa.float64()),  # how far the weights go from the policy that drew the row, in the method's own unit
+    ("spent", pa.float64()),  # the sum of all rounds' steps, for a method that bounds it; else 0
+    ("log_weight", pa.float64()),
+    ("weight", pa.float64()),  # W, mean 1 in each group where it is an importance weight
 )
-JOINT = pa.schema(
-    [
-        ("x1", pa.int32()),
-        ("x2", pa.int32()),
-        ("base", pa.float64()),
-        ("target", pa.float64()),  # p* ∝ base · e^{r/α}
-        ("model", pa.float64()),  # p^u of the last round's policy
-    ],
-    metadata={"schema": f"joint/{VERSION}"},
+JOINT = _schema(
+    "joint",
+    ("x1", pa.int32()),
+    ("x2", pa.int32()),
+    ("base", pa.float64()),
+    ("target", pa.float64()),  # p* ∝ base · e^{r/α}
+    ("model", pa.float64()),  # p^u of the last round's policy
 )
 
 
@@ -137,15 +133,11 @@ def read(
 
 def lengths(table: pa.Table, name: str) -> list[int]:
     """The lengths of the lists of a column."""
-    found: list[int] = pc.list_value_length(table.column(name)).to_pylist()
-    return found
+    return list(pc.list_value_length(table.column(name)).to_pylist())
 
 
 def matrix(table: pa.Table, name: str, fill: int | None = None) -> np.ndarray:
-    """A list column as [rows, length].
-
-    Args:
-        fill: pads shorter lists on the left.
+    """A list column as [rows, length]; `fill` pads shorter lists on the left.
 
     Raises:
         PipelineError: if the lists differ in length and there is no `fill`.
