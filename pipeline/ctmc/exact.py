@@ -41,11 +41,6 @@ def optimal_posteriors(log_base: Float[Tensor, "M M"], terminal_cost: Float[Tens
     return posteriors(log_base) - values_after(value, terminal_cost) + value[..., None]
 
 
-def adjoint(value_after: Float[Tensor, "*#n"], terminal_cost: Float[Tensor, "*#n"]) -> Float[Tensor, "*#n"]:
-    """ã(y; X_1) = Σ_z p^base(z | y) e^{-g(z)+g(X_1)} = e^{-V(y)+g(X_1)}, of mean e^{-V(y)+V(x)} over p*(X_1 | x)."""
-    return (terminal_cost - value_after).exp()
-
-
 def path_law(log_posterior: Float[Tensor, "2 S M"]) -> Float[Tensor, "M M"]:
     """log p^u(x_1, x_2) = log [½ p(x_1 | ··) p(x_2 | x_1·) + ½ p(x_2 | ··) p(x_1 | ·x_2)]."""
     revealed, masked = log_posterior[:, :-1], log_posterior[:, -1]
