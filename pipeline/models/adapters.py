@@ -135,7 +135,6 @@ def share(module: nn.Module, path: Path) -> nn.Module | None:
 
 def save(module: nn.Module, path: Path) -> None:
     """adapter_config.json and adapter_model.safetensors, which peft's `PeftModel.from_pretrained` opens too."""
-    path.mkdir(parents=True, exist_ok=True)
     _configs(module)[TRAINED].save_pretrained(str(path))
     tensors = {name: value.detach().cpu().contiguous() for name, value in _by_saved_name(module, TRAINED).items()}
     save_file(tensors, path / WEIGHTS, {"format": "pt", "base": str(module.adapter_fingerprint)})

@@ -16,13 +16,9 @@ NAMES = {
     "n_kv_heads": "num_key_value_heads",
     "mlp_hidden_size": "intermediate_size",
     "max_sequence_length": "max_position_embeddings",
-    "rms_norm_eps": "rms_norm_eps",
     "weight_tying": "tie_word_embeddings",
     "init_std": "initializer_range",
-    "attention_dropout": "attention_dropout",
-    "mask_token_id": "mask_token_id",
-    "eos_token_id": "eos_token_id",
-    "bos_token_id": "bos_token_id",
+    **{name: name for name in ("rms_norm_eps", "attention_dropout", "mask_token_id", "eos_token_id", "bos_token_id")},
 }
 """Hub key -> Llama key. pad_token_id is left out: an embedding with a padding index gets no gradient there."""
 
@@ -106,11 +102,8 @@ def to_llama(original: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+TENSORS = OUTSIDE | {rf"blocks\.(\d+)\.{theirs}": rf"model.layers.\1.{ours}" for theirs, ours in BLOCK.items()}
 RENAMED: list[WeightConverter | WeightRenaming] = [
-    *(WeightRenaming(rf"^model\.transformer\.{theirs}\.", f"{ours}.") for theirs, ours in OUTSIDE.items()),
-    *(
-        WeightRenaming(rf"^model\.transformer\.blocks\.(\d+)\.{theirs}\.", rf"model.layers.\1.{ours}.")
-        for theirs, ours in BLOCK.items()
-    ),
+    WeightRenaming(rf"^model\.transformer\.{theirs}\.", f"{ours}.") for theirs, ours in TENSORS.items()
 ]
 register_checkpoint_conversion_mapping(LladaConfig.model_type, RENAMED, overwrite=True)

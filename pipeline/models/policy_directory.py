@@ -64,11 +64,8 @@ def _open(path: Path, tokenizer: Tokenizer, plugin: Model) -> nn.Module:
 
 
 def save_policy(path: Path, module: nn.Module, tokenizer: Tokenizer, plugin: Model, source: Path | None = None) -> None:
-    """Write a directory that `from_pretrained` opens; it appears complete or not at all.
-
-    Args:
-        source: the directory that the model came from; its chat template and special tokens are copied.
-    """
+    """Write a directory that `from_pretrained` opens, complete or not at all. `source`, the directory that the model
+    came from, gives chat template and special tokens."""
     with replacing(path) as temporary:
         plugin.save(module, temporary)
         (temporary / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
@@ -87,12 +84,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def make_trainable(module: nn.Module, plugin: Model, train: Train, seed: int, base: Path, out: Path) -> None:
-    """Train adapters if the section `train` asks for them, else all weights.
-
-    Args:
-        base: directory of the base model.
-        out: directory that the policy will be saved in.
-    """
+    """Train adapters if the section `train` asks for them, else all weights; directories of base and new policy."""
     if train.adapter:
         if plugin.adapters is None:
             raise PipelineError("train.adapter: this model takes no adapters")
