@@ -93,10 +93,8 @@ def path_log_prob(
     temperature: float = 1.0,
     states_per_batch: int = 1024,
 ) -> Float[Tensor, "n L"]:
-    """log p(x_i | x_s, i) for i ∈ S_s under `model`, by teacher forcing along stored trajectories.
-
-    All intermediate states are known, so `states_per_batch` of them are evaluated at a time.
-    """
+    """log p(x_i | x_s, i) for i ∈ S_s under `model`, by teacher forcing: the states of stored trajectories are known,
+    so `states_per_batch` of them are evaluated at a time."""
     log_prob = torch.zeros(trajectories.tokens.shape, dtype=torch.float32, device=prompt.device)
     steps = torch.arange(int(trajectories.unmask_step.max()) + 1, device=prompt.device)
     reveals = (trajectories.unmask_step[:, None, :] == steps[None, :, None]).any(dim=2)  # [n, steps]

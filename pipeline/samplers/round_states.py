@@ -17,12 +17,10 @@ from pipeline.settings.sections import Rollout
 def prompts_of_round(available: int, count: int, round_: int, seed: int) -> np.ndarray:
     """Indices of the prompts of round k, [count]: each epoch is a random order of all prompts, and the rounds take
     consecutive parts of it, so that no prompt repeats before all were used."""
-    places = range((round_ - 1) * count, round_ * count)
-    orders = {
-        epoch: generator(seed, Stream.PROMPTS, epoch).permutation(available)
-        for epoch in {place // available for place in places}
-    }
-    return np.array([orders[place // available][place % available] for place in places])
+    first, last = (round_ - 1) * count, round_ * count
+    epochs = range(first // available, (last - 1) // available + 1)
+    orders = [generator(seed, Stream.PROMPTS, epoch).permutation(available) for epoch in epochs]
+    return np.concatenate(orders)[first - epochs.start * available :][:count]
 
 
 @torch.no_grad()
@@ -53,7 +51,6 @@ def sample_states(
         x_1 = draw(prompt, start, order_noise=noise[0], token_noise=noise[1], **options).tokens
         counts = stratified_counts(len(prompts), length, torch_generator(seed, Stream.PROJECTION, round_))
         start = torch.where(remask(counts[torch.tensor(states)].to(on), noise[2]), mask_id, x_1)
-
     samples = settings.completions
     keys = [(prompt, state, sample) for prompt, state, _ in keys for sample in range(samples)]
     noise = uniforms(seed, Stream.COMPLETION, round_, keys, 2 * length).to(on).split(length, dim=1)

@@ -138,28 +138,25 @@ class Replay:
         read = masked & active
         first = noise.masked_fill(~read, 2.0)
         loss_positions = read if self.jumps == "all" else read & (first == first.amin(dim=1, keepdim=True))
-        return self._batch(index, masked, loss_positions, generator)
+        return self._batch(index, masked, loss_positions, self._noise(index, generator))
 
     def _complementary(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         count, length = -(-len(index) // REPLICATES), self.tokens.shape[2]
         level = LEAST_MASKED + (1 - LEAST_MASKED) * torch.rand(count, 2, 1, generator=generator)
         mask = torch.rand(count, 2, length, generator=generator) < level
         masked = torch.cat([mask, ~mask], dim=1).flatten(0, 1)[: len(index)]
-        return self._batch(index[:count].repeat_interleave(REPLICATES)[: len(index)], masked, masked, generator)
+        repeated = index[:count].repeat_interleave(REPLICATES)[: len(index)]
+        return self._batch(repeated, masked, masked, self._noise(index, generator))
 
     def _batch(
-        self,
-        index: Int[Tensor, " n"],
-        masked: Bool[Tensor, "n L"],
-        loss_positions: Bool[Tensor, "n L"],
-        generator: torch.Generator,
+        self, index: Int[Tensor, " n"], masked: Bool[Tensor, "n L"], loss_positions: Bool[Tensor, "n L"], noise: Tensor
     ) -> Batch:
         """The completions of these numbers, masked, with their weights."""
         prompt, tokens = self.prompt[index // self.tokens.shape[1]], self.tokens.flatten(0, 1)[index]
         weight = self.weight.flatten()[index, None].float()
         if self.states == "remasked_completions":  # the weight decided how often it is drawn
             weight = torch.ones_like(weight)
-        state, noise = torch.where(masked, self.mask_id, tokens), self._noise(index, generator)
+        state = torch.where(masked, self.mask_id, tokens)
         return Batch(prompt, state, tokens[:, None], weight, loss_positions[:, None], noise)
 
     def _starting(self, group: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
@@ -173,7 +170,7 @@ class Replay:
         unmask_step = self.unmask_step.flatten(0, 1)[index]
         steps = unmask_step.amax(dim=1, keepdim=True) + 1
         step = (torch.rand(len(index), 1, generator=generator) * steps).long()
-        return self._batch(index, unmask_step >= step, unmask_step == step, generator)
+        return self._batch(index, unmask_step >= step, unmask_step == step, self._noise(index, generator))
 
     def _noise(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Float[Tensor, "n T"]:
         return torch.rand(len(index), self.prompt.shape[1] + self.start.shape[1] + 1, generator=generator)
