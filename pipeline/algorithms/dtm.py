@@ -17,6 +17,8 @@ the moving average, from which the next phase starts. It differs: the authors re
 updates, while a round here draws all its rollouts first; and the learning rate does not fall within a phase.
 """
 
+from dataclasses import replace
+
 import pyarrow as pa
 from torch import Tensor, nn
 
@@ -43,9 +45,8 @@ def make_targets(rollouts: Rollouts, settings: Dtm) -> Targets:
 
 def replay(targets: pa.Table, rollout: Rollout, settings: Dtm, mask_id: int) -> Replay:
     """Re-masked rollouts, each as often as any other, with their weights."""
-    return Replay.of_targets(
-        targets, rollout.completions, mask_id, "weighted_completions", block_length=rollout.block_length
-    )
+    replay = Replay.of_targets(targets, rollout.completions, mask_id, "weighted_completions")
+    return replace(replay, block_length=rollout.block_length)
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Dtm]) -> Tensor:

@@ -45,13 +45,7 @@ def errors(
     groups: int,
     generator: torch.Generator,
 ) -> dict[str, Error]:
-    """The error of each estimator.
-
-    Args:
-        log_posterior: the policy's, as in `ctmc.exact`.
-        completions: K.
-        groups: number of estimates over which mean and variance are taken.
-    """
+    """The error of each estimator, from `groups` estimates with K = `completions`; `log_posterior` is the policy's."""
     order, tokens = completions_of(log_posterior, groups * completions, generator)
     size = len(log_base)
     ratio = _path_log_prob(exact.posteriors(log_base), order, tokens) - _path_log_prob(log_posterior, order, tokens)

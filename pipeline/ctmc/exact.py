@@ -19,7 +19,8 @@ def posteriors(log_joint: Float[Tensor, "M M"]) -> Float[Tensor, "2 S M"]:
 
 def tilted(log_base: Float[Tensor, "M M"], reward: Float[Tensor, "M M"], inverse_alpha: float) -> Float[Tensor, "M M"]:
     """log p*(x) = log p^base(x) + r(x)/α - log Z."""
-    return _normalized(log_base + reward * inverse_alpha)
+    log_target = log_base + reward * inverse_alpha
+    return log_target - log_target.flatten().logsumexp(dim=0)
 
 
 def values(log_base: Float[Tensor, "M M"], terminal_cost: Float[Tensor, "M M"]) -> Float[Tensor, "2 S"]:
@@ -38,11 +39,6 @@ def optimal_posteriors(log_base: Float[Tensor, "M M"], terminal_cost: Float[Tens
     """log p*(v | x, i) = log p^base(v | x, i) - V(y) + V(x): Q* = Q^base e^{-V(y)+V(x)}, not renormalised."""
     value = values(log_base, terminal_cost)
     return posteriors(log_base) - values_after(value, terminal_cost) + value[..., None]
-
-
-def adjoint(value_after: Float[Tensor, "*#n"], terminal_cost: Float[Tensor, "*#n"]) -> Float[Tensor, "*#n"]:
-    """ã(y; X_1) = Σ_z p^base(z | y) e^{-g(z)+g(X_1)} = e^{-V(y)+g(X_1)}, of mean e^{-V(y)+V(x)} over p*(X_1 | x)."""
-    return (terminal_cost - value_after).exp()
 
 
 def path_law(log_posterior: Float[Tensor, "2 S M"]) -> Float[Tensor, "M M"]:
@@ -71,7 +67,3 @@ def _states(log_joint: Float[Tensor, "M M"]) -> Float[Tensor, "2 S M"]:
     """log p(x_i = v, x_j = u), and at u = M its sum over u."""
     both = torch.stack([log_joint.T, log_joint])
     return torch.cat([both, both.logsumexp(dim=1, keepdim=True)], dim=1)
-
-
-def _normalized(log_joint: Float[Tensor, "M M"]) -> Float[Tensor, "M M"]:
-    return log_joint - log_joint.flatten().logsumexp(dim=0)

@@ -28,8 +28,7 @@ def remask(num_masked: Int[Tensor, " n"], order_noise: Float[Tensor, "n L"]) -> 
 
     `order_noise` are independent uniforms: the m positions of smallest noise are hidden.
     """
-    rank = order_noise.argsort(dim=1).argsort(dim=1)
-    return rank < num_masked[:, None]
+    return order_noise.argsort(dim=1).argsort(dim=1) < num_masked[:, None]
 
 
 def stratified_counts(batch: int, length: int, generator: torch.Generator) -> Int[Tensor, " n"]:

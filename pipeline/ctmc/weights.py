@@ -37,16 +37,11 @@ def effective_sample_size(weight: Float[Tensor, "n K"]) -> Float[Tensor, " n"]:
 
 
 def largest_step(
-    log_weight: Callable[[float], Float[Tensor, "n K"]],
-    votes: Bool[Tensor, " n"],
-    share: float,
-    largest: float,
-    halvings: int = 40,
+    log_weight: Callable[[float], Float[Tensor, "n K"]], votes: Bool[Tensor, " n"], share: float, largest: float
 ) -> float:
     """The largest s ≤ `largest` at which the mean ESS of the voting groups is ≥ share · (their mean ESS at s = 0).
 
-    Found by bisection. With log weights s ℓ the ESS at s = 0 is K; where it is less already (log weights that do not
-    vanish there), the share is of what there is, so that a step is always found.
+    Found by bisection. The ESS at s = 0 is K for log weights s ℓ, and less for others.
 
     Args:
         log_weight: s -> ℓ at that step.
@@ -62,7 +57,7 @@ def largest_step(
     if mean_ess(largest) >= wanted:
         return largest
     low, high = 0.0, largest
-    for _ in range(halvings):
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if mean_ess(middle) >= wanted else (low, middle)
     return low

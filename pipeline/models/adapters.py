@@ -108,10 +108,9 @@ def train(module: nn.Module, section: Adapter, base: Path, out: Path) -> None:
         _inject(module, wanted, TRAINED, "train.adapter")
     found = _configs(module)[TRAINED]
     for key in ("r", "lora_alpha", "target_modules"):
-        if getattr(found, key) != getattr(wanted, key):
-            raise PipelineError(
-                f"train.adapter: the policy's adapters have {key} {getattr(found, key)}, not {getattr(wanted, key)}"
-            )
+        old, new = getattr(found, key), getattr(wanted, key)
+        if old != new:
+            raise PipelineError(f"train.adapter: the policy's adapters have {key} {old}, not {new}")
     for layer in _layers(module):
         layer.lora_dropout[TRAINED] = nn.Dropout(section.dropout).train(module.training)
     _configs(module)[TRAINED] = wanted
@@ -136,7 +135,6 @@ def share(module: nn.Module, path: Path) -> nn.Module | None:
 
 def save(module: nn.Module, path: Path) -> None:
     """adapter_config.json and adapter_model.safetensors, which peft's `PeftModel.from_pretrained` opens too."""
-    path.mkdir(parents=True, exist_ok=True)
     _configs(module)[TRAINED].save_pretrained(str(path))
     tensors = {name: value.detach().cpu().contiguous() for name, value in _by_saved_name(module, TRAINED).items()}
     save_file(tensors, path / WEIGHTS, {"format": "pt", "base": str(module.adapter_fingerprint)})
@@ -195,7 +193,7 @@ def _config(path: Path) -> LoraConfig:
     try:
         config = PeftConfig.from_pretrained(str(path))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise PipelineError(f"cannot read '{path / CONFIG}': {' '.join(str(error).split())[:200]}") from error
+        raise PipelineError(f"cannot read '{path / CONFIG}': {str(error)[:200]}") from error
     if not isinstance(config, LoraConfig):
         raise PipelineError(f"'{path}' holds adapters of the kind {config.peft_type}, not LORA")
     return config
@@ -206,7 +204,7 @@ def _inject(module: nn.Module, config: LoraConfig, adapter: str, source: str) ->
         with warnings.catch_warnings(action="ignore"):  # that there are several sets of adapters
             inject_adapter_in_model(config, module, adapter)
     except ValueError as error:
-        raise PipelineError(f"{source}: {' '.join(str(error).split())[:200]}") from error
+        raise PipelineError(f"{source}: {str(error)[:200]}") from error
     for _, parameter in own_parameters(module, adapter):
         parameter.data = parameter.data.float()
     _activate(module, [TRAINED])

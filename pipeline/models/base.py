@@ -5,7 +5,9 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, cast
 
+import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -25,8 +27,9 @@ class Output:
     log_prob: Float[Tensor, "s K"] | None = None
 
     @classmethod
-    def from_logits(cls, logits: Float[Tensor, "s V"], tokens: Int[Tensor, "s K"] | None) -> "Output":
-        """For models whose vocabulary is small enough to hold all logits in memory."""
+    def from_logits(cls, logits: Float[Tensor, "s V"], mask_id: int, tokens: Int[Tensor, "s K"] | None) -> "Output":
+        """Bans [MASK]; for models whose vocabulary is small enough to hold all logits in memory."""
+        logits = logits.masked_fill(torch.arange(logits.shape[-1], device=logits.device) == mask_id, -torch.inf)
         return cls(logits) if tokens is None else cls(log_prob=logits.log_softmax(dim=-1).gather(1, tokens))
 
 
@@ -53,7 +56,8 @@ class Model:
     tokens [s, K] as a third input, to one with log_prob [s, K].
 
     Attributes:
-        create: (the section `model`, vocabulary size, id of [MASK], answer length) -> a module with fresh weights.
+        create: (the section `model`, vocabulary size, id of [MASK], answer length) -> a module with fresh weights,
+            drawn from PyTorch's global generator.
         load: directory -> module; PipelineError unless it holds exactly this architecture.
         save: (module, directory).
         install: (module, token ids of the M values, log-posteriors [2, M + 1, M] as in `ctmc.exact`): set the module's
@@ -89,19 +93,27 @@ def read_config(path: Path, kind: str) -> dict[str, object]:
     return config
 
 
-def save_module(module: nn.Module, path: Path, kind: str, sizes: dict[str, int]) -> None:
-    """Write config.json, with the arguments of the module's constructor, and model.safetensors."""
+class SmallModule(nn.Module):
+    """A model of this repository. `sizes` are the arguments of its constructor."""
+
+    kind: ClassVar[str]
+    sizes: dict[str, int]
+
+
+def save_module(module: nn.Module, path: Path) -> None:
+    """Write config.json and model.safetensors of a `SmallModule`."""
+    small = cast(SmallModule, module)
     path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(json.dumps({"model_type": kind, **sizes}))
+    (path / "config.json").write_text(json.dumps({"model_type": small.kind, **small.sizes}))
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path / "model.safetensors")
 
 
-def load_module(path: Path, kind: str, build: Callable[..., nn.Module]) -> nn.Module:
+def load_module(build: type[SmallModule], path: Path) -> nn.Module:
     """Open what `save_module` wrote; PipelineError if a tensor is missing, unexpected or of another shape."""
-    sizes = {name: value for name, value in read_config(path, kind).items() if name != "model_type"}
+    sizes = {name: value for name, value in read_config(path, build.kind).items() if name != "model_type"}
     try:
         module = build(**sizes)
         module.load_state_dict(load_file(path / "model.safetensors"))
     except (OSError, RuntimeError, TypeError, SafetensorError) as error:
-        raise PipelineError(f"cannot load the weights in '{path}': {' '.join(str(error).split())[:300]}") from error
+        raise PipelineError(f"cannot load the weights in '{path}': {str(error)[:300]}") from error
     return module.eval()

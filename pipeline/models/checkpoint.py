@@ -16,13 +16,9 @@ NAMES = {
     "n_kv_heads": "num_key_value_heads",
     "mlp_hidden_size": "intermediate_size",
     "max_sequence_length": "max_position_embeddings",
-    "rms_norm_eps": "rms_norm_eps",
     "weight_tying": "tie_word_embeddings",
     "init_std": "initializer_range",
-    "attention_dropout": "attention_dropout",
-    "mask_token_id": "mask_token_id",
-    "eos_token_id": "eos_token_id",
-    "bos_token_id": "bos_token_id",
+    **{name: name for name in ("rms_norm_eps", "attention_dropout", "mask_token_id", "eos_token_id", "bos_token_id")},
 }
 """Hub key -> Llama key. pad_token_id is left out: an embedding with a padding index gets no gradient there."""
 
@@ -31,20 +27,14 @@ SUPPORTED: dict[str, object] = {
     "block_group_size": 1,
     "layer_norm_type": "rms",
     "layer_norm_with_affine": True,
-    "bias_for_layer_norm": False,
-    "attention_layer_norm": False,
     "activation_type": "silu",
     "rope": True,
-    "alibi": False,
-    "include_bias": False,
-    "include_qkv_bias": False,
-    "input_emb_norm": False,
-    "scale_logits": False,
-    "clip_qkv": None,
-    "embedding_dropout": 0.0,
-    "residual_dropout": 0.0,
 }
-"""Options of the Hub's architecture and the only value that this model implements."""
+OFF = (
+    *("bias_for_layer_norm", "attention_layer_norm", "alibi", "include_bias", "include_qkv_bias", "input_emb_norm"),
+    *("scale_logits", "clip_qkv", "embedding_dropout", "residual_dropout"),
+)
+"""Options of the Hub's architecture: the one value that this model implements, and what must be false, 0 or null."""
 
 BLOCK = {
     "attn_norm": "input_layernorm",
@@ -94,7 +84,7 @@ class LladaConfig(LlamaConfig):
 
 def to_llama(original: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `LladaConfig` for the Hub's config.json."""
-    for key, wanted in SUPPORTED.items():
+    for key, wanted in {**SUPPORTED, **dict.fromkeys(OFF, False)}.items():
         if original.get(key, wanted) != wanted and (original[key] or wanted):
             raise ValueError(f"config.json says {key}: {original[key]!r}, this model supports only {wanted!r}")
     if original.get("mask_token_id") is None:
@@ -112,11 +102,8 @@ def to_llama(original: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+TENSORS = OUTSIDE | {rf"blocks\.(\d+)\.{theirs}": rf"model.layers.\1.{ours}" for theirs, ours in BLOCK.items()}
 RENAMED: list[WeightConverter | WeightRenaming] = [
-    *(WeightRenaming(rf"^model\.transformer\.{theirs}\.", f"{ours}.") for theirs, ours in OUTSIDE.items()),
-    *(
-        WeightRenaming(rf"^model\.transformer\.blocks\.(\d+)\.{theirs}\.", rf"model.layers.\1.{ours}.")
-        for theirs, ours in BLOCK.items()
-    ),
+    WeightRenaming(rf"^model\.transformer\.{theirs}\.", f"{ours}.") for theirs, ours in TENSORS.items()
 ]
 register_checkpoint_conversion_mapping(LladaConfig.model_type, RENAMED, overwrite=True)

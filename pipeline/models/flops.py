@@ -78,13 +78,14 @@ class Shape:
 
     def adapters(self, adapter: Adapter | None) -> int:
         """A, the parameters of the adapters; 0 without any."""
-        targets = adapter.targets if adapter else ()
-        rank = adapter.rank if adapter else 0
-        return self.layers * rank * sum(sum(self.linear.get(name, (0, 0))) for name in targets)
+        if adapter is None:
+            return 0
+        return self.layers * adapter.rank * sum(sum(self.linear.get(name, (0, 0))) for name in adapter.targets)
 
     def forward(self, rows: float, length: int, read: float, adapters: int = 0) -> float:
         """F of `rows` sequences of `length` tokens, with predictions at `read` positions in all."""
-        return self._attention(rows, length) + self._matrices(rows * length, read) + 2 * rows * length * adapters
+        attention = 4 * rows * length**2 * self.hidden * self.layers
+        return attention + self._matrices(rows * length, read) + 2 * rows * length * adapters
 
     def training(self, rows: float, length: int, read: float, adapters: int = 0, recompute: bool = False) -> float:
         """Operations of a forward and a backward pass; with adapters the base is frozen."""
@@ -98,9 +99,6 @@ class Shape:
 
     def _matrices(self, tokens: float, read: float) -> float:
         return 2 * tokens * self.products + 2 * self.vocabulary * self.hidden * read
-
-    def _attention(self, rows: float, length: int) -> float:
-        return 4 * rows * length**2 * self.hidden * self.layers
 
 
 LLADA_8B = Shape(4096, 12288, 32, 32, 32, 126464)

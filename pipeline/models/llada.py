@@ -115,17 +115,13 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
 
 
 def create(settings: ModelSection, vocabulary: int, mask_id: int, length: int = 0) -> LladaForMaskedLM:
-    """Fresh weights, drawn from PyTorch's global generator. Answers may have any length."""
+    """Answers may have any length."""
     config = LladaConfig(
         vocab_size=vocabulary,
         mask_token_id=mask_id,
-        hidden_size=settings.hidden_size,
-        intermediate_size=settings.intermediate_size,
-        num_hidden_layers=settings.num_hidden_layers,
-        num_attention_heads=settings.num_attention_heads,
         num_key_value_heads=settings.num_attention_heads,
-        initializer_range=settings.initializer_range,
         rope_parameters={"rope_type": "default", "rope_theta": settings.rope_theta},
+        **settings.model_dump(exclude={"name", "dtype", "rope_theta"}),
     )
     return LladaForMaskedLM(config)
 
@@ -148,14 +144,11 @@ def load(path: Path) -> LladaForMaskedLM:
             path, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
         )
     except (OSError, RuntimeError, ValueError, SafetensorError, StrictDataclassError) as error:
-        raise PipelineError(f"cannot load the weights in '{path}': {' '.join(str(error).split())[:300]}") from error
-    model: LladaForMaskedLM = loaded[0]
-    info: dict[str, set[str]] = loaded[1]
+        raise PipelineError(f"cannot load the weights in '{path}': {str(error)[:300]}") from error
+    model, info = cast("tuple[LladaForMaskedLM, dict[str, set[str]]]", loaded)
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info[problem]:
-            raise PipelineError(
-                f"'{path}': {problem.replace('_', ' ')}: {', '.join(map(str, sorted(info[problem])[:3]))}"
-            )
+        if names := sorted(info[problem])[:3]:
+            raise PipelineError(f"'{path}': {problem.replace('_', ' ')}: {', '.join(map(str, names))}")
     model.eval()
     return model
 

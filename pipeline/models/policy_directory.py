@@ -30,8 +30,7 @@ def find_checkpoint(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise PipelineError(f"'{name}' is neither a directory nor a model on the Hub: {reason}") from error
+        raise PipelineError(f"'{name}' is neither a directory nor a model on the Hub: {str(error)[:200]}") from error
 
 
 def load_policy(path: Path, plugin: Model, device: str | torch.device = "cpu") -> tuple[nn.Module, Tokenizer, int]:
@@ -65,25 +64,18 @@ def _open(path: Path, tokenizer: Tokenizer, plugin: Model) -> nn.Module:
 
 
 def save_policy(path: Path, module: nn.Module, tokenizer: Tokenizer, plugin: Model, source: Path | None = None) -> None:
-    """Write a directory that `from_pretrained` opens; it appears complete or not at all.
-
-    Args:
-        source: the directory that the model came from; its chat template and special tokens are copied.
-    """
+    """Write a directory that `from_pretrained` opens, complete or not at all. `source`, the directory that the model
+    came from, gives chat template and special tokens."""
     with replacing(path) as temporary:
         plugin.save(module, temporary)
-        _write_tokenizer(temporary, tokenizer, source)
-
-
-def _write_tokenizer(folder: Path, tokenizer: Tokenizer, source: Path | None) -> None:
-    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-    kept = read_tokenizer_config(source) if source else {}
-    kept.pop("auto_map", None)
-    own = {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": tokenizer.id_to_token(mask_id(tokenizer))}
-    (folder / TOKENIZER_CONFIG).write_text(json.dumps(kept | own), encoding="utf-8")
-    for name in COPIED:
-        if source and (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+        (temporary / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+        kept = read_tokenizer_config(source) if source else {}
+        kept.pop("auto_map", None)
+        own = {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": tokenizer.id_to_token(mask_id(tokenizer))}
+        (temporary / TOKENIZER_CONFIG).write_text(json.dumps(kept | own), encoding="utf-8")
+        for name in COPIED:
+            if source and (source / name).is_file():
+                shutil.copyfile(source / name, temporary / name)
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -92,12 +84,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def make_trainable(module: nn.Module, plugin: Model, train: Train, seed: int, base: Path, out: Path) -> None:
-    """Train adapters if the section `train` asks for them, else all weights.
-
-    Args:
-        base: directory of the base model.
-        out: directory that the policy will be saved in.
-    """
+    """Train adapters if the section `train` asks for them, else all weights; directories of base and new policy."""
     if train.adapter:
         if plugin.adapters is None:
             raise PipelineError("train.adapter: this model takes no adapters")

@@ -4,22 +4,22 @@ It represents any posteriors, so on two tokens the base is exact and the optimum
 prompt. The table grows as V^L: for answers of a few tokens only.
 """
 
-from pathlib import Path
+from functools import partial
 from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pipeline.models.base import Model, Output, load_module, save_module
+from pipeline.models.base import Model, Output, SmallModule, load_module, save_module
 from pipeline.settings.sections import ModelSection
 
-KIND = "tabular"
 NEVER = -40.0
 """The logit of a token to which installed posteriors give no probability."""
 
 
-class Tabular(nn.Module):
+class Tabular(SmallModule):
+    kind = "tabular"
     powers: Tensor
 
     def __init__(self, vocabulary: int, mask_id: int, length: int):
@@ -35,8 +35,7 @@ class Tabular(nn.Module):
         length = self.sizes["length"]
         row, position = select[:, -length:].nonzero(as_tuple=True)
         rest = (input_ids[row, -length:] * self.powers[position]).sum(dim=1)
-        banned = torch.arange(self.sizes["vocabulary"], device=rest.device) == self.sizes["mask_id"]
-        return Output.from_logits(self.table[position, rest].masked_fill(banned, -torch.inf), tokens)
+        return Output.from_logits(self.table[position, rest], self.sizes["mask_id"], tokens)
 
 
 def _powers(vocabulary: int, length: int) -> Int[Tensor, "L L"]:
@@ -46,7 +45,6 @@ def _powers(vocabulary: int, length: int) -> Int[Tensor, "L L"]:
 
 
 def create(settings: ModelSection, vocabulary: int, mask_id: int, length: int) -> Tabular:
-    """Uniform posteriors."""
     return Tabular(vocabulary, mask_id, length)
 
 
@@ -59,8 +57,4 @@ def install(model: nn.Module, values: Int[Tensor, " M"], log_posterior: Float[Te
     table[:, shown[:, None], values] = log_posterior.to(table.dtype)
 
 
-def save(model: nn.Module, path: Path) -> None:
-    save_module(model, path, KIND, cast(Tabular, model).sizes)
-
-
-PLUGIN = Model(create=create, load=lambda path: load_module(path, KIND, Tabular), save=save, install=install)
+PLUGIN = Model(create=create, load=partial(load_module, Tabular), save=save_module, install=install)

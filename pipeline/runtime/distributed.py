@@ -4,16 +4,12 @@ With sharding, each process holds an equal part of parameters, gradients and mom
 results differ by rounding only. PyTorch's modules for it take a second to import, so they are imported only when used.
 """
 
-import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeGuard
+from typing import cast
 
 import torch
 from accelerate import PartialState
 from torch import Tensor, distributed, nn
-
-if TYPE_CHECKING:
-    from torch.distributed.tensor import DTensor
 
 
 def is_main_process() -> bool:
@@ -23,15 +19,12 @@ def is_main_process() -> bool:
 
 def device() -> torch.device:
     """The device on which this process trains."""
-    found: torch.device = _state().device
-    return found
+    return torch.device(_state().device)
 
 
 def distribute(policy: nn.Module, sharded: bool) -> nn.Module:
     """Move the module to this process's device; if `sharded`, shard it, each entry of a `ModuleList` as one group.
-
-    Create the optimiser afterwards, because sharding replaces the parameters.
-    """
+    Create the optimiser afterwards, because sharding replaces the parameters."""
     ranks = _state().num_processes
     if not sharded or ranks == 1:
         return policy.to(device())
@@ -47,30 +40,25 @@ def distribute(policy: nn.Module, sharded: bool) -> nn.Module:
 
 
 def is_sharded(module: nn.Module) -> bool:
-    fsdp = sys.modules.get("torch.distributed.fsdp")
-    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
-
-
-def _is_part(value: Tensor) -> "TypeGuard[DTensor]":
-    tensor = sys.modules.get("torch.distributed.tensor")
-    return tensor is not None and isinstance(value, tensor.DTensor)
+    return hasattr(module, "unshard")  # a method of FSDPModule
 
 
 def shard_like(value: Tensor, like: Tensor) -> Tensor:
     """Shard a tensor, of which every process has the whole, and move it, both as `like`."""
     value = value.to(like.device)
-    if not _is_part(like):
+    if not hasattr(like, "device_mesh"):
         return value
-    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415
+    from torch.distributed.tensor import DTensor, distribute_tensor  # noqa: PLC0415
 
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    part = cast(DTensor, like)
+    return distribute_tensor(value, part.device_mesh, part.placements, src_data_rank=None)
 
 
 def gather_tensors(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """The unsharded tensors in the main process's memory; {} in others. Every process must call this."""
     whole = {}
     for name, value in tensors:
-        full = value.full_tensor() if _is_part(value) else value
+        full = value.full_tensor() if hasattr(value, "full_tensor") else value
         if is_main_process():
             whole[name] = full.detach().cpu().contiguous()
     return whole

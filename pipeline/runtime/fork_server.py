@@ -72,7 +72,12 @@ def _remove_left_over() -> None:
 
 def serve(listener: socket.socket) -> None:
     """Fork a process for each connection until standard input closes, then remove the socket and its directory."""
-    import_everything()
+    # Forking is safe only before threads start: import what every stage with a model needs, but compute nothing.
+    gc.disable()
+    for module in ("pyarrow.parquet", "pipeline.models.llada", "pipeline.training.loop"):
+        importlib.import_module(module)
+    gc.enable()
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         connection = listener.accept()[0]
@@ -81,15 +86,6 @@ def serve(listener: socket.socket) -> None:
             _become_stage(connection)
         connection.close()
     shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
-
-
-def import_everything() -> None:
-    """Import what every stage with a model needs; compute nothing: forking is safe only before threads start."""
-    gc.disable()
-    for module in ("pyarrow.parquet", "pipeline.models.llada", "pipeline.training.loop"):
-        importlib.import_module(module)
-    gc.enable()
-    gc.freeze()
 
 
 def _become_stage(connection: socket.socket) -> None:
@@ -145,13 +141,16 @@ def run(path: str, ranks: int, command: list[str]) -> None:
     """Run `python -m COMMAND` as `ranks` forks of the server at `path`, or as processes of their own without one."""
     die_with_shell()
     ranks = limit_to_gpus(ranks)
+    connections = [socket.socket(socket.AF_UNIX) for _ in range(ranks)]
     try:
-        connections = [_connect(path) for _ in range(ranks)]
+        for connection in connections:
+            connection.connect(path)
     except OSError:
         start(ranks, command)
-    port = free_port()
+    group = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     for rank, connection in enumerate(connections):
-        environment = {**os.environ, **(_rank_variables(rank, ranks, port) if ranks > 1 else {})}
+        distributed = {"RANK": rank, "LOCAL_RANK": rank, **group} if ranks > 1 else {}  # what torch.distributed reads
+        environment = {**os.environ, **{name: str(value) for name, value in distributed.items()}}
         request = {"command": command, "directory": str(Path.cwd()), "environment": environment}
         socket.send_fds(connection, [b" "], [0, 1, 2])
         connection.sendall(json.dumps(request).encode() + b"\n")
@@ -163,18 +162,6 @@ def run(path: str, ranks: int, command: list[str]) -> None:
             if status != b"\0":
                 sys.exit(status[0] if status else "error: the stage was killed")
             waiting.remove(connection)
-
-
-def _connect(path: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(path)
-    return connection
-
-
-def _rank_variables(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """The environment variables that torch.distributed reads."""
-    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-    return {name: str(value) for name, value in here.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 if __name__ == "__main__":

@@ -28,16 +28,13 @@ def die_with_shell() -> None:
         sys.exit("error: the job's shell was killed")
 
 
-def gpus() -> int:
-    """The number of GPUs that a process can use, found without PyTorch; 0 if it computes on the CPU."""
-    devices = len(list(DEVICES.glob("nvidia[0-9]*")))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return devices if visible is None else min(devices, len([name for name in visible.split(",") if name.strip()]))
-
-
 def limit_to_gpus(ranks: int) -> int:
-    """At most one rank per GPU, if there are any, because two cannot share one. Results differ by rounding only."""
-    return min(ranks, gpus() or ranks)
+    """At most one rank per visible GPU, because two cannot share one; found without PyTorch. No limit without GPUs."""
+    gpus = len(list(DEVICES.glob("nvidia[0-9]*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        gpus = min(gpus, len([name for name in visible.split(",") if name.strip()]))
+    return min(ranks, gpus or ranks)
 
 
 def launcher(ranks: int, nodes: int) -> list[str]:

@@ -37,9 +37,9 @@ def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
     return np.random.default_rng([seed, int(stream), *key])
 
 
-def torch_generator(seed: int, stream: Stream, *key: int, on: str | torch.device = "cpu") -> torch.Generator:
-    """A PyTorch generator for one key; on another device it gives other numbers."""
-    return torch.Generator(on).manual_seed(_entropy(seed, stream, *key))
+def torch_generator(seed: int, stream: Stream, *key: int) -> torch.Generator:
+    """A PyTorch generator for one key."""
+    return torch.Generator().manual_seed(_entropy(seed, stream, *key))
 
 
 def seed_torch(seed: int, stream: Stream, *key: int) -> None:

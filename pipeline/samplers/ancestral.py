@@ -8,11 +8,10 @@ confident), then each token is drawn from p(v | x_s, i) independently:
 The probability of the order cancels in every importance ratio, so it is not recorded.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.ctmc.masking import state_before
@@ -94,26 +93,16 @@ def path_log_prob(
     temperature: float = 1.0,
     states_per_batch: int = 1024,
 ) -> Float[Tensor, "n L"]:
-    """log p(x_i | x_s, i) for i ∈ S_s under `model`, by teacher forcing along stored trajectories.
-
-    All intermediate states are known, so `states_per_batch` of them are evaluated at a time.
-    """
+    """log p(x_i | x_s, i) for i ∈ S_s under `model`, by teacher forcing: the states of stored trajectories are known,
+    so `states_per_batch` of them are evaluated at a time."""
     log_prob = torch.zeros(trajectories.tokens.shape, dtype=torch.float32, device=prompt.device)
-    for rows, states, select in _path_states(prompt, trajectories, mask_id, states_per_batch):
-        row, position = select.nonzero(as_tuple=True)
-        token = trajectories.tokens[rows[row], position]
-        found = token_log_prob(model, prompt[rows], states, select, token[:, None], temperature)
-        log_prob[rows[row], position] = found[:, 0].float()
-    return log_prob
-
-
-def _path_states(
-    prompt: Tensor, trajectories: Trajectories, mask_id: int, states_per_batch: int
-) -> Iterator[tuple[Int[Tensor, " b"], Int[Tensor, "b L"], Bool[Tensor, "b L"]]]:
-    """Batches of (trajectory, x_s, S_s) over all pairs (trajectory, step) at which something was revealed."""
     steps = torch.arange(int(trajectories.unmask_step.max()) + 1, device=prompt.device)
-    reveals = (trajectories.unmask_step[:, None, :] == steps[None, :, None]).any(dim=2)
+    reveals = (trajectories.unmask_step[:, None, :] == steps[None, :, None]).any(dim=2)  # [n, steps]
     for pairs in reveals.nonzero().split(states_per_batch):
         rows, step = pairs[:, 0], pairs[:, 1:]
-        unmask_step = trajectories.unmask_step[rows]
-        yield rows, state_before(trajectories.tokens[rows], unmask_step, step, mask_id), unmask_step == step
+        tokens, unmask_step = trajectories.tokens[rows], trajectories.unmask_step[rows]
+        state, select = state_before(tokens, unmask_step, step, mask_id), unmask_step == step
+        found = token_log_prob(model, prompt[rows], state, select, tokens[select][:, None], temperature)
+        row, position = select.nonzero(as_tuple=True)
+        log_prob[rows[row], position] = found[:, 0].float()
+    return log_prob

@@ -11,10 +11,7 @@ from pipeline.samplers.posterior import log_posterior
 def posterior_table(
     model: nn.Module, prompt: Int[Tensor, " P"], values: Int[Tensor, " M"], mask_id: int
 ) -> Float[Tensor, "2 S M"]:
-    """log p(x_i = v | x_j = u) at [i, u, v] for the M values, u = M for [MASK], in float64 from the logits on.
-
-    Not renormalised over the values.
-    """
+    """log p(x_i = v | x_j = u) at [i, u, v] for the M values, u = M for [MASK]; float64, not renormalised over v."""
     shown = torch.cat([values, torch.tensor([mask_id])])
     states = torch.full((2, len(shown), 2), mask_id)
     states[0, :, 1] = states[1, :, 0] = shown

@@ -18,9 +18,7 @@ def log_posterior(
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "s V"]:
     """log p(v | x, i) ∝ logit_v(x, i) / T at the s selected answer positions, in row-major order, at least in `dtype`.
-
-    The head runs on these positions alone, so no logits of other positions are computed.
-    """
+    The head runs on these positions alone."""
     logits: Tensor = model(**_inputs(prompt, answer, select)).logits
     return (logits / temperature).to(torch.promote_types(logits.dtype, dtype)).log_softmax(dim=-1)
 
@@ -33,7 +31,7 @@ def token_log_prob(
     tokens: Int[Tensor, "s K"],
     temperature: float = 1.0,
 ) -> Float[Tensor, "s K"]:
-    """`log_posterior` of K given tokens at each selected position; at temperature 1 few logits are in memory."""
+    """`log_posterior` of K tokens at each selected position; at temperature 1 few logits are in memory at once."""
     if temperature != 1:
         return log_posterior(model, prompt, answer, select, temperature).gather(1, tokens)
     log_prob: Tensor = model(**_inputs(prompt, answer, select), tokens=tokens).log_prob
@@ -45,20 +43,16 @@ def _inputs(
 ) -> dict[str, Int[Tensor, "n T"] | Bool[Tensor, "n T"]]:
     """A model's inputs, with an attention mask only if a prompt is padded."""
     shown = prompt != PADDING
-    select = torch.cat([torch.zeros_like(shown), select], dim=1)
-    if bool(shown.all()):
-        return {"input_ids": torch.cat([prompt, answer], dim=1), "select": select}
-    states = torch.cat([prompt.clamp(min=0), answer], dim=1)
-    attended = torch.cat([shown, torch.ones_like(answer, dtype=torch.bool)], dim=1).long()
-    return {"input_ids": states, "select": select, "attention_mask": attended}
+    ids = torch.cat([prompt.clamp(min=0), answer], dim=1)
+    inputs = {"input_ids": ids, "select": torch.cat([torch.zeros_like(shown), select], dim=1)}
+    if not shown.all():
+        inputs["attention_mask"] = torch.cat([shown, torch.ones_like(select)], dim=1).long()
+    return inputs
 
 
 def most_confident(log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], k: int) -> Bool[Tensor, "n L"]:
     """The k masked positions of each row with the largest max_v p(v | x, i), or all of them if fewer are masked.
-
-    Args:
-        log_prob: `log_posterior` at the masked positions.
-    """
+    `log_prob` is `log_posterior` at the masked positions."""
     confidence = torch.full(masked.shape, -math.inf, device=masked.device)
     confidence[masked] = log_prob.amax(dim=1)
     rank = confidence.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
@@ -68,10 +62,7 @@ def most_confident(log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], 
 def completion_log_prob(
     model: nn.Module, prompt: Int[Tensor, "n P"], state: Int[Tensor, "n L"], tokens: Int[Tensor, "n K L"], mask_id: int
 ) -> Float[Tensor, "n K L"]:
-    """log p(X^(k)_i | x, i) at the masked positions of x, 0 elsewhere: one forward pass for all K completions.
-
-    The model returns these log-probabilities only, so a large vocabulary's logits are never all in memory.
-    """
+    """log p(X^(k)_i | x, i) at the masked positions of x, 0 elsewhere: one forward pass for all K completions."""
     masked = state == mask_id
     wanted = tokens.transpose(1, 2)[masked]
     return scatter(token_log_prob(model, prompt, state, masked, wanted), masked).transpose(1, 2)

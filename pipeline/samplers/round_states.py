@@ -17,12 +17,10 @@ from pipeline.settings.sections import Rollout
 def prompts_of_round(available: int, count: int, round_: int, seed: int) -> np.ndarray:
     """Indices of the prompts of round k, [count]: each epoch is a random order of all prompts, and the rounds take
     consecutive parts of it, so that no prompt repeats before all were used."""
-    places = range((round_ - 1) * count, round_ * count)
-    orders = {
-        epoch: generator(seed, Stream.PROMPTS, epoch).permutation(available)
-        for epoch in {place // available for place in places}
-    }
-    return np.array([orders[place // available][place % available] for place in places])
+    first, last = (round_ - 1) * count, round_ * count
+    epochs = range(first // available, (last - 1) // available + 1)
+    orders = [generator(seed, Stream.PROMPTS, epoch).permutation(available) for epoch in epochs]
+    return np.concatenate(orders)[first - epochs.start * available :][:count]
 
 
 @torch.no_grad()
@@ -40,34 +38,24 @@ def sample_states(
     """K completions of each of the given states of a round, as columns of `parquet.ROLLOUTS`.
 
     `prompts` holds the prompts of all states of the round; those of the given states must have the same length.
-
     `start: empty`: x is the empty answer. `start: remasked`: x ~ p(x_t | X_1) for X_1 ~ p^u and t ~ U(0,1).
     """
     on = next(policy.parameters()).device
-    draw = partial(
-        rollout,
-        policy,
-        mask_id=mask_id,
-        order=settings.order,
-        tokens_per_step=settings.tokens_per_step,
-        block_length=settings.block_length,
-        temperature=settings.temperature,
-    )
+    options = settings.model_dump(include={"order", "tokens_per_step", "block_length", "temperature"})
+    draw = partial(rollout, policy, mask_id=mask_id)
     prompt = torch.stack([prompts[state] for state in states]).to(on)
-    empty = torch.full((len(states), length), mask_id, device=on)
+    start = torch.full((len(states), length), mask_id, device=on)
     keys = [(int(prompt_ids[state]), state, 0) for state in states]
-    start = empty
     if settings.start == "remasked":
         noise = uniforms(seed, Stream.PROJECTION, round_, keys, 3 * length).to(on).split(length, dim=1)
-        x_1 = draw(prompt, empty, order_noise=noise[0], token_noise=noise[1]).tokens
+        x_1 = draw(prompt, start, order_noise=noise[0], token_noise=noise[1], **options).tokens
         counts = stratified_counts(len(prompts), length, torch_generator(seed, Stream.PROJECTION, round_))
         start = torch.where(remask(counts[torch.tensor(states)].to(on), noise[2]), mask_id, x_1)
-
     samples = settings.completions
     keys = [(prompt, state, sample) for prompt, state, _ in keys for sample in range(samples)]
     noise = uniforms(seed, Stream.COMPLETION, round_, keys, 2 * length).to(on).split(length, dim=1)
     prompt, start = prompt.repeat_interleave(samples, 0), start.repeat_interleave(samples, 0)
-    done = draw(prompt, start, order_noise=noise[0], token_noise=noise[1])
+    done = draw(prompt, start, order_noise=noise[0], token_noise=noise[1], **options)
     prompt_id, state_id, sample_id = torch.tensor(keys).unbind(1)
     return {
         "round": torch.full_like(prompt_id, round_),

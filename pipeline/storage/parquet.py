@@ -28,53 +28,49 @@ RAGGED = "prompt_tokens"
 IDS = (RAGGED, "start", "tokens")
 """The columns of token ids."""
 
-ITEMS = pa.schema(
-    [("item_id", pa.int64()), ("prompt", pa.string()), ("reference", pa.string()), ("group", pa.string())],
-    metadata={"schema": f"items/{VERSION}"},
+
+def _schema(name: str, *columns: tuple[str, pa.DataType] | pa.Field) -> pa.Schema:
+    return pa.schema(columns, metadata={"schema": f"{name}/{VERSION}"})
+
+
+ITEMS = _schema(
+    "items", ("item_id", pa.int64()), ("prompt", pa.string()), ("reference", pa.string()), ("group", pa.string())
 )
-ROLLOUTS = pa.schema(
-    [
-        ("round", pa.int32()),
-        ("prompt_id", pa.int64()),
-        ("state_id", pa.int64()),  # the completions of one (round, state_id) form a group
-        ("sample_id", pa.int32()),
-        ("prompt_tokens", TOKENS),
-        ("start", TOKENS),  # the state x that sampling started from
-        ("tokens", TOKENS),  # x_1
-        ("unmask_step", TOKENS),  # -1 where `start` is not masked
-        ("log_prob", pa.list_(pa.float32())),  # log p^u of each token at the step that revealed it
-        ("reward", pa.float64()),
-    ],
-    metadata={"schema": f"rollouts/{VERSION}"},
+ROLLOUTS = _schema(
+    "rollouts",
+    ("round", pa.int32()),
+    ("prompt_id", pa.int64()),
+    ("state_id", pa.int64()),  # the completions of one (round, state_id) form a group
+    ("sample_id", pa.int32()),
+    ("prompt_tokens", TOKENS),
+    ("start", TOKENS),  # the state x that sampling started from
+    ("tokens", TOKENS),  # x_1
+    ("unmask_step", TOKENS),  # -1 where `start` is not masked
+    ("log_prob", pa.list_(pa.float32())),  # log p^u of each token at the step that revealed it
+    ("reward", pa.float64()),
 )
-REFERENCES = pa.schema(
-    [
-        ("state_id", pa.int64()),
-        ("sample_id", pa.int32()),
-        ("base_log_prob", pa.list_(pa.float32())),  # log p^base of each token at the state in which it was revealed
-    ],
-    metadata={"schema": f"references/{VERSION}"},
+REFERENCES = _schema(
+    "references",
+    ("state_id", pa.int64()),
+    ("sample_id", pa.int32()),
+    ("base_log_prob", pa.list_(pa.float32())),  # log p^base of each token at the state in which it was revealed
 )
-TARGETS = pa.schema(
-    [
-        *ROLLOUTS,
-        ("log_ratio", pa.float64()),  # Σ log p^base - log p^u along the path; 0 where the method does not use it
-        ("step", pa.float64()),  # how far the weights go from the policy that drew the row, in the method's own unit
-        ("spent", pa.float64()),  # the sum of all rounds' steps, for a method that bounds it; else 0
-        ("log_weight", pa.float64()),
-        ("weight", pa.float64()),  # W, mean 1 in each group where it is an importance weight
-    ],
-    metadata={"schema": f"targets/{VERSION}"},
+TARGETS = _schema(
+    "targets",
+    *ROLLOUTS,
+    ("log_ratio", pa.float64()),  # Σ log p^base - log p^u along the path; 0 where the method does not use it
+    ("step", pa.float64()),  # how far the weights go from the policy that drew the row, in the method's own unit
+    ("spent", pa.float64()),  # the sum of all rounds' steps, for a method that bounds it; else 0
+    ("log_weight", pa.float64()),
+    ("weight", pa.float64()),  # W, mean 1 in each group where it is an importance weight
 )
-JOINT = pa.schema(
-    [
-        ("x1", pa.int32()),
-        ("x2", pa.int32()),
-        ("base", pa.float64()),
-        ("target", pa.float64()),  # p* ∝ base · e^{r/α}
-        ("model", pa.float64()),  # p^u of the last round's policy
-    ],
-    metadata={"schema": f"joint/{VERSION}"},
+JOINT = _schema(
+    "joint",
+    ("x1", pa.int32()),
+    ("x2", pa.int32()),
+    ("base", pa.float64()),
+    ("target", pa.float64()),  # p* ∝ base · e^{r/α}
+    ("model", pa.float64()),  # p^u of the last round's policy
 )
 
 
@@ -121,12 +117,14 @@ def read(
         PipelineError: for a file that is missing, truncated, empty or of another schema. Names file and row if a value
             is missing or not finite, a list has another length, a token id is unknown, or an `unmask_step` is too big.
     """
-    tables = [_read_one(Path(path), schema) for path in paths]
-    for path, table in zip(paths, tables, strict=True):
+    tables = []
+    for path in paths:
+        table = _read_one(path, schema)
         if len(table) == 0 and not may_be_empty:
             raise PipelineError(f"{path} has no rows")
         for name in schema.names if len(table) else ():
             _check_column(path, name, table.column(name).combine_chunks(), vocabulary)
+        tables.append(table)
     table = pa.concat_tables(tables)
     if completions:
         _check_states(paths, table, completions)
@@ -135,28 +133,21 @@ def read(
 
 def lengths(table: pa.Table, name: str) -> list[int]:
     """The lengths of the lists of a column."""
-    found: list[int] = pc.list_value_length(table.column(name)).to_pylist()
-    return found
+    return list(pc.list_value_length(table.column(name)).to_pylist())
 
 
 def matrix(table: pa.Table, name: str, fill: int | None = None) -> np.ndarray:
-    """A list column as [rows, length].
-
-    Args:
-        fill: pads shorter lists on the left.
+    """A list column as [rows, length]; `fill` pads shorter lists on the left.
 
     Raises:
         PipelineError: if the lists differ in length and there is no `fill`.
     """
-    column = table.column(name).combine_chunks()
+    values: np.ndarray = table.column(name).combine_chunks().flatten().to_numpy()
     found = np.array(lengths(table, name))
-    values: np.ndarray = column.flatten().to_numpy()
-    if len(set(found.tolist())) == 1:
-        return values.reshape(len(column), -1).copy()
-    if fill is None:
-        raise PipelineError(f"column '{name}' holds lists of different lengths: {sorted(set(found.tolist()))}")
     longest = int(found.max(initial=0))
-    result = np.full((len(column), longest), fill, dtype=values.dtype)
+    if fill is None and (found != longest).any():
+        raise PipelineError(f"column '{name}' holds lists of different lengths: {sorted(set(found.tolist()))}")
+    result = np.full((len(found), longest), fill or 0, dtype=values.dtype)
     result[np.arange(longest) >= longest - found[:, None]] = values
     return result
 
@@ -174,8 +165,9 @@ def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
     except FileNotFoundError:
         raise PipelineError(f"{path} is missing") from None
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise PipelineError(f"{path} is not a complete Parquet file ({reason}): delete it and run again") from error
+        raise PipelineError(
+            f"{path} is not a complete Parquet file ({str(error)[:120]}): delete it and run again"
+        ) from error
     if not table.schema.equals(schema):
         name = schema.metadata[b"schema"].decode()
         raise PipelineError(f"{path} does not have the columns of '{name}': delete it and run again")
@@ -188,10 +180,9 @@ def _check_column(path: Path, name: str, column: pa.Array, vocabulary: Collectio
     if pa.types.is_list(column.type):
         _check(path, rows, name, column, column.is_valid(), "a list")
         lengths = pc.list_value_length(column)
+        same = pc.equal(lengths, lengths[0])
         if name != RAGGED:
-            _check(
-                path, rows, f"the length of {name}", lengths, pc.equal(lengths, lengths[0]), f"{lengths[0]} as in row 0"
-            )
+            _check(path, rows, f"the length of {name}", lengths, same, f"{lengths[0]} as in row 0")
         rows, column, last = pc.list_parent_indices(column), column.flatten(), lengths[0].as_py() - 1
     valid, wanted = column.is_valid(), "a value"
     if pa.types.is_floating(column.type):

@@ -35,10 +35,9 @@ def provenance(settings: Section) -> dict[str, str]:
 
 def result_origin(settings: EvaluateSettings, checkpoint: Path, weights: Sequence[Path]) -> dict[str, object]:
     """How a row of results was made: task, decoding, weights (files of the checkpoint), seed, hardware, versions."""
-    decoding = settings.evaluate.model_dump(include={"tokens_per_step", "block_length", "prefill"})
     return {
         **{key: getattr(settings.task, key, "") for key in ("name", "template", "profile")},
-        **decoding,
+        **settings.evaluate.model_dump(include={"tokens_per_step", "block_length", "prefill"}),
         "checkpoint": str(checkpoint),
         "weights": digest(*weights)[:16],
         "seed": settings.seed,

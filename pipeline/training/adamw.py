@@ -56,9 +56,10 @@ class AdamW(torch.optim.AdamW):
 
 def optimizer_state(optimizer: AdamW) -> dict[str, Tensor]:
     """The state as named tensors in the main process, {} in the others. Every process must call this."""
-    state = [(f"{moment}.{name}", optimizer.state[value][moment]) for name, value, moment in _places(optimizer)]
-    masters = [(f"{MASTER}.{name}", master) for name, _, master in optimizer.copies()]
-    return gather_tensors([*state, *masters])
+    masters = {f"{MASTER}.{name}": master for name, _, master in optimizer.copies()}
+    for name, master in optimizer.masters.items():
+        masters |= {f"{moment}.{name}": optimizer.state[master][moment] for moment in MOMENTS}
+    return gather_tensors(masters.items())
 
 
 def load_optimizer_state(path: Path, optimizer: AdamW) -> None:
@@ -67,28 +68,20 @@ def load_optimizer_state(path: Path, optimizer: AdamW) -> None:
     Raises:
         PipelineError: if the file is missing, truncated or belongs to another policy.
     """
-    tensors, _ = read_tensors(path)
-    wanted = [
-        (f"{moment}.{name}", () if moment == "step" else value.shape) for name, value, moment in _places(optimizer)
-    ]
-    wanted += [(f"{MASTER}.{name}", master.shape) for name, _, master in optimizer.copies()]
-    for name, shape in wanted:
-        if name not in tensors or tensors[name].shape != shape:
-            raise PipelineError(f"{path} does not belong to this policy: see '{name}'")
-    set_optimizer_state(optimizer, tensors)
+    set_optimizer_state(optimizer, read_tensors(path)[0], path)
 
 
 @torch.no_grad()
-def set_optimizer_state(optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
-    for name, value, moment in _places(optimizer):
-        found = tensors[f"{moment}.{name}"]
-        optimizer.state[value][moment] = found if moment == "step" else shard_like(found, value)
-    for name, _, master in optimizer.copies():
-        master.copy_(shard_like(tensors[f"{MASTER}.{name}"], master))
+def set_optimizer_state(optimizer: AdamW, tensors: dict[str, Tensor], path: Path) -> None:
+    """As `load_optimizer_state`, from the tensors of the file."""
 
+    def saved(name: str, like: Tensor | None) -> Tensor:
+        if name not in tensors or tensors[name].shape != (() if like is None else like.shape):
+            raise PipelineError(f"{path} does not belong to this policy: see '{name}'")
+        return tensors[name] if like is None else shard_like(tensors[name], like)
 
-def _places(optimizer: AdamW) -> Iterator[tuple[str, Tensor, str]]:
-    """(name of the parameter, tensor that the optimiser updates, name of the moment)"""
-    for name, value in optimizer.masters.items():
+    for name, master in optimizer.masters.items():
         for moment in MOMENTS:
-            yield name, value, moment
+            optimizer.state[master][moment] = saved(f"{moment}.{name}", None if moment == "step" else master)
+    for name, _, master in optimizer.copies():
+        master.copy_(saved(f"{MASTER}.{name}", master))

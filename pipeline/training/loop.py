@@ -56,7 +56,7 @@ class Progress:
         self.losses = json.loads(metadata["losses"])
         for name, value in optimizer.trained.items():
             value.copy_(shard_like(tensors[f"policy.{name}"], value))
-        set_optimizer_state(optimizer, tensors)
+        set_optimizer_state(optimizer, tensors, self.path)
 
     def save(self, optimizer: AdamW) -> None:
         """Write a checkpoint if `interval` has passed since the last one. Every process must call this."""
@@ -110,8 +110,7 @@ def fit(
     policy.train()
     wrapped, wrapped_optimizer = (policy, optimizer) if is_sharded(policy) else accelerator.prepare(policy, optimizer)
     done = len(progress.losses)
-    bar = tqdm(total=updates, initial=done, desc=title, unit="update", disable=not accelerator.is_main_process)
-    with bar:
+    with tqdm(total=updates, initial=done, desc=title, unit="update", disable=not is_main_process()) as bar:
         for number, batch in enumerate(islice(batches, done, None), start=done):
             for group in wrapped_optimizer.param_groups:
                 group["lr"] = schedule(number)

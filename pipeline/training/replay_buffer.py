@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pipeline.ctmc.masking import remask, state_before, stratified_counts
+from pipeline.ctmc.masking import remask, stratified_counts
 from pipeline.runtime.random_streams import Stream, torch_generator
 from pipeline.storage.parquet import matrix
 from pipeline.text.tokenizer import PADDING
@@ -17,6 +17,7 @@ from pipeline.text.tokenizer import PADDING
 States = Literal[
     "remasked_completions", "weighted_completions", "complementary_masks", "starting_states", "path_states"
 ]
+Jumps = Literal["first", "all"]
 REPLICATES = 4
 """States of a completion under `complementary_masks`: two masks and their complements."""
 LEAST_MASKED = 0.1
@@ -77,7 +78,7 @@ class Replay:
     weight: Float[Tensor, "g K"]
     mask_id: int
     states: States = "remasked_completions"
-    jumps: Literal["first", "all"] = "all"
+    jumps: Jumps = "all"
     block_length: int | None = None
 
     @classmethod
@@ -89,13 +90,7 @@ class Replay:
 
     @classmethod
     def of_targets(
-        cls,
-        table: pa.Table,
-        completions: int,
-        mask_id: int,
-        states: States,
-        jumps: Literal["first", "all"] = "all",
-        block_length: int | None = None,
+        cls, table: pa.Table, completions: int, mask_id: int, states: States, jumps: Jumps = "all"
     ) -> "Replay":
         """From rows of `parquet.TARGETS`, in which the K completions of a group are consecutive."""
 
@@ -106,7 +101,7 @@ class Replay:
         weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(-1, completions)
         prompt, start = groups("prompt_tokens", PADDING)[:, 0], groups("start")[:, 0]
         tokens, step = groups("tokens"), groups("unmask_step")
-        return cls(prompt, start, tokens, step, weight, mask_id, states, jumps, block_length)
+        return cls(prompt, start, tokens, step, weight, mask_id, states, jumps)
 
     def batches(self, updates: int, batch_size: int, seed: int, stream: Stream, round_: int) -> Iterator[Batch]:
         """`updates` batches. Batch s is a function of (seed, stream, round, s) and the rows alone.
@@ -114,59 +109,55 @@ class Replay:
         The rows of a batch are sorted by the length of their prompts, so that parts of it need little padding.
         """
         order = torch_generator(seed, stream, round_)
-        weight, draw = {
-            "remasked_completions": (self.weight, self._remasked),
-            "weighted_completions": (torch.ones_like(self.weight), self._weighted),
-            "complementary_masks": (torch.ones_like(self.weight), self._complementary),
-            "starting_states": (torch.ones(len(self.weight)), self._starting),
-            "path_states": (torch.ones_like(self.weight), self._on_path),
+        draw = {
+            "remasked_completions": self._remasked,
+            "weighted_completions": self._remasked,
+            "complementary_masks": self._complementary,
+            "starting_states": self._starting,
+            "path_states": self._on_path,
         }[self.states]
-        drawn = systematic(weight.flatten(), updates * batch_size, order).split(batch_size)
+        weight = self.weight if self.states == "remasked_completions" else torch.ones_like(self.weight)
+        if self.states == "starting_states":
+            weight = weight[:, 0]
         padding = (self.prompt == PADDING).sum(dim=1)
         per_group = weight.numel() // len(padding)
-        for step, index in enumerate(drawn):
+        for step, index in enumerate(systematic(weight.flatten(), updates * batch_size, order).split(batch_size)):
             generator = torch_generator(seed, stream, round_, step)
             longest_last = padding[index // per_group].argsort(descending=True, stable=True)
             yield draw(index[longest_last], generator)
 
     def _remasked(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
-        batch = self._weighted(index, generator)
-        return replace(batch, weight=torch.ones(len(index), 1))
-
-    def _weighted(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         free, length = self.start[index // self.tokens.shape[1]] == self.mask_id, self.tokens.shape[2]
         noise = torch.rand(len(index), length, generator=generator)
         count, active = stratified_counts(len(index), length, generator), torch.ones_like(free)
         if self.block_length:
-            block = torch.arange(length) // self.block_length
-            active = block == ((length - count) // self.block_length)[:, None]
-            later = block > ((length - count) // self.block_length)[:, None]
-            noise = torch.where(active, noise, torch.where(later, -1.0, 2.0))
+            block, current = torch.arange(length) // self.block_length, (length - count)[:, None] // self.block_length
+            active = block == current
+            noise = torch.where(active, noise, torch.where(block > current, -1.0, 2.0))
         masked = remask(count, noise) & free
         read = masked & active
         first = noise.masked_fill(~read, 2.0)
         loss_positions = read if self.jumps == "all" else read & (first == first.amin(dim=1, keepdim=True))
-        return self._batch(index, masked, loss_positions, generator)
+        return self._batch(index, masked, loss_positions, self._noise(index, generator))
 
     def _complementary(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         count, length = -(-len(index) // REPLICATES), self.tokens.shape[2]
         level = LEAST_MASKED + (1 - LEAST_MASKED) * torch.rand(count, 2, 1, generator=generator)
         mask = torch.rand(count, 2, length, generator=generator) < level
         masked = torch.cat([mask, ~mask], dim=1).flatten(0, 1)[: len(index)]
-        return self._batch(index[:count].repeat_interleave(REPLICATES)[: len(index)], masked, masked, generator)
+        repeated = index[:count].repeat_interleave(REPLICATES)[: len(index)]
+        return self._batch(repeated, masked, masked, self._noise(index, generator))
 
     def _batch(
-        self,
-        index: Int[Tensor, " n"],
-        masked: Bool[Tensor, "n L"],
-        loss_positions: Bool[Tensor, "n L"],
-        generator: torch.Generator,
+        self, index: Int[Tensor, " n"], masked: Bool[Tensor, "n L"], loss_positions: Bool[Tensor, "n L"], noise: Tensor
     ) -> Batch:
         """The completions of these numbers, masked, with their weights."""
-        group, sample = index // self.tokens.shape[1], index % self.tokens.shape[1]
-        tokens, weight = self.tokens[group, sample], self.weight[group, sample, None].float()
-        state, noise = torch.where(masked, self.mask_id, tokens), self._noise(index, generator)
-        return Batch(self.prompt[group], state, tokens[:, None], weight, loss_positions[:, None], noise)
+        prompt, tokens = self.prompt[index // self.tokens.shape[1]], self.tokens.flatten(0, 1)[index]
+        weight = self.weight.flatten()[index, None].float()
+        if self.states == "remasked_completions":  # the weight decided how often it is drawn
+            weight = torch.ones_like(weight)
+        state = torch.where(masked, self.mask_id, tokens)
+        return Batch(prompt, state, tokens[:, None], weight, loss_positions[:, None], noise)
 
     def _starting(self, group: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         tokens, state = self.tokens[group], self.start[group]
@@ -176,13 +167,10 @@ class Replay:
         return Batch(self.prompt[group], state, tokens, weight, loss_positions, noise)
 
     def _on_path(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
-        group, sample = index // self.tokens.shape[1], index % self.tokens.shape[1]
-        tokens, unmask_step = self.tokens[group, sample], self.unmask_step[group, sample]
+        unmask_step = self.unmask_step.flatten(0, 1)[index]
         steps = unmask_step.amax(dim=1, keepdim=True) + 1
         step = (torch.rand(len(index), 1, generator=generator) * steps).long()
-        state = state_before(tokens, unmask_step, step, self.mask_id)
-        weight, loss_positions = self.weight[group, sample, None].float(), (unmask_step == step)[:, None]
-        return Batch(self.prompt[group], state, tokens[:, None], weight, loss_positions, self._noise(index, generator))
+        return self._batch(index, unmask_step >= step, unmask_step == step, self._noise(index, generator))
 
     def _noise(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Float[Tensor, "n T"]:
         return torch.rand(len(index), self.prompt.shape[1] + self.start.shape[1] + 1, generator=generator)

@@ -1,7 +1,6 @@
 """Throughput of a stage: seconds, tokens, and operations of a model's passes by the formulas of `models.flops`."""
 
 import time
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -35,16 +34,12 @@ class Meter:
         self._started = now()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.seconds += now() - self._started
         self._hook.remove()
 
     def measured(self, tokens: int) -> Measured | None:
-        """The stage's throughput; None if nothing ran.
-
-        Args:
-            tokens: what the stage's tokens/s count, such as the tokens that it generated.
-        """
+        """The stage's throughput in `tokens`, such as those that it generated; None if nothing ran."""
         if not self.seconds:
             return None
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""

@@ -59,7 +59,7 @@ def test_sampled_adjoints_average_to_the_change_of_value():
         drawn = torch.multinomial(
             law.exp().flatten(), count, replacement=True, generator=torch.Generator().manual_seed(2)
         )
-        sampled = exact.adjoint(after, cost.flatten()[drawn, None])
+        sampled = (cost.flatten()[drawn, None] - after).exp()  # ã(y; X_1) = Σ_z p^base(z | y) e^{-g(z)+g(X_1)}
         error = sampled.std(dim=0) / count**0.5
         factors[name] = (sampled.mean(dim=0) / wanted, error / wanted)
     mean, error = factors["optimum"]

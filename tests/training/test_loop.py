@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline.algorithms.weighted_cross_entropy import weighted_cross_entropy
 from safetensors.torch import save_file
 
 from pipeline.errors import PipelineError
 from pipeline.models import adapters
+from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.runtime.random_streams import Stream
 from pipeline.settings.sections import Adapter, Train
 from pipeline.training.adamw import MOMENTS, AdamW, load_optimizer_state

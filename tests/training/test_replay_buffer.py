@@ -40,7 +40,7 @@ def test_padding_changes_no_loss(states):
     together = weighted_cross_entropy(policy, batch, MASK)
     for row in range(8):
         alone = batch.rows(slice(row, row + 1))
-        assert not (alone.prompt == PADDING).any() and alone.noise.shape[1] == alone.prompt.shape[1] + LENGTH
+        assert not (alone.prompt == PADDING).any() and alone.noise.shape[1] == alone.prompt.shape[1] + LENGTH + 1
         torch.testing.assert_close(
             weighted_cross_entropy(policy, alone, MASK), together[row : row + 1], atol=1e-5, rtol=1e-5
         )
