@@ -211,9 +211,7 @@ rule reference:
     params:
         settings=settings("reference"),
         code=code("reference"),
-        replay=lambda wildcards: RUNS[wildcards.run].algorithm.replayed(
-            RUNS[wildcards.run].rollout
-        ),
+        replay=lambda wildcards: RUNS[wildcards.run].algorithm.replayed(RUNS[wildcards.run].rollout),
     shell:
         "{resources.launch} pipeline.stages.reference --settings {params.settings:q}"
         " --rollouts {input.rollouts} --base {input.base} --round {wildcards.round}"

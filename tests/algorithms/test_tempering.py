@@ -29,7 +29,7 @@ def copy_of(bench: Bench, policy: torch.nn.Module) -> torch.nn.Module:
 
 
 def chain(
-    bench: Bench, run: AdjointSettings, policy: torch.nn.Module, rounds: int, states: int, updates: int = 40
+    bench: Bench, run: AdjointSettings, policy: torch.nn.Module, rounds: int, states: int, updates: int = 120
 ) -> torch.nn.Module:
     """Rounds of rollouts, targets and training, from a copy of the policy on."""
     policy, previous = copy_of(bench, policy), None
@@ -38,7 +38,7 @@ def chain(
         previous = bench.targets(behavior, run, states, number, previous)
         optimizer = torch.optim.Adam(policy.parameters(), lr=0.05)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, updates)
-        for batch in bench.replay(previous, run).batches(updates, 512, 0, Stream.REPLAY, number):
+        for batch in bench.replay(previous, run).batches(updates, 1024, 0, Stream.REPLAY, number):
             optimizer.zero_grad()
             plugin(run).loss(policy, batch, bench.context(behavior, run)).mean().backward()
             optimizer.step()
@@ -86,11 +86,11 @@ def test_the_exponent_of_a_kept_row_is_what_all_its_rounds_have_gone(bench):
 def test_the_chain_reaches_the_optimum_from_a_wrong_policy_and_reward_weighting_does_not(bench):
     """KL(p* ‖ p^u) < 1e-3 although the first policy has nothing to do with the base; `rwr` keeps what was wrong."""
     wrong = bench.policy(bench.log_base.flip(0, 1), noise=0.3)
-    tempered = bench.run(largest_step=1.0, min_ess=0.3, replay_rounds=3)
+    tempered = bench.run(largest_step=2.0, min_ess=0.3, replay_rounds=3)
     weighted = bench.run("rwr", min_ess=0.3, replay_rounds=3)
     kl = {
-        name: float(exact.kl(bench.target.flatten(), law(bench, chain(bench, run, wrong, rounds, 384)).flatten()))
-        for name, run, rounds in (("tempered", tempered, 16), ("weighted", weighted, 6))
+        name: float(exact.kl(bench.target.flatten(), law(bench, chain(bench, run, wrong, rounds, 768)).flatten()))
+        for name, run, rounds in (("tempered", tempered, 14), ("weighted", weighted, 4))
     }
     assert kl["tempered"] < 1e-3, kl
     assert kl["weighted"] > 0.05, kl

@@ -31,6 +31,6 @@ def test_stages_measure_what_they_did(finished: Workflow):
     assert train["tokens"] == 8 * 32 * 33 and train["flops"] > 3 * shape.forward(8 * 32, 33, 0)
     assert train["seconds"] > 0 and train["peak"] is None
     speeds = json.loads((run / "metrics.json").read_text())["time"]["speed"]
-    assert speeds.keys() == {"rollout", "train"} and all(found["tflops"] > 0 for found in speeds.values())
+    assert speeds.keys() == {"rollout", "reference", "train"} and all(found["tflops"] > 0 for found in speeds.values())
     assert speed_in_words(speeds["train"]) in (run / "report.html").read_text()
     assert "tokens/s" in (run / "logs" / "rollout_001_00.log").read_text()
