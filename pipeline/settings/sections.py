@@ -87,11 +87,13 @@ class Adapter(Section):
 class Train(Optimizer):
     """One round of matching. Round k uses lr · lr_decay^(k-1), so that later rounds can be added.
 
-    With `adapter: {}` LoRA adapters train and the base stays as it is; without, all weights train.
+    With `adapter: {}` LoRA adapters train and the base stays as it is; without, all weights train. With `ema` the policy
+    of a round is the exponential moving average of its weights over the updates, of this decay.
     """
 
     updates: PositiveInt = 60
     lr_decay: float = Field(default=0.9, gt=0, le=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
     adapter: Adapter | None = None
 
 

@@ -41,7 +41,7 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     policy, tokenizer, mask_id = load_policy(args.policy, plugin)
     make_trainable(policy, plugin, train, seed, args.base, args.out)
     distribute(policy, args.sharding == "full")
-    optimizer, warmup = AdamW(policy, train), train.warmup
+    optimizer, warmup = AdamW(policy, train, train.ema), train.warmup
     if args.optimizer and not settings.algorithm.restarts_optimizer:
         load_optimizer_state(args.optimizer, optimizer)
         warmup = 0
@@ -67,6 +67,7 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     numbers = {"seed": seed, "round_": args.round, "updates": train.updates}
     with Meter(policy, recompute=train.gradient_checkpointing) as meter:
         losses = fit(policy, optimizer, batches, loss, schedule, train, progress, **numbers, title=title)
+    optimizer.take_averages()
     state = optimizer_state(optimizer)
     gather_trained(policy)
     if is_main_process():

@@ -13,7 +13,7 @@ from pipeline.settings.sections import Optimizer
 from pipeline.storage.atomic_files import read_tensors
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-MASTER = "master"
+MASTER, AVERAGE = "master", "average"
 
 
 class AdamW(torch.optim.AdamW):
@@ -22,9 +22,11 @@ class AdamW(torch.optim.AdamW):
     Attributes:
         trained: name -> trainable parameter of the model.
         masters: name -> the tensor that the optimiser updates: the parameter itself or its master copy.
+        averages: name -> w̄ ← ema · w̄ + (1 - ema) · w of that tensor after each step, from the start of the round on;
+            {} without `ema`.
     """
 
-    def __init__(self, policy: nn.Module, settings: Optimizer):
+    def __init__(self, policy: nn.Module, settings: Optimizer, ema: float | None = None):
         self.trained = {name: value for name, value in policy.named_parameters() if value.requires_grad}
         self.masters = {
             name: value.detach().float().requires_grad_() if value.dtype == torch.bfloat16 else value
@@ -33,6 +35,8 @@ class AdamW(torch.optim.AdamW):
         super().__init__(
             self.masters.values(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
         )
+        self.ema = ema or 0.0
+        self.averages = {name: master.detach().clone() for name, master in self.masters.items()} if ema else {}
 
     def copies(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """(name, parameter, master copy) of the parameters that have a master copy."""
@@ -47,6 +51,15 @@ class AdamW(torch.optim.AdamW):
         super().step(closure)
         for _, value, master in self.copies():
             value.copy_(master)
+        for name, average in self.averages.items():
+            average.lerp_(self.masters[name], 1 - self.ema)
+
+    @torch.no_grad()
+    def take_averages(self) -> None:
+        """Put the averages, if there are any, in the place of the parameters."""
+        for name, average in self.averages.items():
+            self.masters[name].copy_(average)
+            self.trained[name].copy_(average)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
@@ -57,6 +70,7 @@ class AdamW(torch.optim.AdamW):
 def optimizer_state(optimizer: AdamW) -> dict[str, Tensor]:
     """The state as named tensors in the main process, {} in the others. Every process must call this."""
     masters = {f"{MASTER}.{name}": master for name, _, master in optimizer.copies()}
+    masters |= {f"{AVERAGE}.{name}": average for name, average in optimizer.averages.items()}
     for name, master in optimizer.masters.items():
         masters |= {f"{moment}.{name}": optimizer.state[master][moment] for moment in MOMENTS}
     return gather_tensors(masters.items())
@@ -85,3 +99,5 @@ def set_optimizer_state(optimizer: AdamW, tensors: dict[str, Tensor], path: Path
             optimizer.state[master][moment] = saved(f"{moment}.{name}", None if moment == "step" else master)
     for name, _, master in optimizer.copies():
         master.copy_(saved(f"{MASTER}.{name}", master))
+    for name, average in optimizer.averages.items():
+        average.copy_(saved(f"{AVERAGE}.{name}", average))
