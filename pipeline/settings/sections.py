@@ -87,8 +87,8 @@ class Adapter(Section):
 class Train(Optimizer):
     """One round of matching. Round k uses lr · lr_decay^(k-1), so that later rounds can be added.
 
-    With `adapter: {}` LoRA adapters train and the base stays as it is; without, all weights train. With `ema` the policy
-    of a round is the exponential moving average of its weights over the updates, of this decay.
+    With `adapter: {}` LoRA adapters train and the base stays as it is; without, all weights train. With `ema` the
+    policy of a round is the exponential moving average of its weights over the updates, with this decay.
     """
 
     updates: PositiveInt = 60
