@@ -76,7 +76,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workflow.directory / "data" / "runs"
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if case != "rwr"])
 def test_policy_converges_to_the_tilted_distribution(runs, case):
     base = runs / "empty" / "round_000" / "policy"  # the cases share it
     _, target = optimum(base, 1 / ALPHA)

@@ -48,8 +48,8 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
     """Means over the runs of a family.
 
     `final` and `base` are the metrics after the last round and of the base model, `seeds` the final headline metric of
-    each run, `splits` the final metrics on the other held-out splits. `lengths` and `base_lengths` are the metrics by
-    number of answer tokens, empty if there is only one number.
+    each run, `splits` the final metrics on the other held-out splits and by ancestral sampling. `lengths` and
+    `base_lengths` are the metrics by number of answer tokens, empty if there is only one number.
     """
     effort = summarize([{"rollouts": run["rollouts"], "cpu_seconds": run["time"]["cpu_seconds"]} for run in runs])
     headline = headline_metric(runs[0]["final"])
@@ -99,12 +99,16 @@ def seed_means(evaluations: Sequence[Summary], names: Collection[str] = ()) -> S
 
 
 def _splits(runs: Sequence[RunMetrics]) -> dict[str, Summary]:
-    """Split -> metrics of the last round, for the held-out splits other than the test split."""
+    """Split -> metrics of the last round, for the held-out splits other than the test split, and for all of them by
+    ancestral sampling where a run that trains was evaluated so."""
     last = [run["evaluations"][-1]["splits"] for run in runs]
+    asked = {split: (split, runs[0]["sampler"]) for split in last[0] if split != "test"}
+    if runs[0]["sampler"] == "greedy":
+        sampled = [split for split in last[0] if "ancestral" in last[0][split]]
+        asked |= {"ancestral" if split == "test" else f"{split}, ancestral": (split, "ancestral") for split in sampled}
     return {
-        split: seed_means([scalars(splits[split][run["sampler"]]) for run, splits in zip(runs, last, strict=True)])
-        for split in last[0]
-        if split != "test"
+        title: seed_means([scalars(splits[split][sampler]) for splits in last])
+        for title, (split, sampler) in asked.items()
     }
 
 

@@ -42,14 +42,15 @@ def run(args: Namespace, settings: ReferenceSettings) -> Measured | None:
     place = np.asarray(table.column("state_id")) * settings.rollout.completions + np.asarray(table.column("sample_id"))
     replayed = rows_to_replay(settings.rollout, args.replay, settings.seed, args.round)
     rows = table.take(np.flatnonzero(np.isin(place, replayed)))
-    done, order = [], []
+    done: list[np.ndarray] = []
+    order: list[int] = []
     meter = Meter(base)
     title, batches = f"round {args.round} reference", buckets(parquet.lengths(rows, "prompt_tokens"), ROWS)
     for places in tqdm(batches, desc=title, unit="batch", disable=args.shard > 0):
         with meter:
             done.append(log_prob_of(base, rows.take(places), mask_id).numpy())
         order += places
-    rows = rows.take(order)
+    rows = rows.take(np.array(order, dtype=np.int64))  # a shard may hold none
     columns: dict[str, parquet.Column] = {name: rows.column(name) for name in ("state_id", "sample_id")}
     columns["base_log_prob"] = parquet.joined(done)
     parquet.write(args.out, columns, parquet.REFERENCES, provenance(settings))
