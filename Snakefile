@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path.cwd()))  # for tasks of one's own
+sys.path.insert(0, str(Path.cwd()))  # so that tasks beside the Snakefile can be imported
 
 from pipeline.runtime import slurm
 from pipeline.workflow import rules as wf
@@ -42,7 +42,7 @@ SUITES = {suite: runs_of_suite(PARAMS, named) for suite, named in PARAMS.suites.
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
 STARTED = time.time()
 os.environ.setdefault("TQDM_MININTERVAL", "1")
-# SLURM gives notice by SIGTERM, on which training saves its progress: the shell and `tee` shall not end before it.
+# SLURM announces the end by SIGTERM, on which training saves its progress: the shell and `tee` must outlive it.
 NOTICE = "trap '' TERM; " if "SLURM_JOB_ID" in os.environ else ""
 shell.prefix(f"set -euo pipefail; export {SHELL}=$$; {NOTICE}")
 # Resources and threads, unlike params, rerun nothing when they change.
