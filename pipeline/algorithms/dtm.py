@@ -34,7 +34,7 @@ from pipeline.training.replay_buffer import Batch, Replay
 
 def make_targets(rollouts: Rollouts, settings: Dtm) -> Targets:
     """The weight of a rollout is e^{h r}."""
-    spent = 0.0 if rollouts.previous is None else float(column(rollouts.previous, "spent")[-1])
+    spent = rollouts.spent
     taken = min(settings.step, max(0.0, 1 / settings.alpha - spent))
     log_weight = taken * column(rollouts.table, "reward").clamp(min=0)
     zero = log_weight * 0

@@ -32,7 +32,7 @@ from pipeline.training.replay_buffer import Batch, Replay
 def make_targets(rollouts: Rollouts, settings: Rwr) -> Targets:
     """W = K softmax(r · step), with the steps of all rounds since the row was drawn."""
     older, reward = rollouts.window(settings.replay_rounds), rollouts.reward
-    spent = 0.0 if rollouts.previous is None else float(column(rollouts.previous, "spent")[-1])
+    spent = rollouts.spent
     largest = min(settings.largest_step, max(0.0, 1 / settings.alpha - spent))
     taken = 0.0
     if bool(rollouts.rewards_differ.any()):

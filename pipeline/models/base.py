@@ -83,7 +83,7 @@ def read_config(path: Path, kind: str) -> dict[str, object]:
         PipelineError: if the directory holds no model, or one of another architecture.
     """
     try:
-        config: dict[str, object] = json.loads((path / "config.json").read_text())
+        config: dict[str, object] = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PipelineError(f"'{path}' is not a model directory: cannot read its config.json ({error})") from error
     if not isinstance(config, dict):
@@ -104,7 +104,7 @@ def save_module(module: nn.Module, path: Path) -> None:
     """Write config.json and model.safetensors of a `SmallModule`."""
     small = cast(SmallModule, module)
     path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(json.dumps({"model_type": small.kind, **small.sizes}))
+    (path / "config.json").write_text(json.dumps({"model_type": small.kind, **small.sizes}), encoding="utf-8")
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path / "model.safetensors")
 
 

@@ -70,11 +70,9 @@ class DecodeContext(Context[S_co]):
     evaluate: Evaluate
 
 
-def context_of(
-    algorithm: Settings, task: Task[TaskSettings], tokenizer: Tokenizer, device: torch.device | str = "cpu"
-) -> Context[Settings]:
+def context_of(algorithm: Settings, task: Task[TaskSettings], tokenizer: Tokenizer) -> Context[Settings]:
     """The context of a stage that neither trains nor decodes."""
-    return Context(algorithm, task, mask_id(tokenizer), value_ids(task, tokenizer).to(device))
+    return Context(algorithm, task, mask_id(tokenizer), value_ids(task, tokenizer))
 
 
 def value_ids(task: Task[TaskSettings], tokenizer: Tokenizer) -> Int[Tensor, " M"]:

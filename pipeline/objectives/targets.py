@@ -1,6 +1,7 @@
 """Rule `adjoint`: rollouts become weighted rows to learn from. This is what the algorithms share on that way."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +48,11 @@ class Rollouts:
         return (places + column(self.reference, "sample_id")).long()
 
     @property
+    def spent(self) -> float:
+        """The sum of the steps of all rounds before this one."""
+        return 0.0 if self.previous is None else float(column(self.previous, "spent")[-1])
+
+    @cached_property
     def base_log_ratio(self) -> Float[Tensor, " r"]:
         """Σ_s Σ_{i∈S_s} [log p^base - log p^u](x_i | x_s) of the replayed rows; p^u is the law sampled, as recorded."""
         recorded = torch.from_numpy(matrix(self.table, "log_prob"))[self.replayed]
