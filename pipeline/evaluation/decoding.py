@@ -1,4 +1,4 @@
-"""Answers to held-out prompts: greedy, by ancestral sampling, or with the algorithm's own decoder.
+"""Answers to held-out prompts: greedy, by ancestral sampling in either order, or with the algorithm's own decoder.
 
 The prompts of a batch have the same length, so nothing is padded.
 """
@@ -6,9 +6,10 @@ The prompts of a batch have the same length, so nothing is padded.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -18,6 +19,7 @@ from pipeline.runtime.random_streams import Stream, uniforms
 from pipeline.samplers import low_confidence
 from pipeline.samplers.ancestral import rollout
 from pipeline.settings.algorithms import Settings
+from pipeline.settings.sections import Sampler
 from pipeline.tasks.base import Item
 from pipeline.tasks.scoring import score
 from pipeline.text.prompts import PromptFormat
@@ -33,16 +35,19 @@ class Decoder:
     algorithm: Algorithm[Settings]
     context: DecodeContext[Settings]
 
-    def answers(self, sampler: str, items: Sequence[Item], length: int, title: str) -> list[str]:
-        """The answers, of `length` tokens, in the order of the items; `sampler` is "greedy" or "ancestral"."""
+    def answers(self, sampler: Sampler, items: Sequence[Item], length: int, title: str) -> list[str]:
+        """The answers, of `length` tokens, in the order of the items."""
         prompts = self.prompt_format.prompts([item.prompt for item in items], range(len(items)), length)
         answers = [""] * len(items)
         batches = buckets([len(prompt) for prompt in prompts], self.context.evaluate.batch_size)
         for ids in tqdm(batches, desc=title, unit="batch"):
             prompt = torch.stack([prompts[index] for index in ids]).to(self.context.device)
-            tokens = (
-                self._greedy(prompt, length) if sampler == "greedy" else self._ancestral(prompt, items, ids, length)
-            )
+            if sampler == "greedy":
+                tokens = self._greedy(prompt, length)
+            elif sampler == "ancestral" and self.algorithm.decode:
+                tokens = self._own(prompt, [items[index] for index in ids], ids, length)
+            else:
+                tokens = self._ancestral(prompt, ids, length, "random" if sampler == "ancestral" else "confidence")
             for index, answer in zip(ids, self.prompt_format.answers(tokens), strict=True):
                 answers[index] = answer
         return answers
@@ -55,26 +60,34 @@ class Decoder:
         )
 
     def _ancestral(
-        self, prompt: Int[Tensor, "n P"], items: Sequence[Item], ids: list[int], length: int
+        self, prompt: Int[Tensor, "n P"], ids: list[int], length: int, order: Literal["random", "confidence"]
     ) -> Int[Tensor, "n L"]:
         evaluate, mask_id = self.context.evaluate, self.context.mask_id
-        keys = [(index, 0, 0) for index in ids]
-        noise = uniforms(self.context.seed, Stream.EVALUATION, 0, keys, 2 * length).to(prompt.device)
-        if self.algorithm.decode:
-            reward = partial(self._reward, [items[index] for index in ids])
-            return self.algorithm.decode(self.policy, prompt, noise, reward, self.context)
-        order, token = noise.chunk(2, dim=1)
-        empty = torch.full((len(prompt), length), mask_id, device=prompt.device)
+        order_noise, token_noise = self._noise(prompt, ids, length).chunk(2, dim=1)
         return rollout(
             self.policy,
             prompt,
-            empty,
+            torch.full_like(order_noise, mask_id, dtype=torch.long),
             mask_id=mask_id,
-            order_noise=order,
-            token_noise=token,
+            order_noise=order_noise,
+            token_noise=token_noise,
+            order=order,
             tokens_per_step=evaluate.tokens_per_step,
             block_length=evaluate.block_length,
         ).tokens
+
+    def _own(
+        self, prompt: Int[Tensor, "n P"], items: Sequence[Item], ids: list[int], length: int
+    ) -> Int[Tensor, "n L"]:
+        """With the algorithm's own decoder."""
+        assert self.algorithm.decode
+        noise, reward = self._noise(prompt, ids, length), partial(self._reward, items)
+        return self.algorithm.decode(self.policy, prompt, noise, reward, self.context)
+
+    def _noise(self, prompt: Int[Tensor, "n P"], ids: list[int], length: int) -> Float[Tensor, "n 2L"]:
+        """Uniforms that belong to the items."""
+        keys = [(index, 0, 0) for index in ids]
+        return uniforms(self.context.seed, Stream.EVALUATION, 0, keys, 2 * length).to(prompt.device)
 
     def _reward(self, items: Sequence[Item], rows: Tensor, tokens: Tensor) -> Tensor:
         chosen, answers = [items[row] for row in rows.tolist()], self.prompt_format.answers(tokens)

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.report.json_types import EstimatorRow, FamilyRow, RunMetrics
-from pipeline.report.run_metrics import STEPS, metric_names, scalars
+from pipeline.report.run_metrics import STEPS, metric_names, sampler_title, scalars
 
 LABELS = {"cpu_seconds": "CPU seconds", "kl": "exact KL", "kl_jump_1": "KL of jump 1", "kl_jump_2": "KL of jump 2"}
-LINES = {"greedy": "-", "ancestral": ":"}
+LINES = {"greedy": "-", "ancestral": ":", "ancestral_confidence": "--"}
 matplotlib.rc("svg", fonttype="none", hashsalt="report")
 matplotlib.rc("font", size=9)
 matplotlib.rc("axes", grid=True)
@@ -31,7 +31,9 @@ def learning_curve(metrics: RunMetrics) -> Markup:
             for sampler in samplers:
                 scores = [scalars(entry["splits"][split][sampler]) for entry in evaluations]
                 mean, error = (np.array([score[key] for score in scores]) for key in (name, f"{name}_se"))
-                line = axis.plot(rounds, mean, LINES[sampler], marker="o", markersize=3, label=f"{split}, {sampler}")
+                line = axis.plot(
+                    rounds, mean, LINES[sampler], marker="o", markersize=3, label=f"{split}, {sampler_title(sampler)}"
+                )
                 axis.fill_between(
                     rounds, mean - error, mean + error, color=line[0].get_color(), alpha=0.15, linewidth=0
                 )

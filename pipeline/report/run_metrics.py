@@ -117,6 +117,11 @@ def metric_names(evaluation: Mapping[str, float]) -> list[str]:
     return [name for name in names if name != "reward"] or names
 
 
+def sampler_title(sampler: str) -> str:
+    """As tables and figures name it: "ancestral by confidence"."""
+    return sampler.replace("_", " by ")
+
+
 def metric_values(evaluation: Mapping[str, float]) -> Summary:
     """The metrics that are shown and the exact KL, without standard errors."""
     return {name: evaluation[name] for name in (*metric_names(evaluation), *EXACT) if name in evaluation}

@@ -6,12 +6,13 @@ Standard errors are those of the mean over seeds. A family with one seed keeps t
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from operator import itemgetter
 from typing import cast
 
 from pipeline.evaluation.summary import summarize
 from pipeline.report.json_types import FamilyRow, Published, RunMetrics, SuiteResult, Summary
-from pipeline.report.run_metrics import headline_metric, metric_values, scalars
+from pipeline.report.run_metrics import headline_metric, metric_values, sampler_title, scalars
 
 
 def suite_result(suite: str, runs: Sequence[RunMetrics], published: Mapping[str, Published]) -> SuiteResult:
@@ -104,8 +105,10 @@ def _splits(runs: Sequence[RunMetrics]) -> dict[str, Summary]:
     last = [run["evaluations"][-1]["splits"] for run in runs]
     asked = {split: (split, runs[0]["sampler"]) for split in last[0] if split != "test"}
     if runs[0]["sampler"] == "greedy":
-        sampled = [split for split in last[0] if "ancestral" in last[0][split]]
-        asked |= {"ancestral" if split == "test" else f"{split}, ancestral": (split, "ancestral") for split in sampled}
+        for sampler, split in product(("ancestral", "ancestral_confidence"), last[0]):
+            if sampler in last[0][split]:
+                title = sampler_title(sampler)
+                asked[title if split == "test" else f"{split}, {title}"] = (split, sampler)
     return {
         title: seed_means([scalars(splits[split][sampler]) for splits in last])
         for title, (split, sampler) in asked.items()

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 from pipeline.settings.validation import Section, known_plugin
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Sampler = Literal["greedy", "ancestral", "ancestral_confidence"]
 Scalar = bool | int | float | str
 
 
@@ -130,12 +131,14 @@ class Rollout(Section):
 class Evaluate(Section):
     """Decoding of the held-out prompts: the base, every `every`-th round and the last.
 
-    `lengths` are the numbers of answer tokens to decode with, of which the task's own gives the headline; null is that
-    one alone. The rest is as in `rollout`, for greedy decoding.
+    `samplers`: `greedy` is LLaDA's low-confidence remasking; `ancestral` draws from the policy at temperature 1 and
+    reveals positions in random order; `ancestral_confidence` reveals first where the policy is most confident. The last
+    two are the laws of rollouts with that `order`. `lengths` are the numbers of answer tokens to decode with, of which
+    the task's own gives the headline; null is that one alone. The rest is as in `rollout`.
     """
 
     every: PositiveInt = 2
-    samplers: tuple[Literal["greedy", "ancestral"], ...] = Field(default=("greedy", "ancestral"), min_length=1)
+    samplers: tuple[Sampler, ...] = Field(default=("greedy", "ancestral"), min_length=1)
     lengths: tuple[PositiveInt, ...] | None = None
     tokens_per_step: PositiveInt = 1
     block_length: PositiveInt | None = None

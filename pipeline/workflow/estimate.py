@@ -134,8 +134,8 @@ class Estimate:
         guided = algorithm if isinstance(algorithm, Svdd) else None
         lengths, flops = evaluate.lengths or (self.task_length,), 0.0
         for length in lengths:
-            flops += self._decoding(evaluate, length, everywhere=True) * ("greedy" in evaluate.samplers)
-            flops += self._decoding(evaluate, length) * ("ancestral" in evaluate.samplers)
+            for sampler in evaluate.samplers:
+                flops += self._decoding(evaluate, length, everywhere=sampler != "ancestral")
             flops += self._guidance(guided, length) if guided else 0.0
         rows, read = evaluate.batch_size, self._block_length(evaluate, max(lengths))
         if guided:

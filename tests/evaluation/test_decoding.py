@@ -1,0 +1,53 @@
+"""Decoding of held-out prompts: which law each sampler draws from, whatever the batch."""
+
+import pytest
+import torch
+
+from pipeline.algorithms.dam import PLUGIN
+from pipeline.evaluation.decoding import Decoder
+from pipeline.objectives.context import DecodeContext
+from pipeline.plugins import load_task
+from pipeline.runtime.random_streams import Stream, uniforms
+from pipeline.samplers.ancestral import rollout
+from pipeline.settings.algorithms import Dam
+from pipeline.settings.sections import Evaluate
+from pipeline.tasks.base import Item
+from pipeline.text.prompts import PromptFormat
+from pipeline.text.tokenizer import character_tokenizer, encode, mask_id
+from tests.conftest import llada
+
+ITEMS = [Item(prompt, "1234341221434321") for prompt in ("1034301221404321>", "0200134030014003>", f"{'0' * 16}>")]
+
+
+@pytest.mark.facts
+@pytest.mark.parametrize("sampler", ["ancestral", "ancestral_confidence"])
+def test_ancestral_samplers_draw_from_the_law_of_rollouts_in_their_order(sampler):
+    task = load_task("sudoku")
+    tokenizer = character_tokenizer(task.characters(()))
+    mask, length = mask_id(tokenizer), task.answer_length
+    policy = llada(tokenizer.get_vocab_size(), mask)
+
+    def answers(batch_size):
+        evaluate = Evaluate(batch_size=batch_size)
+        context = DecodeContext(Dam(name="dam"), task, mask, torch.empty(0, dtype=torch.long), 5, evaluate)
+        return Decoder(policy, PromptFormat(tokenizer, task, None), PLUGIN, context).answers(sampler, ITEMS, length, "")
+
+    prompt = torch.stack(list(encode(tokenizer, [item.prompt for item in ITEMS])))
+    noise = uniforms(5, Stream.EVALUATION, 0, [(index, 0, 0) for index in range(len(ITEMS))], 2 * length)
+    drawn = {
+        order: rollout(
+            policy,
+            prompt,
+            torch.full((len(ITEMS), length), mask),
+            mask_id=mask,
+            order_noise=noise[:, :length],
+            token_noise=noise[:, length:],
+            order=order,
+        ).tokens
+        for order in ("random", "confidence")
+    }
+    assert not drawn["random"].equal(drawn["confidence"])
+    expected = tokenizer.decode_batch(drawn["random" if sampler == "ancestral" else "confidence"].tolist())
+    found = answers(2)
+    assert found == answers(256)
+    assert [answer.replace(" ", "") for answer in found] == [text.replace(" ", "") for text in expected]
