@@ -22,7 +22,7 @@ from pipeline.training.replay_buffer import Batch, Replay
 
 def replay(targets: pa.Table, rollout: Rollout, settings: Agrpo, mask_id: int) -> Replay:
     """A batch holds single steps."""
-    return Replay.of_targets(targets, rollout.completions, mask_id, "path_states")
+    return Replay.of_targets(targets, rollout, mask_id, "path_states")
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Agrpo]) -> Tensor:

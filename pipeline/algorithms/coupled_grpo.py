@@ -36,7 +36,7 @@ def make_targets(rollouts: Rollouts, settings: CoupledGrpo) -> Targets:
 
 def replay(targets: pa.Table, rollout: Rollout, settings: CoupledGrpo, mask_id: int) -> Replay:
     """A batch holds whole groups."""
-    return Replay.of_targets(targets, rollout.completions, mask_id, "starting_states")
+    return Replay.of_targets(targets, rollout, mask_id, "starting_states")
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[CoupledGrpo]) -> Tensor:

@@ -16,7 +16,9 @@ from p_{j-1}, so in round k its exponent is 1 - Π_{i=j..k} (1 - τ_i) in the pl
 `rollout.start: remasked` (the paper's): x is a re-masked X_1, and the K completions start from x.
 `rollout.start: empty`: the K completions start from the empty answer, and x is X_1^(k), drawn by W_k, re-masked. One
 set of rollouts serves every level of masking, so a gradient is cheaper; known as weighted denoising cross-entropy
-(WDCE).
+(WDCE). Where rollouts go block by block (`rollout.block_length`), so do these states: later blocks are masked, the
+active one in part, and the loss is over the active block. The law of the answers aimed at is the same, and no gradient
+is spent on states that sampling never visits.
 
 `jumps: first`: J_k are the positions that completion k reveals first, as in the paper; `jumps: all`: all masked
 positions of x, the average over the order of the jumps. With `start: remasked`, `all` needs a base whose conditionals
@@ -80,7 +82,7 @@ def replay(targets: pa.Table, rollout: Rollout, settings: Dam, mask_id: int) -> 
     """Re-masked completions, or the states from which the completions started, and the jumps that the loss reads."""
     states: States = "remasked_completions" if rollout.start == "empty" else "starting_states"
     jumps = settings.jumps or ("all" if rollout.start == "empty" else "first")
-    return Replay.of_targets(targets, rollout.completions, mask_id, states, jumps)
+    return Replay.of_targets(targets, rollout, mask_id, states, jumps)
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Dam]) -> Tensor:

@@ -30,7 +30,7 @@ def make_targets(rollouts: Rollouts, settings: DamAnalytic) -> Targets:
 
 def replay(targets: pa.Table, rollout: Rollout, settings: DamAnalytic, mask_id: int) -> Replay:
     """States with all their completions."""
-    return Replay.of_targets(targets, rollout.completions, mask_id, "starting_states")
+    return Replay.of_targets(targets, rollout, mask_id, "starting_states")
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[DamAnalytic]) -> Tensor:

@@ -29,7 +29,7 @@ from pipeline.training.replay_buffer import Batch, Replay
 
 def replay(targets: pa.Table, rollout: Rollout, settings: DiffuGrpo, mask_id: int) -> Replay:
     """A batch holds whole groups."""
-    return Replay.of_targets(targets, rollout.completions, mask_id, "starting_states")
+    return Replay.of_targets(targets, rollout, mask_id, "starting_states")
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[DiffuGrpo]) -> Tensor:

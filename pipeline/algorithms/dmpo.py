@@ -41,7 +41,7 @@ def make_targets(rollouts: Rollouts, settings: Dmpo) -> Targets:
 
 def replay(targets: pa.Table, rollout: Rollout, settings: Dmpo, mask_id: int) -> Replay:
     """Completions, each as often as any other, under two masks and their complements."""
-    return Replay.of_targets(targets, rollout.completions, mask_id, "complementary_masks")
+    return Replay.of_targets(targets, rollout, mask_id, "complementary_masks")
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Dmpo]) -> Tensor:

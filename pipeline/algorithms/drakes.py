@@ -31,7 +31,7 @@ def make_targets(rollouts: Rollouts, settings: Drakes) -> Targets:
 
 def replay(targets: pa.Table, rollout: Rollout, settings: Drakes, mask_id: int) -> Replay:
     """One row for each state: its prompt is used, and its noise."""
-    return Replay.of_targets(targets, rollout.completions, mask_id, "starting_states")
+    return Replay.of_targets(targets, rollout, mask_id, "starting_states")
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Drakes]) -> Tensor:

@@ -17,8 +17,6 @@ the moving average, from which the next phase starts. It differs: the authors re
 updates, while a round here draws all its rollouts first; and the learning rate does not fall within a phase.
 """
 
-from dataclasses import replace
-
 import pyarrow as pa
 from torch import Tensor, nn
 
@@ -45,8 +43,7 @@ def make_targets(rollouts: Rollouts, settings: Dtm) -> Targets:
 
 def replay(targets: pa.Table, rollout: Rollout, settings: Dtm, mask_id: int) -> Replay:
     """Re-masked rollouts, each as often as any other, with their weights."""
-    replay = Replay.of_targets(targets, rollout.completions, mask_id, "weighted_completions")
-    return replace(replay, block_length=rollout.block_length)
+    return Replay.of_targets(targets, rollout, mask_id, "weighted_completions")
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Dtm]) -> Tensor:

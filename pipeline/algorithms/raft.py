@@ -31,7 +31,7 @@ def make_targets(rollouts: Rollouts, settings: Raft) -> Targets:
 
 def replay(targets: pa.Table, rollout: Rollout, settings: Raft, mask_id: int) -> Replay:
     """Completions drawn by their weight, re-masked."""
-    return Replay.of_targets(targets, rollout.completions, mask_id, "remasked_completions")
+    return Replay.of_targets(targets, rollout, mask_id, "remasked_completions")
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Raft]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.ctmc.masking import remask, stratified_counts
 from pipeline.runtime.random_streams import Stream, torch_generator
+from pipeline.settings.sections import Rollout
 from pipeline.storage.parquet import matrix
 from pipeline.text.tokenizer import PADDING
 
@@ -90,18 +91,19 @@ class Replay:
 
     @classmethod
     def of_targets(
-        cls, table: pa.Table, completions: int, mask_id: int, states: States, jumps: Jumps = "all"
+        cls, table: pa.Table, rollout: Rollout, mask_id: int, states: States, jumps: Jumps = "all"
     ) -> "Replay":
-        """From rows of `parquet.TARGETS`, in which the K completions of a group are consecutive."""
+        """From rows of `parquet.TARGETS`, in which the K completions of a group are consecutive. Re-masked states go
+        block by block if rollouts do."""
 
         def groups(name: str, fill: int | None = None) -> Tensor:
             column = torch.from_numpy(matrix(table, name, fill)).long()
-            return column.view(-1, completions, column.shape[1])
+            return column.view(-1, rollout.completions, column.shape[1])
 
-        weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(-1, completions)
+        weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(-1, rollout.completions)
         prompt, start = groups("prompt_tokens", PADDING)[:, 0], groups("start")[:, 0]
         tokens, step = groups("tokens"), groups("unmask_step")
-        return cls(prompt, start, tokens, step, weight, mask_id, states, jumps)
+        return cls(prompt, start, tokens, step, weight, mask_id, states, jumps, rollout.block_length)
 
     def batches(self, updates: int, batch_size: int, seed: int, stream: Stream, round_: int) -> Iterator[Batch]:
         """`updates` batches. Batch s is a function of (seed, stream, round, s) and the rows alone.

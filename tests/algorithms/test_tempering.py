@@ -96,6 +96,22 @@ def test_the_chain_reaches_the_optimum_from_a_wrong_policy_and_reward_weighting_
     assert kl["weighted"] > 0.05, kl
 
 
+@pytest.mark.facts
+@pytest.mark.parametrize("weights", ["tempered", "direct"])
+def test_the_chain_reaches_the_optimum_block_by_block(bench, weights):
+    """In blocks of one token the law is p(x_1 | ··) p(x_2 | x_1·), and no other state is learnt."""
+    steps = {"largest_step": 2.0, "min_ess": 0.3, "replay_rounds": 3}
+    run = bench.run(rollout={"block_length": 1}, weights=weights, **steps)
+    policy = chain(bench, run, bench.policy(bench.log_base, noise=0.5), 6, 512)
+    table = policy.table.detach()[:, [*range(bench.values), bench.mask_id], : bench.mask_id].log_softmax(-1)
+    table = table[..., : bench.values]
+    reached = table[0, -1, :, None] + table[1, :-1]
+    kl = float(exact.kl(bench.target.flatten(), reached.flatten()))
+    assert kl < 1e-3, kl
+    unseen = bench.policy(bench.log_base, noise=0.5).table
+    assert policy.table[1, bench.mask_id].equal(unseen[1, bench.mask_id])
+
+
 def inconsistent() -> torch.Tensor:
     """Conditionals of no joint law: p(x_1 = 1 | ··) = .9, but p(x_1 = 1 | x_2) = .1; x_2 is a fair coin."""
     first = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)  # the last row: both masked

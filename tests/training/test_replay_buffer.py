@@ -6,6 +6,7 @@ import torch
 
 from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.runtime.random_streams import Stream
+from pipeline.settings.sections import Rollout
 from pipeline.storage.parquet import TARGETS
 from pipeline.text.tokenizer import PADDING
 from pipeline.training.replay_buffer import Replay
@@ -32,7 +33,7 @@ def targets() -> pa.Table:
 @pytest.mark.parametrize("states", ["remasked_completions", "starting_states", "path_states"])
 def test_padding_changes_no_loss(states):
     policy = llada(9, MASK)
-    replay = Replay.of_targets(targets(), 2, MASK, states)
+    replay = Replay.of_targets(targets(), Rollout(completions=2), MASK, states)
     (batch,) = replay.batches(1, 8, 0, Stream.REPLAY, 1)
     assert (batch.prompt == PADDING).any()
     padding = (batch.prompt == PADDING).sum(dim=1).tolist()
