@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,20 @@ if TYPE_CHECKING:  # the Snakefile imports this module, and must not import PyTo
     from pipeline.tasks.base import Task
 
 KINDS = {"task": tasks, "model": models, "algorithm": algorithms}
+FEW, MANY = 4, 30
+"""Known words in an error message: so many of more than MANY."""
+SHOWN = 200
+"""Characters of a word that are compared."""
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """The end of an error message: the closest known word, and all of them."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+def nearest(word: str, known: Iterable[object]) -> str:
+    """The end of an error message: the closest known word, and all of them or, if they are many, a few close ones."""
+    words = sorted(map(str, known))
+    close = difflib.get_close_matches(word[:SHOWN], words, n=FEW, cutoff=0.4)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}known: {', '.join(sorted(known))}"
+    if len(words) <= MANY:
+        return f"{hint}known: {', '.join(words)}"
+    return f"{hint}known: {', '.join(close or words[:FEW])} and {len(words) - len(close or words[:FEW])} more"
 
 
 def check(kind: str, name: str) -> None:

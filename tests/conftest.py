@@ -40,7 +40,8 @@ import torch
 
 from pipeline.models.llada import create
 from pipeline.plugins import load_task, resolve_task
-from pipeline.settings.params_file import merge, parse_params
+from pipeline.settings.inheritance import merge
+from pipeline.settings.params_file import parse_params
 from pipeline.settings.run import Run
 from pipeline.settings.sections import ModelSection
 from pipeline.settings.stages import settings_json

@@ -33,22 +33,28 @@ def _plugin_section(section: object, schema_of: Callable[[str], type[Section]]) 
         raise ValueError(describe(error, schema)) from error
 
 
-def _task_schema(name: str) -> type[Section]:
+def task_schema(name: str) -> type[Section]:
+    """The keys of the section `task` for a task of this name. PipelineError if there is none."""
     schema = load_task(name).settings
     if not issubclass(schema, PluginSection):
         raise PipelineError(f"the settings of '{name}' must be a subclass of pipeline.tasks.base.TaskSettings")
     return schema
 
 
+def algorithm_schema(name: str) -> type[Section]:
+    """The keys of the section `algorithm` for an algorithm of this name. PipelineError if there is none."""
+    return SETTINGS.get(name) or load_algorithm(name).settings
+
+
 def _algorithm(section: object) -> object:
     if isinstance(section, dict):
         section = {"name": "dam", **section}
-    return _plugin_section(section, lambda name: SETTINGS.get(name) or load_algorithm(name).settings)
+    return _plugin_section(section, algorithm_schema)
 
 
-AnyTask = Annotated[SerializeAsAny[PluginSection], BeforeValidator(lambda task: _plugin_section(task, _task_schema))]
+AnyTask = Annotated[SerializeAsAny[PluginSection], BeforeValidator(lambda task: _plugin_section(task, task_schema))]
 AnyAlgorithm = Annotated[SerializeAsAny[Settings], BeforeValidator(_algorithm)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Run(Section):

@@ -216,6 +216,17 @@ class Suite(Section):
             raise ValueError(f"{twice[0]} stands twice")
         return entries
 
+    @field_validator("runs")
+    @classmethod
+    def _values(cls, runs: object) -> object:
+        for run, varied in runs.items() if isinstance(runs, dict) else ():
+            for key, values in varied.items():
+                if not values:
+                    raise ValueError(f"{run}: '{key}' has no values to sweep")
+                if twice := [value for number, value in enumerate(values) if value in values[:number]]:
+                    raise ValueError(f"{run}: '{key}' has the value {twice[0]} twice")
+        return runs
+
     @property
     def varied(self) -> dict[str, dict[str, list[Scalar]]]:
         """What is swept in each run, by dotted key; nothing for a plain list of runs."""

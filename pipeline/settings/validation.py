@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.errors import PipelineError
 from pipeline.plugins import check, nearest
 
+SHOWN, LONGEST = 100, 600
+"""Characters of a wrong value or key in an error message, and of what is said about it."""
+
 
 class Section(BaseModel):
     """A part of params.yaml: immutable; unknown keys, infinities and NaN are errors.
@@ -37,15 +40,20 @@ def known_plugin(kind: str, name: str) -> str:
 def describe(error: ValidationError, schema: type[BaseModel]) -> str:
     """One line for the first thing that is wrong."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(_short(str(part)) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         key, here = str(first["loc"][-1]), _schema_at(schema, first["loc"][:-1])
         if key in getattr(here, "renamed", {}):
             return f"'{where}' is now called {here.renamed[key]}"  # type: ignore[attr-defined]
         return f"unknown key '{where}': {nearest(key, list(here.model_fields))}"
     message = first["msg"].removeprefix("Value error, ")
-    got = "" if first["type"] in ("value_error", "missing") else f" (got {first['input']!r})"
+    got = "" if first["type"] in ("value_error", "missing") else f" (got {_short(repr(first['input']))})"
+    message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
     return f"{where}: {message[:1].lower()}{message[1:]}{got}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _schema_at(schema: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

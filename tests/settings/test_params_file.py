@@ -32,12 +32,19 @@ def refused(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> Callable[[di
 
 def broken(path: str, value: object) -> dict:
     raw = copy.deepcopy(SMALL)
+    if not path and isinstance(value, dict):
+        return raw | value
     section = raw
     *parents, key = path.split(".")
     for parent in parents:
         section = section[parent]
     section[key] = value
     return raw
+
+
+def sweep(varied: dict[str, list]) -> dict:
+    """A suite `s` that varies the run `small`."""
+    return {"s": {"runs": {"small": varied}}}
 
 
 @pytest.mark.parametrize(
@@ -131,6 +138,44 @@ def broken(path: str, value: object) -> dict:
         ("suites", {"all": {"runs": ["small"], "published": {"smal": {}}}}, "suites.all names unknown run 'smal'"),
         ("suites", {"all": {"runs": {"small": {"train.lrr": [1]}}}}, "unknown key 'runs.small-lrr1.train.lrr'"),
         ("suites", {"all": {"runs": ["small"], "seed": [1]}}, "unknown key 'suites.all.seed': did you mean 'seeds'"),
+        ("suites", sweep({"seed": [5, 6]}), "suites.s: 'seed' cannot be swept: give `seeds: [0, 1, …]` beside `runs`"),
+        ("suites", sweep({"seed.x": [5]}), "suites.s: 'seed.x' cannot be swept: give `seeds: "),
+        ("suites", sweep({"tran.lr": [5]}), "suites.s: unknown key 'tran.lr': did you mean 'train'"),
+        ("suites", sweep({"extends": ["small"]}), "suites.s: unknown key 'extends'"),
+        ("suites", sweep({".".join("train" for _ in range(9999)): [5]}), "suites.s: unknown key 'train.train.train"),
+        ("suites", sweep({"train.lr": []}), "suites.s.runs: small: 'train.lr' has no values to sweep"),
+        ("suites", sweep({"train.lr": [0.1, 0.1]}), "suites.s.runs: small: 'train.lr' has the value 0.1 twice"),
+        (
+            "suites",
+            sweep({"train": [1], "train.lr": [1]}),
+            "suites.s: 'train' has no effect in the run 'small-train1-lr1'",
+        ),
+        (
+            "suites",
+            sweep({f"train.{key}": list(range(100)) for key in ("lr", "warmup", "updates", "ema")}),
+            "suites.s asks for 100,000,000 runs, at most 2,000 are possible",
+        ),
+        (
+            "suites",
+            sweep({f"train.{number}": list(range(10)) for number in range(5000)}),
+            "suites.s asks for more than 10^12 runs, at most 2,000 are possible",
+        ),
+        (
+            "suites",
+            sweep({"algorithm.name": ["dtm"], "algorithm.step": [1.0], "algorithm.jumps": ["all"]}),
+            "unknown key 'jumps'",
+        ),
+        (
+            "",
+            {"runs": {"small": {"base": {"path": "x"}}}, "suites": sweep({"base.lr": [0.1]})},
+            "suites.s: 'base.lr' has no effect in the run 'small': its base is not trained",
+        ),
+        (
+            "",
+            {"runs": {"small": {"base": {"path": "x"}}}, "suites": sweep({"model.hidden_size": [64]})},
+            "suites.s: 'model.hidden_size' has no effect in the run 'small': base.path names a model of its own",
+        ),
+        ("runs." + "a" * 201, {}, "a name has at most 200 characters"),
         ("suites", ["small"], "suites: input should be a valid dictionary"),
         ("suites", {"all": {"runs": ["small"], "seeds": [0, 0]}}, "suites.all.seeds: 0 stands twice"),
         (
@@ -170,7 +215,7 @@ def test_the_shipped_params_are_valid():
 
 
 def test_suites_and_runs_like_others():
-    """`extends` inherits, a plug-in of another name starts afresh, and a suite adds runs with further seeds."""
+    """`extends` inherits, and a suite adds runs with further seeds."""
     raw = broken("runs", {"small": {"rounds": 3}, "other": {"extends": "small", "train": {"lr": 0.5}}})
     params = parse_params({**raw, "suites": {"both": {"runs": ["small", "other"], "seeds": [0, 4]}}})
     assert runs_of_suite(params, params.suites["both"]) == ["small", "small-seed4", "other", "other-seed4"]
