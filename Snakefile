@@ -245,7 +245,8 @@ rule adjoint:
     shell:
         "{resources.launch} pipeline.stages.adjoint --settings {params.settings:q}"
         " --rollouts {input.rollouts} --references {input.references} {params.previous}"
-        " --policy {input.policy} --out {output.targets} --summary {output.summary}"
+        " --policy {input.policy} --round {wildcards.round}"
+        " --out {output.targets} --summary {output.summary}"
         " --timing {output.timing} --threads {threads}"
         " 2>&1 | tee {log}"
 

@@ -131,9 +131,9 @@ ARGUMENTS = {
     " --replay 64 --out OUT/00.parquet",
     "adjoint": "--rollouts RUN/round_001/rollouts/00.parquet RUN/round_001/rollouts/01.parquet"
     " --references RUN/round_001/references/00.parquet RUN/round_001/references/01.parquet"
-    " --policy RUN/round_000/policy --out OUT/targets.parquet --summary OUT/adjoint.json",
-    "train": "--targets RUN/round_002/targets/targets.parquet --policy RUN/round_002/policy --round 3"
-    " --base RUN/round_000/policy --optimizer RUN/round_002/optimizer.safetensors"
+    " --policy RUN/round_000/policy --round 1 --out OUT/targets.parquet --summary OUT/adjoint.json",
+    "train": "--targets RUN/round_002/targets/targets.parquet --policy RUN/round_001/policy --round 2"
+    " --base RUN/round_000/policy --optimizer RUN/round_001/optimizer.safetensors"
     " --out OUT/policy --optimizer-out OUT/optimizer.safetensors"
     " --summary OUT/train.json --progress OUT/train.progress",
     "evaluate": "--items RUN/items/test.parquet --policy RUN/round_001/policy --round 1 --out OUT/evaluation.json",

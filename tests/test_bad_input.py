@@ -113,7 +113,8 @@ def not_a_number(path: Path) -> None:
 
 
 TRAIN, SHARD = "items/train.parquet", "round_001/rollouts/01.parquet"
-TARGETS, STATE = "round_002/targets/targets.parquet", "round_002/optimizer.safetensors"
+REFERENCE = "round_001/references/01.parquet"
+TARGETS, STATE = "round_002/targets/targets.parquet", "round_001/optimizer.safetensors"
 POLICY = "round_000/policy"
 
 
@@ -155,6 +156,25 @@ POLICY = "round_000/policy"
         ),
         ("adjoint", SHARD, rows(lambda table: table.slice(1)), "state 4 of round 1 has 3 completions, not 4"),
         ("adjoint", SHARD, lambda path: shutil.copy(path.with_name("00.parquet"), path), "has 8 completions, not 4"),
+        ("adjoint", SHARD, first("round", lambda _: 2), f"run/{SHARD}, row 0: round is 2, not 1"),
+        ("adjoint", SHARD, first("prompt_id", lambda item: item + 1), f"run/{SHARD}, row 1: prompt_id differs from"),
+        ("adjoint", SHARD, first("log_prob", lambda values: [0.5, *values[1:]]), "row 0: log_prob is 0.5, not the log"),
+        (
+            "adjoint",
+            REFERENCE,
+            first("base_log_prob", lambda values: [2.0, *values[1:]]),
+            "row 0: base_log_prob is 2.0",
+        ),
+        (
+            "adjoint",
+            REFERENCE,
+            first("sample_id", lambda sample: sample ^ 1),
+            "does not hold the 64 rows of this round",
+        ),
+        ("reference", "round_001/rollouts/00.parquet", first("round", lambda _: 3), "row 0: round is 3, not 1"),
+        ("train", TARGETS, first("round", lambda _: 3), f"run/{TARGETS}, row 0: round is 3, not one of 1 … 2"),
+        ("train", TARGETS, rows(lambda table: table.slice(0, 64)), f"run/{TARGETS} has no row of round 2"),
+        ("train", TARGETS, rows(lambda table: pa.concat_tables([table.slice(0, 64), table])), "has 8 completions, not"),
         ("train", TARGETS, halve, f"run/{TARGETS} is not a complete Parquet file"),
         ("train", TARGETS, first("weight", lambda weight: float("inf")), f"{TARGETS}, row 0: weight is inf"),
         ("train", TARGETS, first("prompt_tokens", lambda ids: [2**31 - 1]), "row 0: prompt_tokens is 2147483647"),

@@ -38,7 +38,8 @@ ARGUMENTS = {
 def run(args: Namespace, settings: ReferenceSettings) -> Measured | None:
     base, tokenizer, mask_id = load_policy(args.base, load_model(settings.model.name), device())
     vocabulary = token_ids(tokenizer)
-    table = parquet.read([args.rollouts], parquet.ROLLOUTS, may_be_empty=True, vocabulary=vocabulary)
+    rounds = {"round": range(args.round, args.round + 1)}
+    table = parquet.read([args.rollouts], parquet.ROLLOUTS, may_be_empty=True, vocabulary=vocabulary, limits=rounds)
     place = np.asarray(table.column("state_id")) * settings.rollout.completions + np.asarray(table.column("sample_id"))
     replayed = rows_to_replay(settings.rollout, args.replay, settings.seed, args.round)
     rows = table.take(np.flatnonzero(np.isin(place, replayed)))

@@ -46,7 +46,7 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
         load_optimizer_state(args.optimizer, optimizer)
         warmup = 0
     completions, vocabulary = settings.rollout.completions, token_ids(tokenizer)
-    targets = parquet.read([args.targets], parquet.TARGETS, completions=completions, vocabulary=vocabulary)
+    targets = parquet.read_targets(args.targets, args.round, completions, vocabulary)
     assert algorithm.replay and algorithm.loss
     replay = algorithm.replay(targets, settings.rollout, settings.algorithm, mask_id)
     batches = replay.batches(train.updates, train.batch_size, seed, Stream.REPLAY, args.round)

@@ -17,16 +17,13 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
 from pipeline.storage.atomic_files import replacing
+from pipeline.storage.row_checks import check_column, check_groups
 
 VERSION = 2
 ROW_GROUP = 4096
 Column: TypeAlias = "np.ndarray | list[object] | list[str] | list[int] | pa.Array"
 """What `write` accepts as a column."""
 TOKENS = pa.list_(pa.int32())
-RAGGED = "prompt_tokens"
-"""The one column whose lists may differ in length."""
-IDS = (RAGGED, "start", "tokens")
-"""The columns of token ids."""
 
 
 def _schema(name: str, *columns: tuple[str, pa.DataType] | pa.Field) -> pa.Schema:
@@ -106,16 +103,20 @@ def read(
     may_be_empty: bool = False,
     completions: int | None = None,
     vocabulary: Collection[int] | None = None,
+    limits: Mapping[str, range] | None = None,
 ) -> pa.Table:
     """The rows of all files, in the order given.
 
     Args:
-        completions: how many rows each state must have, in all files together.
+        completions: K, how many rows each state must have, in all files together: the samples 0 … K - 1 of one prompt
+            and start. In a file of targets they must follow each other.
         vocabulary: the known token ids; None skips the check.
+        limits: integer column -> the values that it may have, such as {"round": range(3, 4)}.
 
     Raises:
         PipelineError: for a file that is missing, truncated, empty or of another schema. Names file and row if a value
-            is missing or not finite, a list has another length, a token id is unknown, or an `unmask_step` is too big.
+            is missing or not finite, a list has another length, a token id is unknown, an `unmask_step` is too big, a
+            log-probability is positive, or the rows of a state do not belong together.
     """
     tables = []
     for path in paths:
@@ -123,11 +124,21 @@ def read(
         if len(table) == 0 and not may_be_empty:
             raise PipelineError(f"{path} has no rows")
         for name in schema.names if len(table) else ():
-            _check_column(path, name, table.column(name).combine_chunks(), vocabulary)
+            check_column(path, name, table.column(name).combine_chunks(), vocabulary, limits or {})
         tables.append(table)
     table = pa.concat_tables(tables)
     if completions:
-        _check_states(paths, table, completions)
+        files = list(zip(paths, map(len, tables), strict=True))
+        check_groups(files, table, completions, in_order=schema.equals(TARGETS))
+    return table
+
+
+def read_targets(path: Path, last: int, completions: int, vocabulary: Collection[int]) -> pa.Table:
+    """The targets that the round `last` trained on: of this round and of rounds before it."""
+    rounds = {"round": range(1, last + 1)}
+    table = read([path], TARGETS, completions=completions, vocabulary=vocabulary, limits=rounds)
+    if table.column("round")[-1].as_py() != last:
+        raise PipelineError(f"{path} has no row of round {last}: delete it and run again")
     return table
 
 
@@ -172,37 +183,3 @@ def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
         name = schema.metadata[b"schema"].decode()
         raise PipelineError(f"{path} does not have the columns of '{name}': delete it and run again")
     return table
-
-
-def _check_column(path: Path, name: str, column: pa.Array, vocabulary: Collection[int] | None) -> None:
-    """PipelineError for the first row with a value that is missing or impossible."""
-    rows, last = np.arange(len(column)), 0
-    if pa.types.is_list(column.type):
-        _check(path, rows, name, column, column.is_valid(), "a list")
-        lengths = pc.list_value_length(column)
-        same = pc.equal(lengths, lengths[0])
-        if name != RAGGED:
-            _check(path, rows, f"the length of {name}", lengths, same, f"{lengths[0]} as in row 0")
-        rows, column, last = pc.list_parent_indices(column), column.flatten(), lengths[0].as_py() - 1
-    valid, wanted = column.is_valid(), "a value"
-    if pa.types.is_floating(column.type):
-        valid, wanted = pc.is_finite(column).fill_null(False), "a finite number"
-    elif name in IDS and vocabulary is not None:
-        valid, wanted = pc.is_in(column, pa.array(vocabulary, pa.int32())), "a token id of the model"
-    elif name == "unmask_step":
-        valid, wanted = pc.is_in(column, pa.array(range(-1, last + 1), pa.int32())), f"one of -1 … {last}"
-    _check(path, rows, name, column, valid, wanted)
-
-
-def _check(path: Path, rows: np.ndarray | pa.Array, name: str, values: pa.Array, valid: pa.Array, wanted: str) -> None:
-    for place in np.flatnonzero(~np.asarray(valid))[:1]:
-        raise PipelineError(f"{path}, row {rows[place]}: {name} is {values[place]}, not {wanted}")
-
-
-def _check_states(paths: Sequence[Path], table: pa.Table, completions: int) -> None:
-    counts = table.group_by(["round", "state_id"]).aggregate([([], "count_all")])
-    for row in counts.filter(pc.field("count_all") != completions).slice(0, 1).to_pylist():
-        raise PipelineError(
-            f"{', '.join(map(str, paths))}: state {row['state_id']} of round {row['round']} has {row['count_all']}"
-            f" completions, not {completions} (rollout.completions): delete it and run again"
-        )
