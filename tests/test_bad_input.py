@@ -194,7 +194,12 @@ POLICY = "round_000/policy"
         ("rollout", f"{POLICY}/config.json", changed(model_type="gpt2"), "holds the architecture 'gpt2', not 'llada'"),
         ("rollout", f"{POLICY}/config.json", changed(intermediate_size=32), f"'run/{POLICY}': mismatched keys: "),
         ("rollout", f"{POLICY}/config.json", changed(num_hidden_layers=2), f"'run/{POLICY}': missing keys: "),
-        ("rollout", f"{POLICY}/config.json", changed(num_hidden_layers="two"), "expected int, got str (value: 'two')"),
+        (
+            "rollout",
+            f"{POLICY}/config.json",
+            changed(num_hidden_layers="two"),
+            "num_hidden_layers: input should be a valid integer (got 'two')",
+        ),
         ("rollout", f"{POLICY}/model.safetensors", halve, f"cannot load the weights in 'run/{POLICY}'"),
         ("rollout", f"{POLICY}/model.safetensors", Path.unlink, f"cannot load the weights in 'run/{POLICY}'"),
         ("rollout", f"{POLICY}/model.safetensors", not_a_number, f"'run/{POLICY}': the weights 'model."),

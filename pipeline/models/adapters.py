@@ -23,8 +23,9 @@ from pipeline.errors import PipelineError
 from pipeline.models.base import Adapters
 from pipeline.settings.sections import Adapter
 from pipeline.storage.atomic_files import read_tensors
+from pipeline.storage.model_files import ADAPTER_CONFIG, base_of_adapters
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 TRAINED, BEHAVIOR = "default", "behavior"
 """peft's names of the two sets of adapters that a module may hold."""
 PREFIX = "base_model.model."
@@ -57,26 +58,11 @@ class Frozen(nn.Module):
 
 
 def are_in(path: Path) -> bool:
-    return (path / CONFIG).is_file()
+    return (path / ADAPTER_CONFIG).is_file()
 
 
 def are_on(module: nn.Module) -> bool:
     return hasattr(module, "peft_config")
-
-
-def base_of(path: Path) -> Path:
-    """The directory of the base model that saved adapters name.
-
-    Raises:
-        PipelineError: if it is not there.
-    """
-    reference = str(_config(path).base_model_name_or_path)
-    for candidate in (path / reference, Path(reference)):
-        if (candidate / "config.json").is_file():
-            return candidate
-    raise PipelineError(
-        f"'{path / CONFIG}': base_model_name_or_path names '{reference}', which is not a model directory"
-    )
 
 
 def add_saved(base: nn.Module, path: Path) -> None:
@@ -86,7 +72,7 @@ def add_saved(base: nn.Module, path: Path) -> None:
         PipelineError: for adapters of another base, of another kind, or with tensors missing or left over.
     """
     base.adapter_fingerprint = fingerprint(base)  # type: ignore[assignment]
-    base.adapter_home = base_of(path).resolve()  # type: ignore[assignment]
+    base.adapter_home = base_of_adapters(path).resolve()  # type: ignore[assignment]
     _load(base, path, TRAINED)
 
 
@@ -125,7 +111,7 @@ def share(module: nn.Module, path: Path) -> nn.Module | None:
 
     A module holds one set of adapters beside its own: sharing another directory's replaces it.
     """
-    if not are_on(module) or (base_of(path) if are_in(path) else path).resolve() != module.adapter_home:
+    if not are_on(module) or (base_of_adapters(path) if are_in(path) else path).resolve() != module.adapter_home:
         return None
     if not are_in(path):
         return Frozen(module, None)
@@ -179,12 +165,15 @@ def _load(module: nn.Module, path: Path, adapter: str) -> None:
     """Inject the saved adapters as the set `adapter`, frozen; parameters that the module already has stay."""
     tensors, metadata = read_tensors(path / WEIGHTS)
     if metadata.get("base", module.adapter_fingerprint) != module.adapter_fingerprint:
-        raise PipelineError(f"'{path}' holds adapters of another base than '{base_of(path)}' is now")
-    _inject(module, _config(path), adapter, f"'{path / CONFIG}'")
+        raise PipelineError(f"'{path}' holds adapters of another base than '{base_of_adapters(path)}' is now")
+    for name, value in tensors.items():
+        if not value.is_floating_point():
+            raise PipelineError(f"'{path}': the tensor '{name}' has the type {value.dtype}, not a float")
+    _inject(module, _config(path), adapter, f"'{path / ADAPTER_CONFIG}'")
     own = _by_saved_name(module, adapter)
     wrong = sorted(tensors.keys() ^ own.keys()) or [name for name in own if own[name].shape != tensors[name].shape]
     if wrong:
-        raise PipelineError(f"'{path / WEIGHTS}' does not fit its {CONFIG} and base: see '{wrong[0]}'")
+        raise PipelineError(f"'{path / WEIGHTS}' does not fit its {ADAPTER_CONFIG} and base: see '{wrong[0]}'")
     for name, parameter in own.items():
         parameter.copy_(tensors[name]).requires_grad_(False)
 
@@ -193,7 +182,7 @@ def _config(path: Path) -> LoraConfig:
     try:
         config = PeftConfig.from_pretrained(str(path))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise PipelineError(f"cannot read '{path / CONFIG}': {str(error)[:200]}") from error
+        raise PipelineError(f"cannot read '{path / ADAPTER_CONFIG}': {str(error)[:200]}") from error
     if not isinstance(config, LoraConfig):
         raise PipelineError(f"'{path}' holds adapters of the kind {config.peft_type}, not LORA")
     return config

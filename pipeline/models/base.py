@@ -1,6 +1,7 @@
 """The interface of a model plug-in: functions that create, open, save and adapt a model."""
 
 import json
+import math
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.settings.sections import Adapter, ModelSection
+from pipeline.storage.model_files import read_config, tensor_headers
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Model:
         recompute: (module): turn gradient checkpointing on. None if the model does not support it.
         adapters: None if the model does not support adapters.
         restrict: (module, token ids): never predict any other token. None if every row of the vocabulary is a token.
+        check: (directory): PipelineError unless this model implements what the config.json there describes.
     """
 
     create: Callable[[ModelSection, int, int, int], nn.Module]
@@ -74,23 +77,7 @@ class Model:
     recompute: Callable[[nn.Module], None] | None = None
     adapters: Adapters | None = None
     restrict: Callable[[nn.Module, AbstractSet[int]], None] | None = None
-
-
-def read_config(path: Path, kind: str) -> dict[str, object]:
-    """config.json of a saved model of the architecture `kind`.
-
-    Raises:
-        PipelineError: if the directory holds no model, or one of another architecture.
-    """
-    try:
-        config: dict[str, object] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PipelineError(f"'{path}' is not a model directory: cannot read its config.json ({error})") from error
-    if not isinstance(config, dict):
-        raise PipelineError(f"'{path}' is not a model directory: its config.json is not a JSON object")
-    if config.get("model_type") != kind:
-        raise PipelineError(f"'{path}' holds the architecture '{config.get('model_type')}', not '{kind}'")
-    return config
+    check: Callable[[Path], object] | None = None
 
 
 class SmallModule(nn.Module):
@@ -109,11 +96,15 @@ def save_module(module: nn.Module, path: Path) -> None:
 
 
 def load_module(build: type[SmallModule], path: Path) -> nn.Module:
-    """Open what `save_module` wrote; PipelineError if a tensor is missing, unexpected or of another shape."""
+    """Open what `save_module` wrote; PipelineError if a tensor is missing, unexpected, or of another shape or type."""
     sizes = {name: value for name, value in read_config(path, build.kind).items() if name != "model_type"}
+    values = sum(math.prod(header.shape) for header in tensor_headers(path).values())
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= values:
+            raise PipelineError(f"'{path}': config.json says {name}: {size!r}, but the weights have {values} values")
     try:
         module = build(**sizes)
         module.load_state_dict(load_file(path / "model.safetensors"))
-    except (OSError, RuntimeError, TypeError, SafetensorError) as error:
+    except (OSError, RuntimeError, TypeError, OverflowError, SafetensorError) as error:
         raise PipelineError(f"cannot load the weights in '{path}': {str(error)[:300]}") from error
     return module.eval()

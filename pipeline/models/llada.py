@@ -22,10 +22,12 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from pipeline.errors import PipelineError
 from pipeline.models import adapters
-from pipeline.models.base import Model, Output, read_config
+from pipeline.models.base import Model, Output
 from pipeline.models.checkpoint import LladaConfig
+from pipeline.models.llada_files import check_tensors, read_sizes
 from pipeline.runtime.memory_limits import CHUNK
 from pipeline.settings.sections import ModelSection
+from pipeline.storage.model_files import base_of_adapters
 
 ATTENTION = "llada"
 
@@ -134,21 +136,15 @@ def load(path: Path) -> LladaForMaskedLM:
             of another shape; for adapters, if the base is not the one that they were trained on.
     """
     if adapters.are_in(path):
-        base = load(adapters.base_of(path))
+        base = load(base_of_adapters(path))
         adapters.add_saved(base, path)
         base.eval()
         return base
-    read_config(path, LladaConfig.model_type)
+    check_tensors(path)
     try:
-        loaded: Any = LladaForMaskedLM.from_pretrained(
-            path, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
-        )
+        model = LladaForMaskedLM.from_pretrained(path, local_files_only=True, use_safetensors=True)
     except (OSError, RuntimeError, ValueError, SafetensorError, StrictDataclassError) as error:
         raise PipelineError(f"cannot load the weights in '{path}': {str(error)[:300]}") from error
-    model, info = cast("tuple[LladaForMaskedLM, dict[str, set[str]]]", loaded)
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if names := sorted(info[problem])[:3]:
-            raise PipelineError(f"'{path}': {problem.replace('_', ' ')}: {', '.join(map(str, names))}")
     model.eval()
     return model
 
@@ -179,4 +175,12 @@ AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 AutoConfig.register(LladaConfig.model_type, LladaConfig, exist_ok=True)
 AutoModelForMaskedLM.register(LladaConfig, LladaForMaskedLM, exist_ok=True)
-PLUGIN = Model(create=create, load=load, save=save, recompute=recompute, adapters=adapters.PLUGIN, restrict=restrict)
+PLUGIN = Model(
+    create=create,
+    load=load,
+    save=save,
+    recompute=recompute,
+    adapters=adapters.PLUGIN,
+    restrict=restrict,
+    check=read_sizes,
+)

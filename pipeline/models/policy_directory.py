@@ -21,14 +21,23 @@ from pipeline.text.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, load_tokeni
 
 COPIED = (CHAT_TEMPLATE, "special_tokens_map.json", "generation_config.json")
 """Files that are copied unchanged from the checkpoint that a policy was made from."""
+SMALL = ["*.json", "*.jinja"]
+"""Patterns of the files of a checkpoint that are not its weights; any others are not fetched."""
 
 
-def find_checkpoint(name: str) -> Path:
-    """The directory of a saved model: `name` itself, or its files from the Hub, without any code."""
+def find_checkpoint(name: str, plugin: Model) -> Path:
+    """The directory of a saved model: `name` itself, or its files from the Hub, without any code; weights come last.
+
+    Raises:
+        PipelineError: if there is none of this name, or the model does not implement what its config.json describes.
+    """
     if Path(name).is_dir():
         return Path(name)
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
+        small = Path(snapshot_download(name, allow_patterns=SMALL))
+        if plugin.check:
+            plugin.check(small)
+        return Path(snapshot_download(name, allow_patterns=[*SMALL, "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise PipelineError(f"'{name}' is neither a directory nor a model on the Hub: {str(error)[:200]}") from error
 

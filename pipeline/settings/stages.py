@@ -92,10 +92,10 @@ def parse_settings(text: str, schema: type[S]) -> S:
     """The typed settings of a stage from its command line. PipelineError, in one line, if they do not fit."""
     try:
         return schema.model_validate(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise PipelineError(f"--settings is not JSON: {error}") from error
     except ValidationError as error:
         raise PipelineError(f"--settings: {describe(error, schema)}") from error
+    except (ValueError, RecursionError) as error:
+        raise PipelineError(f"--settings is not JSON: {error}") from error
 
 
 def plain_json(settings: BaseModel) -> str:

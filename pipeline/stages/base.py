@@ -49,7 +49,7 @@ ARGUMENTS = {
 def run(args: Namespace, settings: BaseSettings) -> None:
     plugin, task, base = load_model(settings.model.name), resolve_task(settings.task), settings.base
     losses: list[float] = []
-    source = find_checkpoint(base.path) if base.path else None
+    source = find_checkpoint(base.path, plugin) if base.path else None
     if source:
         model, tokenizer, _ = load_policy(source, plugin)
         cast_weights(merge_adapters(model, plugin), settings.model.dtype)

@@ -72,7 +72,7 @@ def read_json(path: Path, *keys: str) -> Any:
     """The content of a JSON file; PipelineError if the file is missing or truncated, or lacks one of the keys."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PipelineError(f"cannot read {path} ({error}): delete it and run again") from error
     for key in keys:
         if not isinstance(content, dict) or key not in content:

@@ -3,7 +3,6 @@
 transformers renders a checkpoint's chat template in jinja2's immutable sandbox, so it cannot run code.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import PipelineError
+from pipeline.storage.model_files import read_object
 from pipeline.tasks.base import Task, TaskSettings
 from pipeline.text.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, encode, mask_id
 
@@ -121,10 +121,9 @@ def read_tokenizer_config(policy: Path) -> dict[str, object]:
     """The contents of a policy's tokenizer_config.json; empty if there is no such file."""
     path = policy / TOKENIZER_CONFIG
     try:
-        found: dict[str, object] = json.loads(path.read_text()) if path.is_file() else {}
+        return read_object(path) if path.is_file() else {}
     except ValueError as error:
-        raise PipelineError(f"{path} is not JSON ({error})") from error
-    return found
+        raise PipelineError(f"{path} is not a JSON object ({error})") from error
 
 
 def _template(policy: Path, settings: dict[str, object]) -> str:

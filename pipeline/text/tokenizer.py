@@ -61,7 +61,11 @@ def buckets(lengths: Sequence[int], size: int) -> list[list[int]]:
 
 
 def load_tokenizer(policy: Path) -> Tokenizer:
-    """The tokenizer in a policy directory. PipelineError if it is missing or damaged, or has no mask token."""
+    """The tokenizer in a policy directory, without the truncation and padding that its file may ask for.
+
+    Raises:
+        PipelineError: if it is missing or damaged, or has no mask token.
+    """
     path = policy / "tokenizer.json"
     if not path.is_file():
         raise PipelineError(f"{path} is missing: '{policy}' is not a model directory of this project")
@@ -71,4 +75,6 @@ def load_tokenizer(policy: Path) -> Tokenizer:
         raise PipelineError(f"{path} is not a tokenizer: {error}") from error
     if all(tokenizer.token_to_id(token) is None for token in MASK_TOKENS):
         raise PipelineError(f"{path} has no {' or '.join(MASK_TOKENS)}")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return tokenizer

@@ -142,9 +142,23 @@ def halved(base, path):
     os.truncate(file, file.stat().st_size // 2)
 
 
+def base_elsewhere(base, path):
+    shutil.copytree(base, base.parents[2].with_name(f"{base.parents[2].name}-elsewhere") / "x")
+    config = json.loads((path / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = f"../../../../{base.parents[2].name}-elsewhere/x"
+    (path / "adapter_config.json").write_text(json.dumps(config))
+
+
+def integers(base, path):
+    tensors = load_file(path / "adapter_model.safetensors")
+    save_file({name: value.int() for name, value in tensors.items()}, path / "adapter_model.safetensors")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (base_elsewhere, "base_model_name_or_path '../../../../.*-elsewhere/x' leads out of"),
+        (integers, "the tensor 'base_model.* has the type torch.int32, not a float"),
         (other_base, "holds adapters of another base than"),
         (no_base, "base_model_name_or_path names '../../round_000/policy', which is not a model directory"),
         (another_kind, "holds adapters of the kind .*IA3, not LORA"),
