@@ -19,6 +19,7 @@ from pipeline.workflow import rules as wf
 from pipeline.workflow.code_digest import code_digest
 from pipeline.errors import PipelineError
 from pipeline.workflow.dry_run import print_estimate
+from pipeline.workflow.preflight import Preflight, explain_targets
 from pipeline.settings.params_file import read_params, runs_of_suite
 from pipeline.settings.stages import settings_json
 from pipeline.runtime.fork_server import Preloaded
@@ -36,8 +37,10 @@ except PipelineError as error:
     sys.exit(f"error: {error}")
 if workflow.is_main_process:
     atexit.register(print_estimate, workflow, PARAMS)
+    atexit.register(explain_targets, workflow, PARAMS)
 RUNS, HARDWARE, KEEP = PARAMS.runs, PARAMS.hardware, PARAMS.keep.model_dump_json()
 ORIGINS = wf.origins(RUNS, PARAMS.default_run)
+CHECKED = Preflight(PARAMS, ORIGINS, workflow.is_main_process)
 SUITES = {suite: runs_of_suite(PARAMS, named) for suite, named in PARAMS.suites.items()}
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
 STARTED = time.time()
@@ -70,11 +73,11 @@ def code(stage):
 
 
 def of_origin(path):
-    return lambda wildcards: expand(path, run=ORIGINS[wildcards.run], allow_missing=True)
+    return lambda wildcards: expand(path, run=ORIGINS[CHECKED(wildcards.run)], allow_missing=True)
 
 
 def policy(number):
-    return lambda wildcards: wf.policy(wildcards.run, number(wildcards), ORIGINS)
+    return lambda wildcards: wf.policy(CHECKED(wildcards.run), number(wildcards), ORIGINS)
 
 
 def this_round(wildcards):
@@ -159,13 +162,15 @@ rule base:
             sys.executable, PRELOADED.socket, ranks=processes(wildcards)
         ),
         sharding=HARDWARE.sharding,
+        limits=lambda wildcards: wf.prompt_limits(wildcards.run, RUNS, ORIGINS),
     params:
         settings=settings("base"),
         code=code("base"),
         progress="data/runs/{run}/round_000/train.progress",
     shell:
         "{resources.launch} pipeline.stages.base --settings {params.settings:q}"
-        " --items {input.corpus} --out {output.policy} --summary {output.summary}"
+        " --items {input.corpus} --limits {resources.limits:q}"
+        " --out {output.policy} --summary {output.summary}"
         " --progress {params.progress} --code {params.code} --timing {output.timing} --threads {threads}"
         " --sharding {resources.sharding}"
         " 2>&1 | tee {log}"

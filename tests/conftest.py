@@ -125,7 +125,8 @@ class Workflow:
 
 ARGUMENTS = {
     "prepare": "--out OUT/items",
-    "base": "--items RUN/items/base.parquet --out OUT/policy --summary OUT/train.json --progress OUT/train.progress",
+    "base": '--items RUN/items/base.parquet --limits {"train":[["",16]],"held_out":[["",16]]}'
+    " --out OUT/policy --summary OUT/train.json --progress OUT/train.progress",
     "rollout": "--items RUN/items/train.parquet --policy RUN/round_000/policy --round 1 --shard 0 --out OUT/00.parquet",
     "reference": "--rollouts RUN/round_001/rollouts/00.parquet --base RUN/round_000/policy --round 1 --shard 0"
     " --replay 64 --out OUT/00.parquet",

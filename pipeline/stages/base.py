@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 
 import pyarrow as pa
 import torch
@@ -32,14 +33,16 @@ from pipeline.settings.stages import BaseSettings, plain_json
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
 from pipeline.storage.atomic_files import digest, discard, write_json
-from pipeline.tasks.base import Task, TaskSettings
-from pipeline.text.tokenizer import character_tokenizer, encode, mask_id
+from pipeline.tasks.base import HELD_OUT, Task, TaskSettings
+from pipeline.text.prompts import prompt_format
+from pipeline.text.tokenizer import character_tokenizer, encode, load_tokenizer, mask_id
 from pipeline.training.adamw import AdamW
 from pipeline.training.loop import Progress, fit
 from pipeline.training.replay_buffer import Batch, Replay
 
 ARGUMENTS = {
-    "items": "base.parquet of rule prepare",
+    "items": "base.parquet of rule prepare; the other splits lie beside it",
+    "limits=": 'what follows a prompt: {"train" or "held_out": [[prefill, most answer tokens], …]}',
     "out": "policy directory to write",
     "summary": "JSON to write: the loss of every update",
     "progress": "where a killed stage left off",
@@ -51,10 +54,12 @@ def run(args: Namespace, settings: BaseSettings) -> None:
     losses: list[float] = []
     source = find_checkpoint(base.path, plugin) if base.path else None
     if source:
+        check_prompts(args, task, source, plugin, load_tokenizer(source))
         model, tokenizer, _ = load_policy(source, plugin)
         cast_weights(merge_adapters(model, plugin), settings.model.dtype)
     else:
         tokenizer = character_tokenizer(task.characters(base.lengths or ()))
+        check_prompts(args, task, None, plugin, tokenizer)
         model = fresh(plugin, settings, tokenizer, task.answer_length)
         if base.exact:
             install_exact(plugin, model, tokenizer, task)
@@ -65,6 +70,24 @@ def run(args: Namespace, settings: BaseSettings) -> None:
         save_policy(args.out, model, tokenizer, plugin, source)
         write_json(args.summary, {"losses": losses, "parameters": sum(p.numel() for p in model.parameters())})
         discard(args.progress)
+
+
+def check_prompts(
+    args: Namespace, task: Task[TaskSettings], source: Path | None, plugin: Model, tokenizer: Tokenizer
+) -> None:
+    """PipelineError for a prompt of any split that holds [MASK] or, with its answer, is too long for the model.
+
+    It comes before anything is trained, so that no late round stops at a prompt that it is the first to use.
+    """
+    config = plugin.check(source) if source and plugin.check else None
+    if task.chat and config is None:  # of a model that says nothing without its weights
+        return
+    for split in ("train", *HELD_OUT):
+        path = args.items.with_name(f"{split}.parquet")
+        texts = parquet.read([path], parquet.ITEMS, may_be_empty=True)["prompt"].to_pylist()
+        names = [f"{number} of the split '{split}'" for number in range(len(texts))]
+        for prefill, length in args.limits["held_out" if split in HELD_OUT else "train"]:
+            prompt_format(source or path, config, tokenizer, task, prefill).prompts(texts, names, length)
 
 
 def fresh(plugin: Model, settings: BaseSettings, tokenizer: Tokenizer, length: int) -> nn.Module:

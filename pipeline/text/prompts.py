@@ -67,7 +67,7 @@ class PromptFormat:
         end = self.tokenizer.token_to_id(self.task.end)
         return frozenset() if end is None else frozenset({end})
 
-    def prompts(self, texts: Sequence[str], ids: Sequence[int], length: int) -> list[Int[Tensor, " P"]]:
+    def prompts(self, texts: Sequence[str], ids: Sequence[object], length: int) -> list[Int[Tensor, " P"]]:
         """Token ids of each prompt; chat prompts differ in length.
 
         A prompt that is too long for the model with an answer of `length` tokens is a PipelineError, never truncated;
@@ -103,14 +103,24 @@ class PromptFormat:
 def load_prompt_format(
     policy: Path, model: nn.Module, tokenizer: Tokenizer, task: Task[TaskSettings], prefill: str = ""
 ) -> PromptFormat:
-    """The prompt format of a task for a policy. PipelineError for a chat task without a chat template."""
+    """The prompt format of a task for an open policy; see `prompt_format`."""
+    return prompt_format(policy, getattr(model, "config", None), tokenizer, task, prefill)
+
+
+def prompt_format(
+    policy: Path, config: Any, tokenizer: Tokenizer, task: Task[TaskSettings], prefill: str = ""
+) -> PromptFormat:
+    """The prompt format of a task for a policy of which `config` is known: its end-of-text tokens and longest input.
+
+    Raises:
+        PipelineError: for a chat task without a chat template.
+    """
     if not task.chat:
         return PromptFormat(tokenizer, task, None)
     settings = read_tokenizer_config(policy)
     template = _template(policy, settings)
     special = {name: _token(settings.get(name)) for name in ("bos_token", "eos_token")}
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **special)
-    config: Any = model.config  # of the untyped transformers library
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     named = [tokenizer.token_to_id(token) for token in (*STOP_TOKENS, special["eos_token"]) if token]
     limit = getattr(config, "max_position_embeddings", None)

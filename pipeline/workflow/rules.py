@@ -1,12 +1,13 @@
 """What the Snakefile computes: file names, inputs and rerun triggers of its rules, and checks."""
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.plugins import load_task
+from pipeline.plugins import load_task, resolve_task
 from pipeline.settings.run import Run
 from pipeline.settings.stages import settings_json
 from pipeline.storage.atomic_files import sha256_of
@@ -38,6 +39,20 @@ def origins(runs: Mapping[str, Run], first: str) -> dict[str, str]:
     for name in (first, *runs):
         makers.setdefault(settings_json(runs[name], "base"), name)
     return {name: makers[settings_json(run, "base")] for name, run in runs.items()}
+
+
+def prompt_limits(origin: str, runs: Mapping[str, Run], origins: Mapping[str, str]) -> str:
+    """For rule `base`, what follows a prompt in the runs that share this base: {"train" or "held_out": [[prefill, most
+    answer tokens], …]}, as JSON."""
+    sharing = [run for name, run in runs.items() if origins[name] == origin]
+    own = int(resolve_task(runs[origin].task).answer_length)
+    train, held_out = {"": own}, {"": own}
+    for run in sharing:
+        length = run.rollout.length or own if run.rounds else 0
+        train[run.rollout.prefill] = max(length, train.get(run.rollout.prefill, 0))
+        length = max(run.evaluate.lengths or (own,))
+        held_out[run.evaluate.prefill] = max(length, held_out.get(run.evaluate.prefill, 0))
+    return json.dumps({"train": sorted(train.items()), "held_out": sorted(held_out.items())})
 
 
 def policy(run: str, round_: str, origins: Mapping[str, str]) -> str:

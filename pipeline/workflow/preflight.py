@@ -1,0 +1,175 @@
+"""What is checked of a run before any of its jobs starts, dry runs included; each mistake ends Snakemake in one line.
+
+Only runs that the wanted targets need are checked, against the hardware and, without reading weights, the files of
+their base model. Torch-free.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.models import WITHOUT_ADAPTERS
+from pipeline.models.llada_files import KIND, Sizes, check_tensors, read_sizes
+from pipeline.plugins import nearest, resolve_task
+from pipeline.settings.params_file import Params
+from pipeline.settings.run import Run
+from pipeline.settings.sections import Hardware, Optimizer
+from pipeline.storage.model_files import read_config, read_object, tensor_headers
+
+SECONDS = 5.0
+"""How long a dry run waits for the Hub."""
+
+
+class Preflight:
+    """Checks each run once, when Snakemake first asks for its files; says what it does not take over from another run.
+
+    Attributes:
+        origins: run -> the run whose base model it uses.
+        active: False in the processes that Snakemake starts for single jobs.
+    """
+
+    def __init__(self, params: Params, origins: Mapping[str, str], active: bool):
+        self.params, self.origins, self.active = params, origins, active
+        self.checked: set[str] = set()
+        self.said: set[str] = set()
+
+    def __call__(self, name: str) -> str:
+        """The name of the run. SystemExit if it cannot work."""
+        if not self.active or name in self.checked:
+            return name
+        self.checked.add(name)
+        for note in map(str, self.params.left_behind.get(name, [])):
+            if note not in self.said:
+                self.said.add(note)
+                print(f"note: {name}: {note} from the run that it extends or from defaults", file=sys.stderr)
+        run = self.params.runs[name]
+        imported = Path("data/runs", self.origins[name], "round_000", "policy")
+        try:
+            for problem in problems(run, self.params.hardware.of(name, run.model.name), imported):
+                sys.exit(f"error: {name}: {problem}")
+        except PipelineError as error:
+            sys.exit(f"error: {name}: {error}")
+        return name
+
+
+def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
+    """Why a run cannot work on this hardware with this base model; `imported` is where rule `base` puts it.
+
+    Raises:
+        PipelineError: if the base model is missing, damaged or of another kind.
+    """
+    trained: dict[str, Optimizer] = {} if run.base.path or run.base.exact else {"base": run.base}
+    trained |= {"train": run.train} if run.rounds else {}
+    for name, section in trained.items():
+        yield from _batches(name, section, hardware.processes)
+        if section.gradient_checkpointing and run.model.name in WITHOUT_ADAPTERS:
+            yield f"{name}.gradient_checkpointing: model '{run.model.name}' cannot recompute its activations"
+    sizes = _base(run, imported)
+    if run.rounds and run.train.adapter:
+        yield from _targets(run, sizes)
+    if sizes and resolve_task(run.task).chat:
+        yield from _lengths(run, sizes.max_position_embeddings)
+
+
+def _batches(name: str, section: Optimizer, processes: int) -> Iterator[str]:
+    parts = section.gradient_accumulation_steps * processes
+    if section.batch_size % parts:
+        yield (
+            f"{name}.batch_size {section.batch_size} is not a multiple of gradient_accumulation_steps × processes ="
+            f" {section.gradient_accumulation_steps} × {processes} (hardware.processes, models, runs)"
+        )
+
+
+def _targets(run: Run, sizes: Sizes | None) -> Iterator[str]:
+    """Adapter targets that name no linear layer. Nothing is known of a user's own model."""
+    if run.model.name in WITHOUT_ADAPTERS:
+        yield f"train.adapter: model '{run.model.name}' takes no adapters"
+    if sizes is None or run.train.adapter is None:
+        return
+    layers = sizes.linear_layers()
+    for target in run.train.adapter.targets:
+        if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
+            known = {layer.rpartition(".")[2] for layer in layers}
+            yield f"train.adapter.targets: the model has no linear layer '{target}': {nearest(target, known)}"
+
+
+def _lengths(run: Run, limit: int) -> Iterator[str]:
+    """Numbers of answer tokens that leave no room for a prompt."""
+    asked = {"task.answer_length": resolve_task(run.task).answer_length}
+    asked |= {"rollout.length": run.rollout.length or 0, "rollout.block_length": run.rollout.block_length or 0}
+    asked |= {"evaluate.lengths": max(run.evaluate.lengths or (0,))}
+    asked |= {"evaluate.block_length": run.evaluate.block_length or 0}
+    for key, length in asked.items():
+        if length >= limit:
+            yield f"{key} {length}: the model of base.path takes {limit} tokens, with those of the prompt"
+
+
+def _base(run: Run, imported: Path) -> Sizes | None:
+    """The sizes of the base model, if it is a LLaDA whose config.json can be read here."""
+    name, kind = run.base.path, run.model.name
+    if name is None:
+        return _embedded(run) if kind == KIND else None
+    path = Path(name) if Path(name).is_dir() else imported if (imported / "config.json").is_file() else None
+    if path is not None:
+        _check_files(path, kind, chat=resolve_task(run.task).chat)
+    else:
+        path = _on_hub(name)
+    return read_sizes(path) if path and kind == KIND else None
+
+
+def _embedded(run: Run) -> Sizes:
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    return Sizes(mask_token_id=0, **{name: getattr(run.model, name) for name in names})
+
+
+def _check_files(path: Path, kind: str, *, chat: bool) -> None:
+    if kind == KIND:
+        check_tensors(path)
+    elif kind in WITHOUT_ADAPTERS:
+        read_config(path, kind)
+        tensor_headers(path)
+    if not (path / "tokenizer.json").is_file():
+        raise PipelineError(f"base.path: {path / 'tokenizer.json'} is missing")
+    try:
+        template = chat and not (path / "chat_template.jinja").is_file()
+        if template and not read_object(path / "tokenizer_config.json").get("chat_template"):
+            raise ValueError("it has none")
+    except ValueError as error:
+        raise PipelineError(f"base.path: '{path}' has no chat template: tokenizer_config.json: {error}") from error
+
+
+def _on_hub(name: str) -> Path | None:
+    """The directory of a checkpoint's config.json from the Hub; None where the Hub cannot be reached.
+
+    Raises:
+        PipelineError: if there is no checkpoint of this name.
+    """
+    import huggingface_hub as hub  # noqa: PLC0415  (not needed for directories)
+    from huggingface_hub import errors  # noqa: PLC0415
+
+    missing = f"base.path: '{name}' is neither a directory nor a model on the Hub"
+    try:
+        if isinstance(cached := hub.try_to_load_from_cache(name, "config.json"), str):
+            return Path(cached).parent
+        hub.get_hf_file_metadata(hub.hf_hub_url(name, "config.json"), timeout=SECONDS)
+        return Path(hub.hf_hub_download(name, "config.json", etag_timeout=SECONDS)).parent
+    except (errors.HFValidationError, errors.RepositoryNotFoundError) as error:
+        raise PipelineError(missing) from error
+    except errors.LocalEntryNotFoundError:
+        return None
+    except errors.EntryNotFoundError as error:
+        raise PipelineError(f"{missing}: it has no config.json") from error
+    except Exception:  # whatever the network raises: rule `base` will say it
+        return None
+
+
+def explain_targets(workflow: Any, params: Params) -> None:
+    """When Snakemake ends: the nearest names of targets that are none."""
+    known = [*params.runs, *params.suites]
+    for target in getattr(workflow.dag_settings, "targets", None) or ():
+        parts = Path(target).parts
+        name = parts[2] if parts[:2] == ("data", "runs") and len(parts) > 2 else target
+        if name not in known and not workflow.is_rule(name) and (name != target or len(parts) == 1):
+            print(f"error: '{name}' is neither a run nor a suite: {nearest(name, known)}", file=sys.stderr)
