@@ -26,12 +26,13 @@ class LladaConfig(LlamaConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """From the Hub's layout or a Llama's.
+        """From the Hub's layout or a Llama's, without pad_token_id, whose embedding would get no gradient.
 
         Raises:
             ValueError: for an option of the Hub's architecture that this model does not implement.
         """
-        return super().from_dict(to_llama(config_dict) if "d_model" in config_dict else config_dict, **kwargs)
+        llama = to_llama(config_dict) if "d_model" in config_dict else {**config_dict, "pad_token_id": None}
+        return super().from_dict(llama, **kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
         """The contents of config.json, without references to code and with the current type of the weights."""

@@ -30,6 +30,8 @@ from pipeline.settings.sections import ModelSection
 from pipeline.storage.model_files import base_of_adapters
 
 ATTENTION = "llada"
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""What transformers raises for an entry of config.json that the model itself does not use."""
 
 
 class LladaRotaryEmbedding(LlamaRotaryEmbedding):
@@ -143,7 +145,7 @@ def load(path: Path) -> LladaForMaskedLM:
     check_tensors(path)
     try:
         model = LladaForMaskedLM.from_pretrained(path, local_files_only=True, use_safetensors=True)
-    except (OSError, RuntimeError, ValueError, SafetensorError, StrictDataclassError) as error:
+    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, *MALFORMED) as error:
         raise PipelineError(f"cannot load the weights in '{path}': {str(error)[:300]}") from error
     model.eval()
     return model

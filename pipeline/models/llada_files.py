@@ -28,7 +28,7 @@ NAMES = {
     "init_std": "initializer_range",
     **{name: name for name in ("rms_norm_eps", "attention_dropout", "mask_token_id", "eos_token_id", "bos_token_id")},
 }
-"""Hub key -> Llama key. pad_token_id is left out: an embedding with a padding index gets no gradient there."""
+"""Hub key -> Llama key; pad_token_id is left out."""
 
 SUPPORTED: dict[str, object] = {
     "block_type": "llama",
@@ -45,7 +45,7 @@ OFF = (
 )
 """Options of the Hub's architecture: the one value that this model implements, and what must be false, 0 or null."""
 LLAMA_OFF = ("attention_bias", "mlp_bias", "rope_scaling", "yarn", "quantization_config")
-"""The same of a Llama's."""
+"""The same of a Llama's, whose activation must be silu."""
 DTYPES = (None, "float32", "bfloat16", "float16", "float64")
 
 BLOCK = {
@@ -183,8 +183,8 @@ def _sizes(config: dict[str, Any]) -> Sizes:
         llama = to_llama(config)
     else:
         llama = {key: value for key, value in config.items() if value is not None}
-        for key in LLAMA_OFF:
-            if config.get(key):
+        for key in ("hidden_act", *LLAMA_OFF):
+            if config.get(key) and config[key] != "silu":
                 raise ValueError(f"config.json says {key}: {config[key]!r}, which this model does not support")
     rope = llama.get("rope_parameters") or {}
     if not isinstance(rope, dict) or rope.get("rope_type", "default") != "default":

@@ -150,6 +150,8 @@ def test_what_does_not_fit_is_refused(tmp_path, changes, message):
             "rope_parameters: .*, this model supports only the",
         ),
         ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "config.json says rope_scaling"),
+        ({"hidden_act": "gelu"}, "config.json says hidden_act: 'gelu', which this model does not support"),
+        ({"layer_types": 3, "id2label": [3]}, "cannot load the weights in"),
         ({"attention_bias": True}, "config.json says attention_bias: True, which this model does not support"),
         ({"hidden_size": 0}, "config.json: hidden_size: input should be greater than"),
         ({"num_attention_heads": None}, "do not split into 32 heads|mismatched keys"),
@@ -186,6 +188,14 @@ def test_weights_of_small_models_are_floats_and_their_sizes_possible(tmp_path):
     save_file({name: value.to(torch.int32) for name, value in tensors.items()}, tmp_path / "model.safetensors")
     with pytest.raises(PipelineError, match="has the type I32, not F64"):
         mlp.PLUGIN.load(tmp_path)
+
+
+def test_no_token_is_padding(tmp_path):
+    """Its embedding would get no gradient."""
+    llada.save(tiny(9, 8), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"pad_token_id": 3}))
+    assert llada.load(tmp_path).model.embed_tokens.padding_idx is None
 
 
 def test_the_norm_of_the_family_where_none_is_named(tmp_path):

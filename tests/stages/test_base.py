@@ -1,17 +1,25 @@
-"""What pre-training draws: answers of one length or of several in turn."""
+"""What pre-training draws: answers of one length or of several in turn; and what is checked before."""
+
+import json
+from argparse import Namespace
 
 import pyarrow as pa
 import pytest
 import torch
 
+from pipeline.errors import PipelineError
 from pipeline.runtime.random_streams import Stream
+from pipeline.settings.params_file import parse_params
 from pipeline.settings.sections import Base
+from pipeline.settings.stages import BaseSettings, settings_json
+from pipeline.stages import base, prepare
 from pipeline.stages.base import batches
 from pipeline.storage import parquet
 from pipeline.tasks.sudoku import Sudoku, items
 from pipeline.text.tokenizer import character_tokenizer, encode, mask_id
 from pipeline.training.replay_buffer import Batch, Replay
 from tests.conftest import task_of
+from tests.models import hub
 
 TASK = task_of("sudoku")
 
@@ -25,9 +33,9 @@ def corpus() -> pa.Table:
 
 def drawn(corpus: pa.Table, lengths: tuple[int, ...] | None) -> tuple[list[Batch], str]:
     """Seven updates, and the alphabet."""
-    base = Base(updates=7, batch_size=8, lengths=lengths)
+    section = Base(updates=7, batch_size=8, lengths=lengths)
     alphabet = TASK.characters(lengths or ())
-    return list(batches(corpus, base, 5, character_tokenizer(alphabet), TASK)), alphabet
+    return list(batches(corpus, section, 5, character_tokenizer(alphabet), TASK)), alphabet
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -60,3 +68,35 @@ def test_lengths_take_turns(corpus):
         masked = batch.state == mask_id(tokenizer)
         assert masked.any(dim=1).all() and torch.equal(batch.state[~masked], batch.tokens[:, 0][~masked])
         assert batch.state.shape[1] == 16 or masked[:, 16:].any()
+
+
+def rows(*words: str) -> str:
+    return "".join(json.dumps({"question": f"How many {word}?", "answer": "#### 1"}) + "\n" for word in words)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ("<|mdm_mask|>", "more", "the prompt of item 8 of the split 'train' holds the token <|mdm_mask|>"),
+        ("more", "<|mdm_mask|>", "the prompt of item 1 of the split 'test' holds the token <|mdm_mask|>"),
+        ("more" * 300, "more", "the prompt of item 8 of the split 'train' has 1320 tokens and its answer 64, but the"),
+        ("more", "more" * 150, "the prompt of item 1 of the split 'test' has 877 tokens and its answer 200, but the "),
+    ],
+)
+def test_every_prompt_is_checked_before_the_base_is_made(tmp_path, monkeypatch, train, test, message):
+    """Of all splits, with each length and prefill that a run of this base uses."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.jsonl").write_text(rows(*"abcdefgh", train))
+    (tmp_path / "test.jsonl").write_text(rows("x", test))
+    data = {"path": "train.jsonl", "test_path": "test.jsonl"}
+    task = {"name": "gsm8k", "data": data, "answer_length": 64}
+    checkpoint = hub.write_chat(tmp_path / "checkpoint")
+    (checkpoint / "model-00001-of-00002.safetensors").unlink()  # no weight is read before
+    run = parse_params({"default_run": "a", "runs": {"a": {"task": task, "base": {"path": str(checkpoint)}}}}).runs["a"]
+    settings = BaseSettings.model_validate_json(settings_json(run, "base"))
+    prepare.run(Namespace(out=tmp_path / "items"), settings)
+    limits = {"train": [["", 64]], "held_out": [["", 64], ["<reasoning>", 200]]}
+    args = Namespace(items=tmp_path / "items" / "base.parquet", limits=limits, out=tmp_path / "out")
+    with pytest.raises(PipelineError) as refused:
+        base.run(args, settings)
+    assert message in str(refused.value)

@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from pipeline.errors import PipelineError
 from pipeline.models.policy_directory import load_policy, save_policy
 from pipeline.plugins import load_model
 from pipeline.text.prompts import PromptFormat, load_prompt_format
-from pipeline.text.tokenizer import PADDING, buckets, character_tokenizer, encode
+from pipeline.text.tokenizer import PADDING, buckets, character_tokenizer, encode, load_tokenizer
 from tests.conftest import task_of
 from tests.models import hub
 
@@ -53,6 +54,17 @@ def test_prompts_are_never_cut(spoken):
         told.prompts(["?", "x" * 800], [3, 7], 256)
     with pytest.raises(PipelineError, match=r"item 3 holds the token <\|mdm_mask\|>"):
         told.prompts(["<|mdm_mask|>"], [3], 256)
+
+
+def test_truncation_and_padding_of_a_tokenizer_are_not_obeyed(checkpoint, tmp_path):
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    tokenizer.enable_truncation(5)
+    tokenizer.enable_padding(length=9)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    opened = load_tokenizer(tmp_path)
+    rows = [encoding.ids for encoding in opened.encode_batch(["x" * 3, "x" * 20], add_special_tokens=False)]
+    assert [len(row) for row in rows] == [3, 20]
+    assert json.loads(opened.to_str())["truncation"] is json.loads(opened.to_str())["padding"] is None
 
 
 @pytest.mark.parametrize("stop", [EOT, EOS])
