@@ -190,7 +190,12 @@ POLICY = "round_000/policy"
         ("report", "timings/base.json", lambda path: path.write_text("{}"), "timings/base.json has no '"),
         ("rollout", POLICY, shutil.rmtree, f"'run/{POLICY}' is not a model directory of this project"),
         ("rollout", f"{POLICY}/config.json", halve, f"'run/{POLICY}' is not a model directory: cannot read its config"),
-        ("rollout", f"{POLICY}/config.json", lambda path: path.write_text("[]"), "cannot read its config.json (it is not a JSON object)"),
+        (
+            "rollout",
+            f"{POLICY}/config.json",
+            lambda path: path.write_text("[]"),
+            "config.json (it is not a JSON object)",
+        ),
         ("rollout", f"{POLICY}/config.json", changed(model_type="gpt2"), "holds the architecture 'gpt2', not 'llada'"),
         ("rollout", f"{POLICY}/config.json", changed(intermediate_size=32), f"'run/{POLICY}': mismatched keys: "),
         ("rollout", f"{POLICY}/config.json", changed(num_hidden_layers=2), f"'run/{POLICY}': missing keys: "),
