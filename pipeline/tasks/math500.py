@@ -9,7 +9,7 @@ from typing import Literal
 from pipeline.tasks.base import Item, Saved, Task
 from pipeline.tasks.chat import MATH_EXPERT, TEST_FORMAT, TRAIN_FORMAT, ChatSettings, chat_task, worded
 from pipeline.tasks.data import Data, Row, RowFormat, load_splits
-from pipeline.tasks.parsing.answers import before_stop, boxes, d1_box, tagged, without_stops
+from pipeline.tasks.parsing.answers import CLOSE, OPEN, before_stop, boxes, d1_box, tagged, without_stops
 from pipeline.tasks.parsing.latex import equal, hendrycks_equal
 
 TEMPLATES = {
@@ -33,11 +33,13 @@ def items(settings: Math500, seed: int) -> dict[str, list[Item]]:
 
 
 def score_d1(item: Item, answer: str) -> dict[str, float]:
-    """As d1: the reward reads the last box or, without one, the whole text; the accuracy reads `d1_answer`."""
+    """As d1: both read the last box or, without any, the whole text. If that box is empty or not closed, the accuracy
+    reads the first `<answer>`; if it is not closed, the reward reads the whole text.
+    """
     text = without_stops(answer)
     box, final = d1_box(text), d1_answer(answer)
     rewarded = hendrycks_equal(text if box is None else box, item.reference)
-    return _metrics(text, rewarded, final is not None and hendrycks_equal(final, item.reference))
+    return _metrics(d1_format(text), rewarded, final is not None and hendrycks_equal(final, item.reference))
 
 
 def score_strict(item: Item, answer: str) -> dict[str, float]:
@@ -45,19 +47,28 @@ def score_strict(item: Item, answer: str) -> dict[str, float]:
     text = before_stop(answer)
     box = next((box for box in boxes(text) if box), "")
     final = box or next(reversed(tagged(text)), "")
-    return _metrics(text, bool(box) and equal(box, item.reference), bool(final) and equal(final, item.reference))
+    formatted = FORMAT_REWARD * any("\\boxed" in given for given in tagged(text))
+    return _metrics(formatted, bool(box) and equal(box, item.reference), bool(final) and equal(final, item.reference))
 
 
-def _metrics(text: str, rewarded: bool, right: bool) -> dict[str, float]:
-    """2 for the right answer, 0.5 for a box inside a closed `<answer>`."""
-    formatted = any("\\boxed" in given for given in tagged(text))
-    return {"reward": RIGHT_REWARD * rewarded + FORMAT_REWARD * formatted, "accuracy": float(right)}
+def _metrics(formatted: float, rewarded: bool, right: bool) -> dict[str, float]:
+    return {"reward": RIGHT_REWARD * rewarded + formatted, "accuracy": float(right)}
+
+
+def d1_format(text: str) -> float:
+    """As d1: 0.5 for an `<answer>`, closed or not, and 0.25 in any case.
+
+    Another 0.25 is meant for a box in the answer, but d1 writes "\\boxed" with one backslash: a backspace and "oxed".
+    """
+    _, opened, after = text.partition(OPEN)
+    inside = after.partition(OPEN)[0].partition(CLOSE)[0] if opened else text
+    return 0.5 * bool(opened) + (0.5 if "\boxed" in inside else 0.25)
 
 
 def d1_answer(text: str) -> str | None:
-    """As d1: the last box; if it is missing, empty or not closed, the first `<answer>`; else the whole text."""
-    boxed = any(command in text for command in ("\\boxed", "\\fbox"))
-    return (d1_box(text) if boxed else None) or next(iter(tagged(text)), d1_box(text))
+    """As d1: the last box or, without any, the whole text; if that box is empty or not closed, the first `<answer>`."""
+    box = d1_box(text)
+    return box or next(iter(tagged(text)), box)
 
 
 def saved_item(question: str, reference: object) -> Item:

@@ -90,7 +90,7 @@ def test_gsm8k(text, reference, d1, strict):
         (r"\boxed{3}, \boxed{5", "3", False, True),
         (r"\boxed{5 <answer>7</answer>", "7", True, True),
         (r"\boxed{} <answer>7</answer>", "7", True, True),
-        ("<answer>7</answer>", "7", True, True),
+        ("<answer>7</answer>", "7", False, True),
         ("7", "7", True, False),
         ("", "7", False, False),
     ],

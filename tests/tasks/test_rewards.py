@@ -44,18 +44,26 @@ def test_gsm8k_length_penalty():
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "d1", "strict"),
     [
-        ("<answer>\\boxed{5}</answer>", 2.5),
-        ("\\boxed{5}", 2.0),
-        ("<answer>\\boxed{6}</answer>", 0.5),
-        ("<answer>5</answer>", 0.0),
-        ("", 0.0),
+        ("<answer>\\boxed{5}</answer>", 2.75, 2.5),
+        ("<answer>\\boxed{5}", 2.75, 2.0),
+        ("\\boxed{5}", 2.25, 2.0),
+        ("<answer>\\boxed{6}</answer>", 0.75, 0.5),
+        ("<answer>5</answer>", 0.75, 0.0),
+        ("5", 2.25, 0.0),  # published: without a box the whole text is the answer
+        ("5<|eot_id|>", 2.25, 0.0),
+        ("", 0.25, 0.0),
+        ("<answer>\boxed{6}</answer>", 1.0, 0.0),  # published: a backspace
+        ("<answer></answer>\boxed{6}", 0.75, 0.0),
+        ("\boxed{6}", 0.5, 0.0),
+        ("<answer>1<answer>\boxed{6}", 0.75, 0.0),
     ],
 )
-@pytest.mark.parametrize("profile", ["d1", "strict"])
-def test_math500(profile, text, expected):
-    assert reward("math500", profile, "5", text) == expected
+def test_math500(text, d1, strict):
+    """Published: 0.25 always, 0.5 for `<answer>`, and 0.25 for a backspace where a backslash is meant."""
+    assert reward("math500", "d1", "5", text) == d1
+    assert reward("math500", "strict", "5", text) == strict
 
 
 @pytest.mark.parametrize(
