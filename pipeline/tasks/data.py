@@ -1,14 +1,13 @@
 """Reads a data set, from the Hub or from files with the same columns, into the items of a training and a test split.
 
 Every problem stops the run with one line that names the file and line: a missing or empty file, a missing column, a
-duplicate id, a row that the task cannot read, a test item that is also in the training split. This is why files are not
-read by the `datasets` library: it names no lines of .jsonl files, and turns the Sudoku 0034… of a .csv into a number.
+duplicate id, a row that the task cannot read, a test item that is repeated or also in the training split. Published
+training sets have rows without an answer and rows that repeat others: these are left out and counted in the log.
 """
 
-import csv
-import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,9 +17,8 @@ from pydantic import Field, model_validator
 from pipeline.errors import PipelineError
 from pipeline.settings.validation import Section
 from pipeline.tasks.base import Item
-
-Row = Mapping[str, object]
-"""Column in lower case -> value."""
+from pipeline.tasks.data_files import Row, Rows, read_file, read_hub
+from pipeline.tasks.values import NoAnswerError
 
 ID_COLUMNS = ("id", "unique_id")
 
@@ -54,8 +52,9 @@ class Data(Section):
 class RowFormat:
     """How a task reads rows: each must hold at least one column, in lower case, of each tuple in `columns`.
 
-    `item` makes the item of a row, or None to leave it out; ValueError says what is wrong with the row. `key` gives
-    what identifies an item if there is no column `id`; no test key may occur in the training split.
+    `item` makes the item of a row, or None to leave it out; ValueError says what is wrong with the row, `NoAnswerError`
+    that it cannot be used. `key` gives what identifies an item if there is no column `id`; no test key may occur in the
+    training split.
     """
 
     columns: Sequence[tuple[str, ...]]
@@ -63,21 +62,20 @@ class RowFormat:
     key: Callable[[Item], str] = lambda item: item.prompt
 
 
-Rows = list[tuple[str, Row]]
 Items = list[tuple[str, Item]]
 """Each with its place in the source, e.g. "x.jsonl, line 3", for errors."""
 
 
 def load_splits(data: Data, seed: int, row_format: RowFormat) -> dict[str, list[Item]]:
     """The items of the splits "train" and "test"."""
-    rows = _hub(data.hub, data.config) if data.hub else _by_split(_file(Path(str(data.path))))
+    rows = read_hub(data.hub, data.config) if data.hub else _by_split(read_file(Path(str(data.path))))
     if data.test_hub:
-        rows["test"] = _hub(data.test_hub, None).get("test", [])
+        rows["test"] = read_hub(data.test_hub, None).get("test", [])
     elif data.test_path:
-        rows["test"] = _file(Path(data.test_path))
-    train = _items(rows.get("train", []), row_format, str(data.hub or data.path), repeats=bool(data.hub))
+        rows["test"] = read_file(Path(data.test_path))
+    train = _items(rows.get("train", []), row_format, str(data.hub or data.path), training=True)
     if "test" in rows:
-        test = _items(rows["test"], row_format, str(data.test_hub or data.test_path or data.path), repeats=False)
+        test = _items(rows["test"], row_format, str(data.test_hub or data.test_path or data.path), training=False)
     else:
         train, test = _draw_test_split(train, data, seed)
     test_keys = {row_format.key(item): where for where, item in test}
@@ -85,6 +83,7 @@ def load_splits(data: Data, seed: int, row_format: RowFormat) -> dict[str, list[
         if data.overlap == "stop" and (key := row_format.key(item)) in test_keys:
             both = f"{test_keys[key]} occurs in the training split too, {where}: {key[:80]!r}"
             raise PipelineError(f"{both}; remove one of them, or set task.data.overlap: drop")
+    _report([("test items, too", where) for where, item in train if row_format.key(item) in test_keys])
     kept = [item for _, item in train if row_format.key(item) not in test_keys]
     return {"train": kept, "test": [item for _, item in test]}
 
@@ -100,32 +99,47 @@ def _by_split(rows: Rows) -> dict[str, Rows]:
     return splits
 
 
-def _items(rows: Rows, row_format: RowFormat, source: str, repeats: bool) -> Items:
-    """The items of rows. With `repeats`, of rows that have the same key but no id the first is kept; else they are an
-    error.
+def _items(rows: Rows, row_format: RowFormat, source: str, *, training: bool) -> Items:
+    """The items of rows. Training rows without an answer are left out, and of those that have the same key, but no id,
+    the first is kept; test rows of both kinds are errors.
     """
     items: Items = []
     seen: dict[str, str] = {}
+    left_out: list[tuple[str, str]] = []
     for where, row in rows:
         for names in row_format.columns:
-            if all(row.get(name) is None for name in names):
+            if not any(name in row for name in names):
                 raise PipelineError(f"{where}: has no {' or '.join(names)}, but the columns {sorted(row)}")
         try:
             item = row_format.item(row)
         except ValueError as error:
-            raise PipelineError(f"{where}: {error}") from error
+            if not (training and isinstance(error, NoAnswerError)):
+                raise PipelineError(f"{where}: {error}") from error
+            left_out.append(("without an answer", where))
+            continue
         if item is None:
+            left_out.append(("not for this task", where))
             continue
         column = next((name for name in ID_COLUMNS if row.get(name) is not None), "")
         identity = str(row[column]) if column else row_format.key(item)
         if identity not in seen:
             seen[identity] = where
             items.append((where, item))
-        elif column or not repeats:
+        elif training and not column:
+            left_out.append(("repeated", where))
+        else:
             raise PipelineError(f"{where}: duplicate {column or 'item'} {identity[:80]!r}, first in {seen[identity]}")
+    _report(left_out)
     if not items:
         raise PipelineError(f"task.data: {source} has no rows that this task can use")
     return items
+
+
+def _report(left_out: Sequence[tuple[str, str]]) -> None:
+    """Say in the log how many rows are left out for each reason, and the first of them."""
+    for reason, count in Counter(reason for reason, _ in left_out).items():
+        first = next(where for other, where in left_out if other == reason)
+        print(f"{count} {'row' if count == 1 else 'rows'} left out: {reason}, first {first}")
 
 
 def _draw_test_split(items: Items, data: Data, seed: int) -> tuple[Items, Items]:
@@ -136,64 +150,3 @@ def _draw_test_split(items: Items, data: Data, seed: int) -> tuple[Items, Items]
     drawn = set(random.Random(seed).sample(range(len(items)), data.test_items))
     rest = [pair for index, pair in enumerate(items) if index not in drawn]
     return rest, [items[index] for index in sorted(drawn)]
-
-
-def _hub(hub: str, config: str | None) -> dict[str, Rows]:
-    """The splits of a data set on the Hub."""
-    import datasets  # noqa: PLC0415  (takes seconds to import, and files do not need it)
-
-    try:
-        found = datasets.load_dataset(hub, config)
-    except Exception as error:  # whatever the network, the Hub or a library under it raises
-        problem = f"cannot load '{hub}' ({type(error).__name__}: {str(error)[:160]})"
-        advice = "download it elsewhere and give its file as task.data.path"
-        raise PipelineError(f"task.data.hub: {problem}: {advice}") from error
-    return {split: [(f"{hub}, {split} row {n}", _lower(row)) for n, row in enumerate(found[split])] for split in found}
-
-
-def _file(path: Path) -> Rows:
-    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    if path.suffix not in readers:
-        raise PipelineError(f"task.data: {path} must be one of {', '.join(readers)}")
-    if not path.is_file():
-        raise PipelineError(f"task.data: {path} is missing")
-    return [(f"{path}, {where}", _lower(row)) for where, row in readers[path.suffix](path)]
-
-
-def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise PipelineError(f"{path}, line {number}: is not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise PipelineError(f"{path}, line {number}: is not a JSON object")
-            yield f"line {number}", row
-
-
-def _csv(path: Path) -> Iterator[tuple[str, Row]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            rows = csv.DictReader(lines, strict=True)
-            for row in rows:
-                if None in row:
-                    raise PipelineError(f"{path}, line {rows.line_num}: has more fields than the header")
-                yield f"line {rows.line_num}", row
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path} is not a CSV file: {error}") from error
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
-    import pyarrow as pa  # noqa: PLC0415  (not needed for the other formats)
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    try:
-        rows = pq.read_table(path, partitioning=None).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise PipelineError(f"{path} is not a complete Parquet file: {str(error)[:120]}") from error
-    yield from ((f"row {number}", row) for number, row in enumerate(rows))
-
-
-def _lower(row: Row) -> Row:
-    return {str(name).strip().lower(): value for name, value in row.items()}

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 
 from pipeline.tasks.base import HELD_OUT, Item, Saved, Task, hold_out
 from pipeline.tasks.chat import PuzzleSettings, chat_task
-from pipeline.tasks.data import Row, RowFormat, load_splits
+from pipeline.tasks.data import RowFormat, load_splits
+from pipeline.tasks.data_files import Row
 from pipeline.tasks.generators import sudoku_grids as grids
 from pipeline.tasks.generators.sudoku_grids import CELLS, compact_item
 from pipeline.tasks.parsing.answers import before_stop, d1_grid, tagged, unfenced, without_stops

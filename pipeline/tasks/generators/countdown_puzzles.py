@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.tasks.base import Item
-from pipeline.tasks.data import Row
+from pipeline.tasks.data_files import Row
 
 LARGEST = 100
 NUMBERS = re.compile(r"Numbers: \[([\d, ]+)\]", re.IGNORECASE)

@@ -1,0 +1,105 @@
+"""The rows of a data set on the Hub, or of a .jsonl, .csv or .parquet file, each with its place for error messages.
+
+Files are not read by the `datasets` library: it names no lines of .jsonl files, and turns the Sudoku 0034… of a .csv
+into a number.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+
+Row = Mapping[str, object]
+"""Column in lower case -> value."""
+Rows = list[tuple[str, Row]]
+"""Each with its place in the source, e.g. "x.jsonl, line 3"."""
+
+
+def read_hub(hub: str, config: str | None) -> dict[str, Rows]:
+    """The splits of a data set on the Hub."""
+    import datasets  # noqa: PLC0415  (takes seconds to import, and files do not need it)
+
+    try:
+        found = datasets.load_dataset(hub, config)
+    except Exception as error:  # whatever the network, the Hub or a library under it raises
+        problem = f"cannot load '{hub}' ({type(error).__name__}: {str(error)[:160]})"
+        advice = "download it elsewhere and give its file as task.data.path"
+        raise PipelineError(f"task.data.hub: {problem}: {advice}") from error
+    return {
+        split: _lower_case((f"{hub}, {split} row {n}", row) for n, row in enumerate(found[split])) for split in found
+    }
+
+
+def read_file(path: Path) -> Rows:
+    """The rows of a file; its suffix says of what kind it is."""
+    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+    if path.suffix not in readers:
+        raise PipelineError(f"task.data: {path} must be one of {', '.join(readers)}")
+    if not path.is_file():
+        raise PipelineError(f"task.data: {path} is missing")
+    return _lower_case((f"{path}, {where}", row) for where, row in readers[path.suffix](path))
+
+
+def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line, object_pairs_hook=_object)
+            except (ValueError, RecursionError) as error:
+                raise PipelineError(f"{path}, line {number}: is not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise PipelineError(f"{path}, line {number}: is not a JSON object")
+            yield f"line {number}", row
+
+
+def _csv(path: Path) -> Iterator[tuple[str, Row]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            rows = csv.DictReader(lines, strict=True)
+            _check_columns(f"{path}, line 1", rows.fieldnames or ())
+            for row in rows:
+                if None in row:
+                    raise PipelineError(f"{path}, line {rows.line_num}: has more fields than the header")
+                yield f"line {rows.line_num}", row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise PipelineError(f"{path} is not a CSV file: {error}") from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
+    import pyarrow as pa  # noqa: PLC0415  (not needed for the other formats)
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        table = pq.read_table(path, partitioning=None)
+        _check_columns(str(path), table.column_names)
+        rows = table.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise PipelineError(f"{path} is not a complete Parquet file: {str(error)[:120]}") from error
+    yield from ((f"row {number}", row) for number, row in enumerate(rows))
+
+
+def _lower_case(rows: Iterable[tuple[str, Row]]) -> Rows:
+    """The rows with their columns in lower case, without spaces around them."""
+    found: Rows = []
+    for where, row in rows:
+        _check_columns(where, row)
+        found.append((where, {str(name).strip().lower(): value for name, value in row.items()}))
+    return found
+
+
+def _check_columns(where: str, columns: Iterable[object]) -> None:
+    """Raise `PipelineError` if two columns have the same name, or names that differ in capitals or spaces only."""
+    names: dict[str, str] = {}
+    for column in map(str, columns):
+        if (name := column.strip().lower()) in names:
+            raise PipelineError(f"{where}: '{names[name]}' and '{column}' are the same column: remove or rename one")
+        names[name] = column
+
+
+def _object(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object, ValueError if a key occurs twice."""
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
