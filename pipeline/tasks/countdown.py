@@ -18,7 +18,8 @@ from pipeline.tasks.chat import TEST_FORMAT, TRAIN_FORMAT, PuzzleSettings, chat_
 from pipeline.tasks.data import RowFormat, load_splits
 from pipeline.tasks.generators.countdown_puzzles import identity, numbers_and_target, puzzles, row_item, saved_item
 from pipeline.tasks.parsing.answers import before_stop, boxes, d1_box, left_side, replaced, tagged, without_stops
-from pipeline.tasks.parsing.arithmetic import parse
+from pipeline.tasks.parsing.arithmetic import DEPTH, parse
+from pipeline.tasks.parsing.latex import tidy
 
 TEMPLATES = {
     "compact": "{a:3d} {b:3d} {c:3d}={target:3d}>",
@@ -45,11 +46,11 @@ SHAPES = (" {0:3d}{3} {1:3d} {4}{2:3d} ", "({0:3d}{3} {1:3d}){4}{2:3d} ", " {0:3
 """Compact answers: every digit, operator and parenthesis has a fixed position, filled with a space if it is absent."""
 OPERATORS = "++-*/"
 TOLERANCE = 1e-5
+"""d1's; `strict` wants the exact target."""
 FORMAT_REWARD = 0.1
 
-FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
+FRACTION = re.compile(r"\\frac\{([^{}]*)\}\{([^{}]*)\}")
 OPERATOR_COMMANDS = {r"\div": "/", r"\times": "*", r"\cdot": "*"}
-TYPESET = {"\\left": "", "\\right": "", "\\,": "", "×": "*", "÷": "/", "−": "-", "$": ""}
 
 
 class Countdown(PuzzleSettings):
@@ -127,11 +128,19 @@ def _metrics(given: str | None, rewarded: bool, right: bool) -> dict[str, float]
 
 
 def _solves(text: str, item: Item) -> bool:
-    """Whether the expression before the first `=` uses exactly the item's numbers and evaluates to the target."""
-    plain = FRACTION.sub(r"((\1)/(\2))", replaced(text[:2000], TYPESET | OPERATOR_COMMANDS))
+    """Whether the expression before the first `=` uses exactly the item's numbers and evaluates to the target; in
+    `23 = 30+93-100` the one after it.
+    """
+    plain = replaced(tidy(text, units=False), OPERATOR_COMMANDS)
+    for _ in range(DEPTH):  # from the inside
+        plain, count = FRACTION.subn(r"((\1)/(\2))", plain)
+        if not count:
+            break
     numbers, target = numbers_and_target(item.reference)
-    found = parse(plain.split("=", 1)[0])
-    return found is not None and found.numbers == tuple(numbers) and abs(found.value - target) < TOLERANCE
+    first, *others = map(parse, plain.split("=")[:2])
+    if first and others and first.numbers == (target,):
+        first = others[0]
+    return first is not None and first.numbers == tuple(numbers) and first.value == target
 
 
 def _d1_solves(text: str, item: Item) -> bool:
@@ -141,7 +150,7 @@ def _d1_solves(text: str, item: Item) -> bool:
     if len(runs) != len(numbers) or sorted(int(run) for run in runs if len(run) < 20) != numbers:
         return False
     expression = parse(text, python=True)
-    return expression is not None and abs(expression.value - target) < TOLERANCE
+    return expression is not None and abs(float(expression.value) - target) < TOLERANCE
 
 
 def render(item: Item, answer: str) -> str:

@@ -5,14 +5,16 @@ A row has the columns `question` and `answer`; the answer ends in `#### 18`, or 
 
 import math
 import re
+from fractions import Fraction
 from typing import Literal
 
 from pipeline.tasks.base import Item, Saved, Task
 from pipeline.tasks.chat import MATH_EXPERT, TEST_FORMAT, TRAIN_FORMAT, ChatSettings, chat_task, worded
-from pipeline.tasks.data import Data, Row, RowFormat, load_splits
+from pipeline.tasks.data import Data, RowFormat, load_splits
+from pipeline.tasks.data_files import Row
 from pipeline.tasks.parsing.answers import before_stop, boxes, short_boxes, tagged, without_stops
-from pipeline.tasks.parsing.latex import repaired
-from pipeline.tasks.parsing.terms import number
+from pipeline.tasks.parsing.latex import NUMBER, number, tidy, value_of
+from pipeline.tasks.values import NoAnswerError, plain_text, text_of
 
 TEMPLATES = {
     "chat-train": TRAIN_FORMAT + "\n{prompt}",
@@ -21,7 +23,11 @@ TEMPLATES = {
 HASHES = "####"
 D1_REFERENCE = re.compile(r"####\s*\$?([\d,]+(?:\.\d+)?)")
 D1_NUMBER = re.compile(r"-?\d+\.?\d*")
-NUMBER = re.compile(r"[-−]?\$?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
+GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
+POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+MULTIPLE = re.compile(rf"\s*({'|'.join(POWERS)})s?\b", re.IGNORECASE)
+PART_OF_MORE = re.compile(r"[:^_]|/(?!\s*[A-Za-z])|-\s*$|\bhalf\b|^[kKMB]\b")
+"""What beside a number makes it a time, a ratio, a power, a range or a multiple."""
 DOTS = re.compile(r"\.+")
 ONE_LINE_FORMAT = re.compile(r"<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
 TURN = re.compile(r"</reasoning>\s*<answer>")
@@ -55,7 +61,7 @@ def score_strict(item: Item, answer: str) -> dict[str, float]:
         tag_counts(text),
         0.5 * soft_format(text),
         0.5 * strict_format(text),
-        0.5 * (value is not None and value.is_integer()),
+        0.5 * (value is not None and value.denominator == 1),
         2.0 * (value is not None and value == reference),
     )
     right = reference is not None and strict_number(text) == reference
@@ -93,24 +99,31 @@ def d1_number(text: str) -> float | None:
 def d1_reference(reference: str) -> float | None:
     """The number after `####` without its commas; None for a negative one, which d1 counts no answer to as right."""
     if HASHES not in reference:
-        return read_number(reference)
+        value = read_number(reference)
+        return None if value is None else float(value)
     found = D1_REFERENCE.search(reference)
     return float(found[1].replace(",", "")) if found else None
 
 
-def strict_number(text: str) -> float | None:
+def strict_number(text: str) -> Fraction | None:
     """The number in the last box that is neither empty nor dots; without one, that in the last `<answer>`."""
     box = next((box for box in boxes(text) if box and not DOTS.fullmatch(box)), None)
     return read_number(box if box is not None else next(reversed(tagged(text)), ""))
 
 
-def read_number(text: str) -> float | None:
-    """The value of `6,277`, `-5`, `$18`, `\\frac{1}{2}` or `12 cm`; else of the first number after the last `=`."""
-    text = text[:LONGEST]
-    if (value := number(repaired(text))) is not None:
-        return value
-    found = NUMBER.search(text.rsplit("=", 1)[-1].replace("\\$", "$").replace("{,}", ","))
-    return float(re.sub(r"[\s$,]", "", found[0]).replace("−", "-")) if found else None
+def read_number(text: str) -> Fraction | None:
+    """The value of the only number after the last `=`, with a unit or other words: `6,277`, `$-5`, `\\frac{1}{2}`,
+    `3/4 cup`, `2 million`, `1.2e6`. None if there are several, as in `12:30`, or if it is a part of something else.
+    """
+    text = tidy(text[-LONGEST:].rsplit("=", 1)[-1])
+    text = GROUPED.sub(lambda found: found[0].replace(",", ""), text)
+    found = list(NUMBER.finditer(text))
+    if len(found) != 1:
+        return None
+    value, before, after = value_of(found[0]), text[: found[0].start()], text[found[0].end() :]
+    if multiple := MULTIPLE.match(after):
+        value, after = value and value * 10 ** POWERS[multiple[1].lower()], after[multiple.end() :]
+    return None if PART_OF_MORE.search(before) or PART_OF_MORE.search(after) else value
 
 
 def d1_tag_counts(text: str) -> float:
@@ -157,9 +170,7 @@ def strict_format(text: str) -> bool:
 
 def saved_item(question: str, reference: object) -> Item:
     """An item whose reference is a number, a text with or without `####`, or null, for which no answer is right."""
-    if isinstance(reference, bool) or not isinstance(reference, int | float | str | None):
-        raise ValueError(f"reference must be a number, a text or null, not {reference!r}")
-    return Item(question, "" if reference is None else str(reference))
+    return Item(question, "" if reference is None else _reference(reference, "reference"))
 
 
 def _float(text: str, position: int) -> float | None:
@@ -172,13 +183,25 @@ def _float(text: str, position: int) -> float | None:
 
 
 def _item(row: Row) -> Item:
-    question, answer = str(row["question"]).strip(), str(row["answer"])
-    reference = answer[answer.rfind(HASHES) :] if HASHES in answer else answer.strip()
-    if not question:
-        raise ValueError("the question is empty")
-    if read_number(reference.removeprefix(HASHES)) is None:
-        raise ValueError(f"the answer must be a number or end in '#### number', not {answer[-40:]!r}")
-    return Item(question, reference)
+    if not plain_text(row["answer"], "answer", optional=True):
+        raise NoAnswerError("the answer is empty")
+    return Item(text_of(row["question"], "question"), _reference(row["answer"], "answer"))
+
+
+def _reference(value: object, column: str) -> str:
+    """The number in an answer, with the `####` before it if there is one, and written without an exponent.
+
+    Raises:
+        ValueError: if what follows `####`, or else the whole answer, is more than a number.
+    """
+    _, hashes, last = plain_text(value, column).rpartition(HASHES)
+    exact = number(tidy(last, units=False))
+    if exact is None:
+        raise ValueError(f"{column} must be a number or end in '#### number', not {last.strip()[-40:]!r}")
+    written = last.strip()
+    if re.search("[eE^]", written):
+        written = str(exact.numerator) if exact.denominator == 1 else plain_text(float(exact), column)
+    return f"{hashes} {written}" if hashes else written
 
 
 def configured(settings: Gsm8k) -> Task[Gsm8k]:

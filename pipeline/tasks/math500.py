@@ -8,9 +8,12 @@ from typing import Literal
 
 from pipeline.tasks.base import Item, Saved, Task
 from pipeline.tasks.chat import MATH_EXPERT, TEST_FORMAT, TRAIN_FORMAT, ChatSettings, chat_task, worded
-from pipeline.tasks.data import Data, Row, RowFormat, load_splits
+from pipeline.tasks.data import Data, RowFormat, load_splits
+from pipeline.tasks.data_files import Row
 from pipeline.tasks.parsing.answers import CLOSE, OPEN, before_stop, boxes, d1_box, tagged, without_stops
-from pipeline.tasks.parsing.latex import equal, hendrycks_equal
+from pipeline.tasks.parsing.hendrycks import hendrycks_equal
+from pipeline.tasks.parsing.symbolic import equal
+from pipeline.tasks.values import NoAnswerError, plain_text, text_of
 
 TEMPLATES = {
     "chat-train": TRAIN_FORMAT + "\n" + MATH_EXPERT + " \n\n{prompt}",
@@ -48,7 +51,8 @@ def score_strict(item: Item, answer: str) -> dict[str, float]:
     box = next((box for box in boxes(text) if box), "")
     final = box or next(reversed(tagged(text)), "")
     formatted = FORMAT_REWARD * any("\\boxed" in given for given in tagged(text))
-    return _metrics(formatted, bool(box) and equal(box, item.reference), bool(final) and equal(final, item.reference))
+    right = bool(final) and equal(final, item.reference)
+    return _metrics(formatted, bool(box) and right, right)
 
 
 def _metrics(formatted: float, rewarded: bool, right: bool) -> dict[str, float]:
@@ -72,22 +76,27 @@ def d1_answer(text: str) -> str | None:
 
 
 def saved_item(question: str, reference: object) -> Item:
-    """An item whose reference is a text or a number."""
-    if isinstance(reference, bool) or not isinstance(reference, str | int | float):
-        raise ValueError(f"reference must be a text, not {reference!r}")
-    return Item(question, str(reference))
+    """An item whose reference is a text or a number, in a box or not."""
+    return Item(question, _unboxed(plain_text(reference, "reference")))
 
 
 def _item(row: Row) -> Item:
-    problem, reference = str(row["problem"]).strip(), row.get("answer")
-    if reference is None:
-        solution = str(row["solution"])
-        reference = next(boxes(solution), d1_box(solution) if "\\boxed " in solution else "")
-    if not problem or not str(reference).strip():
-        raise ValueError("the problem is empty" if not problem else "no answer, and no box in the solution")
+    reference = plain_text(row.get("answer"), "answer", optional=True)
+    if not reference:
+        solution = plain_text(row.get("solution"), "solution", optional=True)
+        unbraced = d1_box(solution) if "\\boxed " in solution else None
+        reference = next((box for box in boxes(solution) if box), unbraced or "")
+    if not reference:
+        raise NoAnswerError("no answer, and no box in the solution")
     level = str(row.get("level") or "")
     group = level if level.startswith("Level") or not level else f"Level {level}"
-    return Item(problem, str(reference).strip(), group)
+    return Item(text_of(row["problem"], "problem"), _unboxed(reference).strip(), group)
+
+
+def _unboxed(reference: str) -> str:
+    """What is in the box, if the whole reference is one."""
+    inside = next(boxes(reference), "")
+    return inside if inside and reference in (f"\\boxed{{{inside}}}", f"$\\boxed{{{inside}}}$") else reference
 
 
 def configured(settings: Math500) -> Task[Math500]:

@@ -14,6 +14,7 @@ from pipeline.plugins import load_task
 from pipeline.settings.run import Run
 from pipeline.workflow import rules as workflow
 
+CASES = Path(__file__).parent / "cases"
 ROWS = {
     "countdown": [{"nums": [n, 2, 3], "target": n + 5} for n in range(1, 9)],
     "gsm8k": [{"question": f"{n} and 2?", "answer": f"Adding.\n#### {n + 2}"} for n in range(8)],
@@ -131,6 +132,101 @@ def test_prompts_are_the_published_ones(tmp_path):
     assert '</answer>" \n\n\nWhat is ' in test["math500"]
     assert "inside \\boxed{} tags" in test["countdown"] and "\n\nNumbers: [" in test["countdown"]
     assert "\n\n\nSolve the following Sudoku puzzle: " in train["sudoku"] and "(" not in train["sudoku"]
+
+
+def rejected(name: str, path: Path, **data) -> str:
+    """The error of reading this file as a data set with a test split."""
+    with pytest.raises(PipelineError) as error:
+        items(name, data={"path": str(path), "test_items": 1, **data})
+    return str(error.value).replace(f"{path.parent}/", "")
+
+
+def each_row(case: str, tmp_path: Path):
+    """Files with one row of a case each, and two more that are right."""
+    for number, line in enumerate((CASES / case).read_text().splitlines()):
+        name = case.split("_", maxsplit=1)[0].replace("math", "math500").replace("questions", "gsm8k")
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text(line + "\n" + "".join(json.dumps(row) + "\n" for row in ROWS[name][2:4]))
+        yield name, path
+
+
+def test_references_of_gsm8k(tmp_path):
+    """A number in any notation; nothing of which only a part is a number, and no column twice."""
+    *plain, third, million, span, twice = each_row("gsm8k_references.jsonl", tmp_path)
+    test = str(write(tmp_path / "test.jsonl", ROWS["gsm8k"][6:]))
+    found = [items("gsm8k", data={"path": str(path), "test_path": test})["train"][0] for _, path in plain]
+    assert [item.reference for item in found] == ["#### 2", "0.00005", "10000000000000000000000", "#### 1200000"]
+    for (_, path), text in zip((third, million, span), ("3/4 cup", "2 million", "20-30"), strict=True):
+        message = f"0.jsonl, line 1: answer must be a number or end in '#### number', not '{text}'"
+        assert rejected("gsm8k", path).endswith(message.removeprefix("0"))
+    assert "line 1: 'answer' and 'Answer' are the same column: remove or rename one" in rejected("gsm8k", twice[1])
+
+
+def test_references_of_math(tmp_path, capsys):
+    """From the solution if there is no answer; without either a training row is left out, and a test row an error."""
+    paths = [path for _, path in each_row("math_references.jsonl", tmp_path)]
+    test = write(tmp_path / "test.jsonl", ROWS["math500"][6:])
+    read = {
+        number: [item.reference for item in items("math500", data={"path": str(path), "test_path": str(test)})["train"]]
+        for number, path in enumerate(paths)
+        if number not in (3, 4)
+    }
+    others = [row["answer"] for row in ROWS["math500"][2:4]]
+    assert read == {0: ["2", *others], 1: others, 2: ["3", *others], 5: ["5", *others], 6: ["0.00005", *others]}
+    assert "1 row left out: without an answer, first " in capsys.readouterr().out
+    assert "3.jsonl, line 1: answer must be a text or a finite number, not nan" in rejected("math500", paths[3])
+    assert "4.jsonl, line 1: answer must be a text, not ['5']" in rejected("math500", paths[4])
+    assert "1.jsonl, line 1: no answer, and no box in the solution" in rejected(
+        "math500", test, test_path=str(paths[1])
+    )
+
+
+def test_questions_are_texts(tmp_path):
+    (_, right), *wrong = each_row("questions_no_text.jsonl", tmp_path)
+    assert items("gsm8k", data={"path": str(right), "test_items": 1})
+    for _, path in wrong:
+        assert "line 1: question must be a text, not " in rejected("gsm8k", path)
+
+
+@pytest.mark.parametrize("value", [True, b"5", [1], {"a": 1}, float("inf"), "\ud800"])
+@pytest.mark.parametrize("name", ["gsm8k", "math500"])
+def test_values_that_are_no_texts(name, value, tmp_path):
+    """In a question or an answer; bytes come from Parquet only, lone surrogates from JSON only."""
+    for column in ("answer", QUESTION[name]):
+        suffix = "parquet" if isinstance(value, bytes) else "jsonl"
+        path = write(tmp_path / f"x.{suffix}", [{**ROWS[name][0], column: value}])
+        message = rejected(name, path)
+        assert column in message or "surrogates not allowed" in message
+
+
+def test_repeated_rows(tmp_path, capsys):
+    """Of training rows the first stays and the others are counted; a repeated test row is an error."""
+    path = CASES / "countdown_repeated.jsonl"
+    found = items("countdown", data={"path": str(path), "test_items": 1})
+    assert sorted(item.reference for split in ("train", "test") for item in found[split]) == [
+        "[[1, 2, 3], 6]",
+        "[[2, 2, 3], 7]",
+        "[[3, 2, 3], 8]",
+    ]
+    assert f"1 row left out: repeated, first {path}, line 4" in capsys.readouterr().out
+    train = write(tmp_path / "train.jsonl", ROWS["countdown"][3:])
+    assert "line 4: duplicate item '[[1, 2, 3], 6]'" in rejected("countdown", train, test_path=str(path))
+
+
+def test_two_columns_of_one_name(tmp_path):
+    """Whatever the capitals and spaces, in every kind of file."""
+    row = ROWS["gsm8k"][0]
+    for suffix in ("jsonl", "csv", "parquet"):
+        path = write(tmp_path / f"x.{suffix}", [{**row, " Answer ": "#### 7"}])
+        assert "are the same column: remove or rename one" in rejected("gsm8k", path)
+    path = tmp_path / "y.csv"
+    path.write_text("question,answer,answer\na?,#### 1,#### 2\n")
+    assert "y.csv, line 1: 'answer' and 'answer' are the same column" in rejected("gsm8k", path)
+    path = tmp_path / "y.jsonl"
+    path.write_text('{"question": "a?", "answer": "#### 1", "answer": "#### 2"}\n')
+    assert "y.jsonl, line 1: is not JSON (a key occurs twice)" in rejected("gsm8k", path)
+    path.write_text("[" * 100_000)
+    assert "y.jsonl, line 1: is not JSON (maximum recursion depth exceeded" in rejected("gsm8k", path)
 
 
 def test_changed_files_are_seen_by_the_workflow(tmp_path):

@@ -1,12 +1,17 @@
 """Every format of an answer, in both profiles: what is read from it and whether it counts."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from pipeline.tasks.gsm8k import read_number
 from tests.conftest import task_of
 
 PUZZLE, SOLUTION = "1000001000000001", "1234341221434321"
 OTHER = "1243431221343421"
 """Another completion of the puzzle."""
+ANSWERS = json.loads((Path(__file__).parent / "cases" / "answers.json").read_text())
 
 
 def accuracy(name: str, profile: str, question: str, reference: object, text: str) -> float:
@@ -101,6 +106,47 @@ def test_math500(text, reference, d1, strict):
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("18,000 apples", 18000),
+        ("about $18.50 per hour", 18.5),
+        ("1 1/2 cups", 1.5),
+        ("3/4 cup", 0.75),
+        ("2 million", 2_000_000),
+        ("1.2e6", 1_200_000),
+        (r"3\times 10^4", 30_000),
+        ("9 + 9 = 18", 18),
+        ("7 m/s", 7),
+        ("20%", 20),
+        ("12:30", None),
+        ("20-30", None),
+        ("20–30", None),
+        ("1,2", None),
+        ("18 hours 30 minutes", None),
+        ("2k", None),
+        ("5 and a half", None),
+        ("10^6", None),
+        ("x/18", None),
+        ("1/0", None),
+        ("1e999", None),
+        ("eighteen", None),
+    ],
+)
+def test_numbers(text, value):
+    """The whole answer is read, or nothing of it."""
+    found = read_number(text)
+    assert (None if found is None else float(found)) == value
+
+
+@pytest.mark.parametrize("case", ANSWERS["gsm8k_strict"] + ANSWERS["countdown_strict"])
+@pytest.mark.parametrize("form", ["\\boxed{{{}}}", "<answer>{}</answer>"])
+def test_answers(case, form):
+    name = "gsm8k" if "reference" in case else "countdown"
+    reference = case["reference"] if name == "gsm8k" else [case["numbers"], case["target"]]
+    assert accuracy(name, "strict", "?", reference, form.format(case["answer"])) == case["right"]
+
+
+@pytest.mark.parametrize(
     ("text", "d1", "strict"),
     [
         (r"\boxed{3+4*5}", True, True),
@@ -123,6 +169,12 @@ def test_math500(text, reference, d1, strict):
         (r"\boxed{4*5+3**1}", False, False),
         (r"\boxed{4*5--3}", True, True),
         (r"\boxed{4 5 3}", False, False),
+        (r"\boxed{3+4·5.}", False, True),
+        (r"\boxed{\(3+4\times5\)}", False, True),
+        (r"\boxed{23 = 3+4*5}", False, True),
+        (r"\boxed{24 = 3+4*5}", False, False),
+        (r"\boxed{23 = 23}", False, False),
+        (r"\boxed{3+4*5 = 23 = 23}", True, True),
         ("", False, False),
     ],
 )
@@ -143,6 +195,8 @@ def test_countdown_division_and_quirks():
         assert accuracy("countdown", profile, "?", [[8, 2, 6], 10], r"\boxed{8 \div 2 + 6}") == 1
         assert accuracy("countdown", profile, "?", [[8, 2, 2], 10], r"\boxed{8 \div (2 - 2)}") == 0
     assert accuracy("countdown", "strict", "?", [[8, 2, 6], 10], r"\boxed{\frac{8}{2} + 6}") == 1
+    assert accuracy("countdown", "strict", "?", [[24, 2, 3], 4], r"\boxed{\dfrac{\frac{24}{2}}{3}}") == 1
+    assert accuracy("countdown", "strict", "?", [[1, 3, 9], 3], r"\boxed{(1/3)*9}") == 1  # not so in floats
 
 
 @pytest.mark.parametrize(

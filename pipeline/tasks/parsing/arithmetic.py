@@ -2,13 +2,15 @@
 
     expression = integer | expression (+ | - | * | /) expression | -expression | +expression | (expression)
 
-There is no power, and length, depth and magnitude are bounded, so every text is parsed quickly.
+There is no power, and length, depth and magnitude are bounded, so every text is parsed quickly. Values are exact
+fractions; those of d1's `eval` are Python's.
 """
 
 import ast
 import operator
 import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 LENGTH = 400
@@ -16,12 +18,15 @@ DEPTH = 24
 MAGNITUDE = 1e15
 CHARACTERS = re.compile(r"[0-9+\-*/().\s]*")
 
-Number = int | float
+Number = float | Fraction
 Operators = Mapping[type[ast.operator], Callable[[Number, Number], Number]]
 
 FOUR: Operators = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 PYTHON: Operators = {**FOUR, ast.FloorDiv: operator.floordiv}
-SIGNS: Mapping[type[ast.unaryop], Callable[[Number], Number]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
+SIGNS: Mapping[type[ast.unaryop], Callable[[Number], Number]] = {
+    ast.UAdd: lambda value: value,
+    ast.USub: lambda value: -value,
+}
 
 
 class Expression(NamedTuple):
@@ -54,7 +59,7 @@ def _value(node: ast.expr, python: bool, numbers: list[Number], depth: int) -> N
     operators = PYTHON if python else FOUR
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float) if python else int):
         numbers.append(node.value)
-        return _bounded(node.value)
+        return _bounded(node.value if python else Fraction(node.value))
     if isinstance(node, ast.UnaryOp) and type(node.op) in SIGNS:
         return SIGNS[type(node.op)](_value(node.operand, python, numbers, depth - 1))
     if isinstance(node, ast.BinOp) and type(node.op) in operators:
@@ -64,6 +69,6 @@ def _value(node: ast.expr, python: bool, numbers: list[Number], depth: int) -> N
 
 
 def _bounded(value: Number) -> Number:
-    if not abs(value) <= MAGNITUDE:
+    if not -MAGNITUDE <= value <= MAGNITUDE:
         raise ValueError("too large")
     return value

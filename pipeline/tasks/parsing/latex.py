@@ -1,114 +1,171 @@
-"""Compares two answers of MATH: Hendrycks' string normalisation, and a more lenient comparison.
+"""Answers written in LaTeX or plain text: typography, exact numbers, lists, and the equalities that need no algebra.
 
-`hendrycks_equal` is the comparison of the papers. `equal` also accepts differences in formatting, such as `58,500`,
-`\\text{east}`, `12 cm`, and numbers or terms that have the same value (`pipeline.tasks.parsing.terms`).
+Profile `strict` leaves to algebra (math-verify, see `symbolic.py`) only what these rules do not decide.
 """
 
 import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 
-from pipeline.tasks.parsing.answers import replaced
-from pipeline.tasks.parsing.terms import same_value
+LONGEST = 400
+"""Longer answers are not read."""
 
-FIRST = (
-    dict.fromkeys(("\n", "\\!"), "")
-    | {"\\\\": "\\", "tfrac": "frac", "dfrac": "frac"}
-    | dict.fromkeys(("\\left", "\\right", "^{\\circ}", "^\\circ", "\\$"), "")
+SYMBOLS = str.maketrans(
+    {"−": "-", "–": "-", "·": "\\cdot ", "×": "\\times ", "÷": "\\div ", "π": "\\pi ", "θ": "\\theta ", "°": ""}
+    | {"∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "∪": "\\cup ", "∈": "\\in ", "²": "^2", "³": "^3"}
+    | {"½": "\\frac{1}{2}", "√": "\\sqrt ", "\xa0": " ", "\u2009": " ", "\u202f": " "}
 )
-THEN = {"\\%": "", " .": " 0.", "{.": "{0."}
-REPAIRS = {"\\%": "", "%": "", "$": "", "{,}": ",", "\\cdot": "*", "\\times": "*"}
-
-SPACES = re.compile(r"\\[,;:! ]|\\q?quad\b|~|\\displaystyle|\\limits")
-WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
-THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-LEFT_OF_EQUALS = re.compile(r"\s*[A-Za-z](?:_\{?\w+\}?)?(?:\([A-Za-z]\))?\s*=(?!=)")
+DROPPED = re.compile(
+    r"\\?[$%]|\\[()]|\\!\s*|^\s*\\\[|\\\]\s*$|\^\{?\\circ\}?|\\(?:left|right|displaystyle|limits)(?![A-Za-z])"
+)
+REWRITTEN: Sequence[tuple[re.Pattern[str], str]] = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\{,\}", ","),
+        (r"(?<=\d)\\,(?=\d{3}(?!\d))", ""),  # 58\,500
+        (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~", " "),
+        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\([gl])eq(?:slant)?(?![A-Za-z])", r"\\\1e"),
+        (r"(?<![\\A-Za-z])(pi|sqrt|sin|cos|tan|log|ln)(?![A-Za-z])", r"\\\1 "),
+        (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"\\sqrt\s*(\d+|[A-Za-z])", r"\\sqrt{\1}"),
+        (r"\\frac\s*(\{[^{}]*\}|\w)\s*(\w)", r"\\frac{\1}{\2}"),
+        (r"\\frac\s*(\w)\s*\{", r"\\frac{\1}{"),
+        (r"\\frac\{\{([^{}]*)\}\}", r"\\frac{\1}"),
+    )
+]
+TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 UNIT = (
     r"(?:square|cubic|sq|cu)?\s*(?:mm|cm|km|meters?|metres?|centimeters?|kilometers?|inch(?:es)?|in|ft|feet|foot|yards?|"
     r"miles?|mph|degrees?|radians?|dollars?|cents?|units?|seconds?|minutes?|hours?|days?|weeks?|months?|years?|"
-    r"kg|grams?|kilograms?|pounds?|ounces?|liters?|litres?|ml|gallons?|percent|points?|students?|people|ways)"
+    r"kg|grams?|kilograms?|pounds?|ounces?|liters?|litres?|ml|gallons?|percent|points?|students?|people|ways|cups?)"
 )
-UNITS = re.compile(rf"(?<=[\d}})])\s*{UNIT}(?:\s*(?:/|per)\s*{UNIT})?\s*(?:\^\{{?[23]\}}?)?\s*\.?\s*$")
-WORD = re.compile(r"\(?[A-Za-z]{2,}\)?")
-LONGEST = 400
-"""Longer answers are compared by `hendrycks_equal` only."""
+UNITS = re.compile(rf"(?<=[\d}})])\s*{UNIT}(?:\s*(?:/|per)\s*{UNIT})?\s*(?:\^\{{?[23]\}}?)?\s*$")
+THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+DECIMAL = r"(?:\d+(?:\.\d*)?|\.\d+)"
+POWER_OF_TEN = r"[eE](?P<e>[-+]?\d{1,2})|\s*(?:\\times|\\cdot|\*)\s*10\^\{?(?P<ten>[-+]?\d{1,2})\}?"
+NUMBER = re.compile(
+    rf"(?P<sign>[-+]?)\s*(?:(?:(?P<whole>\d+)(?:\s+|(?=\\)))?(?:\\frac\{{(?P<a>[-+]?{DECIMAL})\}}\{{(?P<b>[-+]?{DECIMAL})\}}"
+    rf"|(?P<c>{DECIMAL})\s*/\s*(?P<d>{DECIMAL}))|(?P<decimal>{DECIMAL})(?:{POWER_OF_TEN})?)"
+)
+"""A mixed number, fraction or decimal, which may have a power of ten."""
+BASE = re.compile(r"((?=[A-Z]*\d)[0-9A-Z]+)_\{?(\d+)\}?")
+SPACES = re.compile(r"(?<!\d) | (?!\d)")
+WORDS = re.compile(r"\(?[A-Za-z][A-Za-z' ]+[A-Za-z]\)?")
+SIDE_BY_SIDE = re.compile(r"(?<![\^_\d])\d[\d.]*(?:\s+\d|\{\d)")
+OPENING, CLOSING = "([{", ")]}"
+AND = re.compile(r"\s+(?:and|or)\s+")
 
 
-def hendrycks_equal(answer: str, reference: str) -> bool:
-    """Hendrycks' string equality; plain equality if either string cannot be normalised."""
-    try:
-        return normalized(answer) == normalized(reference)
-    except (ValueError, IndexError):
-        return answer == reference
-
-
-def equal(answer: str, reference: str) -> bool:
-    """`hendrycks_equal`, before or after the formatting is repaired, or the same value."""
-    if hendrycks_equal(answer, reference):
-        return True
-    if max(len(answer), len(reference)) > LONGEST:
-        return False
-    one, other = repaired(answer), repaired(reference)
-    return hendrycks_equal(one, other) or same_value(one, other)
-
-
-def normalized(text: str) -> str:
-    """Hendrycks' normalisation, in the original order. ValueError or IndexError where the original code gives up:
-    two units, `x/2`, a `\\frac` without arguments.
+def tidy(text: str, *, units: bool = True) -> str:
+    """Without what only typesets (`$`, `\\left`, spaces, `\\text`), percent and degree signs and thousands separators;
+    `\\frac12` and `\\sqrt3` with braces, Unicode signs as commands. With `units`, those after a number go, too. A text
+    longer than `LONGEST` is "".
     """
-    text = replaced(text, FIRST)
-    text, *units = text.split("\\text{ ")
-    if len(units) > 1:
-        raise ValueError("more than one unit")
-    text = replaced(text, THEN)
-    if not text:
-        return text
-    if text.startswith("."):
-        text = "0" + text
-    sides = text.split("=")
-    if len(sides) == 2 and len(sides[0]) <= 2:
-        text = sides[1]
-    text = _fractions(_roots(text).replace(" ", ""))
-    return _slash(r"\frac{1}{2}" if text == "0.5" else text)
+    if len(text) > LONGEST:
+        return ""
+    text = TEXT.sub(r" \1 ", DROPPED.sub("", text.translate(SYMBOLS)))
+    for pattern, replacement in REWRITTEN:
+        text = pattern.sub(replacement, text)
+    text = " ".join(text.split()).removesuffix(".").rstrip()
+    text = UNITS.sub("", text) if units else text
+    return text.replace(",", "") if THOUSANDS.fullmatch(text) else text
 
 
-def repaired(text: str) -> str:
-    """Without `$`, spaces, `\\text`, thousands separators, units and a left side `x =`; words in lower case."""
-    text = replaced(replaced(text.strip().strip("$").strip().removesuffix("."), FIRST), REPAIRS)
-    text = WORDS.sub(r" \1 ", SPACES.sub(" ", text))
-    text = UNITS.sub("", " ".join(LEFT_OF_EQUALS.sub("", text, count=1).split())).replace(" ", "")
-    if THOUSANDS.fullmatch(text):
-        return text.replace(",", "")
-    if WORD.fullmatch(text):
-        return text.lower()
-    try:
-        return _fractions(_roots(text))
-    except IndexError:
-        return text
+def number(text: str) -> Fraction | None:
+    """The exact value of a tidy decimal, fraction or mixed number, also with a power of ten; None for all else."""
+    found = NUMBER.fullmatch(text)
+    return value_of(found) if found else None
 
 
-def _roots(text: str) -> str:
-    """`\\sqrt3` → `\\sqrt{3}`"""
-    first, *rest = text.split("\\sqrt")
-    return first + "".join("\\sqrt" + (part if part[0] == "{" else f"{{{part[0]}}}{part[1:]}") for part in rest)
+def value_of(found: re.Match[str]) -> Fraction | None:
+    """The value of a match of `NUMBER`; None for a division by zero."""
+    if found["decimal"]:
+        size = Fraction(found["decimal"]) * Fraction(10) ** int(found["e"] or found["ten"] or 0)
+    else:
+        above, below = Fraction(found["a"] or found["c"]), Fraction(found["b"] or found["d"])
+        if below == 0:
+            return None
+        size = int(found["whole"] or 0) + above / below
+    return -size if found["sign"] == "-" else size
 
 
-def _fractions(text: str) -> str:
-    """`\\frac12` → `\\frac{1}{2}`, `\\frac1{72}` → `\\frac{1}{72}`"""
-    first, *rest = text.split("\\frac")
-    parts = [first]
-    for part in rest:
-        if part[0] == "{":
-            parts.append(part)
-        elif len(part) < 2:
-            return text
+def equal(one: str, other: str, algebra: Callable[[str, str], bool]) -> bool:
+    """Whether two tidy answers are equal. The first of these rules that applies decides, else `algebra` does:
+
+    1. The same characters are equal, apart from spaces and, in words, capitals; other words are different.
+    2. Numbers are equal if their exact values are.
+    3. Numerals in a base: digits and base must agree; a base that only one of them states is like a unit.
+    4. Lists: `1,2`, `1 and 2` and `\\{1,2\\}` in any order; `(1,2)`, `[1,2)` in order and between the same brackets.
+    5. Numbers side by side, `1 2` or `4{10}`, are neither a sum nor a product.
+    """
+    if not one or not other:
+        return False
+    for rule in (_same_characters, _same_number, _same_numeral):
+        if (verdict := rule(one, other)) is not None:
+            return verdict
+    if (parts := listed(one)) and (others := listed(other)):
+        return _same_lists(parts, others, algebra)
+    return not (SIDE_BY_SIDE.search(one) or SIDE_BY_SIDE.search(other)) and algebra(one, other)
+
+
+def _same_characters(one: str, other: str) -> bool | None:
+    if SPACES.sub("", one) == SPACES.sub("", other):
+        return True
+    words = WORDS.fullmatch(one) and WORDS.fullmatch(other) and max(len(one), len(other)) > 2
+    return one.strip("()").lower() == other.strip("()").lower() if words else None
+
+
+def _same_number(one: str, other: str) -> bool | None:
+    left, right = number(one), number(other)
+    return None if left is None or right is None else left == right
+
+
+def _same_numeral(one: str, other: str) -> bool | None:
+    base, other_base = BASE.fullmatch(one), BASE.fullmatch(other)
+    if base and other_base:
+        return base.groups() == other_base.groups()
+    if base or other_base:
+        return (base[1] if base else one) == (other_base[1] if other_base else other)
+    return None
+
+
+def listed(text: str) -> tuple[str, list[str]] | None:
+    """The brackets and the elements of a list of two or more; the brackets of an unordered one are "". None if the text
+    is no list.
+    """
+    brackets = text[:1] + text[-1:] if _enclosed(text) else ""
+    braced = text.startswith("\\{") and text.endswith("\\}")
+    inside = text[1:-1] if brackets else text[2:-2] if braced else text
+    elements = [""]
+    depth = 0
+    for piece in re.split(r"([(){}\[\],])", AND.sub(",", inside).replace(",,", ",")):
+        depth += (piece != "" and piece in OPENING) - (piece != "" and piece in CLOSING)
+        if piece == "," and depth == 0:
+            elements.append("")
         else:
-            below = part[1] if part[1] == "{" else f"{{{part[1]}}}"
-            parts.append(f"{{{part[0]}}}{below}{part[2:]}")
-    return "\\frac".join(parts)
+            elements[-1] += piece
+    elements = [element.strip() for element in elements]
+    return (brackets, elements) if len(elements) > 1 and all(elements) and depth == 0 else None
 
 
-def _slash(text: str) -> str:
-    """`3/4` → `\\frac{3}{4}` for integers written plainly"""
-    if text.count("/") != 1:
-        return text
-    above, below = map(int, text.split("/"))
-    return rf"\frac{{{above}}}{{{below}}}" if text == f"{above}/{below}" else text
+def _enclosed(text: str) -> bool:
+    """Whether the first bracket is closed by the last character: not in `(1,2), (3,4)`."""
+    depth, enclosed = 0, text[:1] in ("(", "[") and text[-1:] in (")", "]")
+    for position, character in enumerate(text if enclosed else "", 1):
+        depth += (character in OPENING) - (character in CLOSING)
+        enclosed &= depth > 0 or position == len(text)
+    return enclosed
+
+
+def _same_lists(one: tuple[str, list[str]], other: tuple[str, list[str]], algebra: Callable[[str, str], bool]) -> bool:
+    """Whether each element equals another one of the other list, between brackets the one at its place."""
+    (brackets, elements), (others, rest) = one, other
+    if brackets != others or len(elements) != len(rest):
+        return False
+    for element in elements:
+        found = next((known for known in (rest[:1] if brackets else rest) if equal(element, known, algebra)), None)
+        if found is None:
+            return False
+        rest.remove(found)
+    return True
