@@ -21,7 +21,7 @@ from pipeline.samplers.ancestral import rollout
 from pipeline.settings.algorithms import Settings
 from pipeline.settings.sections import Sampler
 from pipeline.tasks.base import Item
-from pipeline.tasks.scoring import score
+from pipeline.tasks.scoring import Scorer
 from pipeline.text.prompts import PromptFormat
 from pipeline.text.tokenizer import buckets
 
@@ -34,6 +34,7 @@ class Decoder:
     prompt_format: PromptFormat
     algorithm: Algorithm[Settings]
     context: DecodeContext[Settings]
+    score: Scorer
 
     def answers(self, sampler: Sampler, items: Sequence[Item], length: int, title: str) -> list[str]:
         """The answers, of `length` tokens, in the order of the items."""
@@ -91,5 +92,5 @@ class Decoder:
 
     def _reward(self, items: Sequence[Item], rows: Tensor, tokens: Tensor) -> Tensor:
         chosen, answers = [items[row] for row in rows.tolist()], self.prompt_format.answers(tokens)
-        metrics = score(self.context.task, chosen, answers, self.context.evaluate.reward_timeout)
+        metrics = self.score(chosen, answers)
         return torch.tensor([metric["reward"] for metric in metrics], dtype=torch.float64, device=rows.device)

@@ -23,7 +23,7 @@ from pipeline.storage import parquet
 from pipeline.storage.atomic_files import write_json
 from pipeline.storage.provenance import result_origin
 from pipeline.tasks.base import Item, Task, TaskSettings
-from pipeline.tasks.scoring import score
+from pipeline.tasks.scoring import Scorer
 from pipeline.text.prompts import load_prompt_format
 from pipeline.text.tokenizer import encode
 
@@ -43,7 +43,8 @@ def run(args: Namespace, settings: EvaluateSettings) -> None:
     values = value_ids(task, tokenizer).to(device())
     context = DecodeContext(settings.algorithm, task, mask_id, values, settings.seed, evaluate)
     prompt_format = load_prompt_format(args.policy, policy, tokenizer, task, evaluate.prefill)
-    decoder = Decoder(policy, prompt_format, algorithm, context)
+    score = Scorer(settings.task, evaluate.reward_timeout)
+    decoder = Decoder(policy, prompt_format, algorithm, context, score)
     origin = result_origin(settings, args.policy, weight_files(args.policy))
     splits: dict[str, dict[str, object]] = {}
     rows = []
@@ -52,7 +53,7 @@ def run(args: Namespace, settings: EvaluateSettings) -> None:
         lengths = evaluate.lengths or (task.answer_length,)
         for sampler, length in product(evaluate.samplers, lengths) if items else ():
             answers = decoder.answers(sampler, items, length, f"round {args.round} {path.stem} {sampler} {length}")
-            metrics = score(task, items, answers, evaluate.reward_timeout)
+            metrics = score(items, answers)
             summary = summarize(metrics)
             rows.append({"split": path.stem, "sampler": sampler, "length": length, **origin, "metrics": summary})
             if length == task.answer_length:

@@ -14,7 +14,7 @@ from pipeline.stages.command_line import main
 from pipeline.storage import parquet
 from pipeline.storage.provenance import provenance
 from pipeline.tasks.base import Item
-from pipeline.tasks.scoring import score
+from pipeline.tasks.scoring import Scorer
 from pipeline.text.prompts import load_prompt_format
 from pipeline.text.tokenizer import buckets
 from pipeline.training.speed import Measured
@@ -31,6 +31,7 @@ ARGUMENTS = {
 
 def run(args: Namespace, settings: RolloutSettings) -> Measured | None:
     rollout, task = settings.rollout, resolve_task(settings.task)
+    score = Scorer(settings.task, rollout.reward_timeout)
     length = rollout.length or task.answer_length
     policy, tokenizer, mask_id = load_policy(args.policy, load_model(settings.model.name), device())
     items = parquet.read([args.items], parquet.ITEMS)
@@ -49,7 +50,7 @@ def run(args: Namespace, settings: RolloutSettings) -> Measured | None:
             rows = sample_states(policy, prompts, chosen, states, length, mask_id, rollout, settings.seed, args.round)
         answers = prompt_format.answers(rows["tokens"])
         ids = rows["prompt_id"].tolist()
-        metrics = score(task, [item_of[index] for index in ids], answers, rollout.reward_timeout, ids)
+        metrics = score([item_of[index] for index in ids], answers, ids)
         reward = np.array([float(metric["reward"]) for metric in metrics])
         done.append({**{name: values.numpy() for name, values in rows.items()}, "reward": reward})
     columns = {name: parquet.joined([rows[name] for rows in done]) for name in parquet.ROLLOUTS.names}

@@ -11,87 +11,107 @@ special tokens) and `reference`:
   math500    the answer as a text
   sudoku     the 16 digits of the solution; the question is the puzzle or holds "Sudoku puzzle: " and the puzzle
 
-OUT is JSON: `n`, `accuracy` and its standard error `accuracy_se`, and `items` in the order of FILE with `correct` of
-each: whether it is right; for sudoku the number of right cells, beside the number of `empty` ones, over all of which
-the accuracy is averaged. The profile `d1` scores as published, `strict` with the repairs that docs/tasks.md lists.
+Blank lines are ignored. OUT is JSON: `n`, the mean of each metric of the task, its standard error `<metric>_se`, and
+`items` in the order of FILE. For the tasks above, `accuracy` and `accuracy_se` are those of the papers and an item has
+`correct`: whether it is right; for sudoku the number of right cells, beside the number of `empty` ones, over all of
+which the accuracy is averaged. An item of a task of one's own with other metrics has these. The profile `d1` scores as
+published, `strict` with the repairs that docs/tasks.md lists.
 """
 
 import argparse
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 from pydantic import ValidationError
 
 from pipeline.errors import PipelineError
-from pipeline.plugins import load_task, resolve_task
+from pipeline.evaluation.summary import summarize
+from pipeline.plugins import load_task
 from pipeline.settings.validation import describe
 from pipeline.stages.command_line import errors_on_one_line
 from pipeline.storage.atomic_files import write_json
-from pipeline.tasks import scoring
-from pipeline.tasks.base import Item, Profile, Saved, Task, TaskSettings
+from pipeline.tasks.base import Item, Profile, Saved
+from pipeline.tasks.scoring import Scorer
 
 KEYS = ("question", "generation", "reference")
+BATCH = 1000
 TIMEOUT = 10.0
 """Seconds for one answer; the scorers of this package take milliseconds."""
 
 
 def run(args: argparse.Namespace) -> None:
-    task, saved = scorer(args.task, args.profile)
-    items, answers = read(args.generations, saved)
-    metrics = scoring.score(task, items, answers, TIMEOUT, range(1, len(items) + 1))
-    scores = [metric[saved.accuracy] for metric in metrics]
-    cells = [saved.cells(item) for item in items] if saved.cells else [1] * len(items)
-    correct = [round(score * count) for score, count in zip(scores, cells, strict=True)]
+    score, saved = scorer(args.task, args.profile)
+    metrics: list[Mapping[str, float]] = []
+    cells: list[int] = []
+    for numbers, items, answers in batches(args.generations, saved):
+        metrics += score(items, answers, numbers)
+        cells += [saved.cells(item) if saved.cells else 1 for item in items]
+    score.close()
+    if not metrics:
+        raise PipelineError(f"{args.generations} has no lines")
+    totals = {"task": args.task, "profile": args.profile, **summarize(metrics)}
+    if saved.accuracy not in metrics[0]:
+        write_json(args.out, {**totals, "items": metrics})
+        print(f"{args.task} ({args.profile}): {', '.join(f'{name} {totals[name]:.4g}' for name in metrics[0])}")
+        return
+    correct = [round(metric[saved.accuracy] * count) for metric, count in zip(metrics, cells, strict=True)]
     rows: list[dict[str, int]] = [{"correct": bool(count)} for count in correct]
     if saved.cells:
         rows = [{"correct": count, "empty": empty} for count, empty in zip(correct, cells, strict=True)]
     accuracy, error = ratio(correct, cells)
-    totals = {"task": args.task, "profile": args.profile, "n": len(items), "accuracy": accuracy, "accuracy_se": error}
-    write_json(args.out, {**totals, "items": rows})
-    print(f"{args.task} ({args.profile}): {100 * accuracy:.2f} ± {100 * error:.2f} % of {len(items)}")
+    write_json(args.out, {**totals, "accuracy": accuracy, "accuracy_se": error, "items": rows})
+    print(f"{args.task} ({args.profile}): {100 * accuracy:.2f} ± {100 * error:.2f} % of {len(metrics)}")
 
 
-def scorer(name: str, profile: str) -> tuple[Task[TaskSettings], Saved]:
-    """The task as a language model is judged on it, and how its saved generations are read."""
+def scorer(name: str, profile: str) -> tuple[Scorer, Saved]:
+    """The task's scorer as a language model is judged by it, and how its saved generations are read."""
     plugin = load_task(name)
+    keys = {"name": name, "template": "chat", "profile": profile}
     try:
-        settings = plugin.settings.model_validate({"name": name, "template": "chat", "profile": profile})
+        settings = plugin.settings.model_validate(
+            {key: keys[key] for key in keys if key in plugin.settings.model_fields}
+        )
     except ValidationError as error:
         raise PipelineError(f"--task {name}: {describe(error, plugin.settings)}") from error
-    task = resolve_task(settings)
-    if task.saved is None:
+    score = Scorer(settings, TIMEOUT)
+    if score.task.saved is None:
         raise PipelineError(f"--task {name}: this task does not say how its saved generations are read (Task.saved)")
-    return task, task.saved
+    return score, score.task.saved
 
 
-def read(path: Path, saved: Saved) -> tuple[list[Item], list[str]]:
-    """The items and the generations of a file.
+def batches(path: Path, saved: Saved) -> Iterator[tuple[list[int], list[Item], list[str]]]:
+    """The numbers of the lines of a file, their items and their generations, a batch at a time.
 
     Raises:
-        PipelineError: for a file without lines, or a line that is malformed; it names the line.
+        PipelineError: for a line that is malformed; it names the line.
     """
-    items, answers = [], []
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict) or (missing := [key for key in KEYS if key not in row]):
-                    raise ValueError(f"has no key '{missing[0]}'" if isinstance(row, dict) else "is not a JSON object")
-                for key in KEYS[:2]:
-                    if not isinstance(row[key], str):
-                        raise ValueError(f"{key} must be a text, not {row[key]!r}")
-                items.append(saved.item(row["question"], row["reference"]))
-                answers.append(row["generation"])
-            except json.JSONDecodeError as error:
-                raise PipelineError(f"{path}:{number}: is not JSON ({error})") from error
-            except (ValueError, RecursionError) as error:
-                raise PipelineError(f"{path}:{number}: {error}") from error
-    if not items:
-        raise PipelineError(f"{path} has no lines")
-    return items, answers
+        rows = (
+            (number, *read(line, f"{path}:{number}", saved)) for number, line in enumerate(lines, 1) if line.strip()
+        )
+        while batch := list(itertools.islice(rows, BATCH)):
+            numbers, items, answers = zip(*batch, strict=True)
+            yield list(numbers), list(items), list(answers)
+
+
+def read(line: bytes, where: str, saved: Saved) -> tuple[Item, str]:
+    """The item and the generation of a line."""
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict) or (missing := [key for key in KEYS if key not in row]):
+            raise ValueError(f"has no key '{missing[0]}'" if isinstance(row, dict) else "is not a JSON object")
+        for key in KEYS[:2]:
+            if not isinstance(row[key], str):
+                raise ValueError(f"{key} must be a text, not {row[key]!r}")
+        return saved.item(row["question"], row["reference"]), row["generation"]
+    except json.JSONDecodeError as error:
+        raise PipelineError(f"{where}: is not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise PipelineError(f"{where}: {error}") from error
 
 
 def ratio(correct: Sequence[int], cells: Sequence[int]) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Saved generations, scored again by the command."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 from pipeline.stages.score import ratio
 from tests.conftest import ROOT
 
+CASES = ROOT / "tests" / "tasks" / "cases"
 LINES = {
     "gsm8k": [
         ("?", r"\boxed{6,277}", 6277.0),
@@ -67,6 +69,31 @@ def test_items_in_order_and_totals(tmp_path, task, profile):
     assert out["accuracy_se"] == pytest.approx(ratio(expected, cells)[1])
 
 
+@pytest.mark.parametrize("end", ["", "\n", " \n\n"])
+@pytest.mark.parametrize("task", ["gsm8k", "math500"])
+@pytest.mark.parametrize("profile", ["d1", "strict"])
+def test_small_numbers_and_blank_lines(tmp_path, task, profile, end):
+    score(tmp_path, task, profile, (CASES / "generations.jsonl").read_text() + end)
+    out = json.loads((tmp_path / "out.json").read_text())
+    assert [item["correct"] for item in out["items"]] == [True, False]
+
+
+def test_a_task_of_ones_own(tmp_path, monkeypatch):
+    """Its metrics are averaged, whatever they are called."""
+    (tmp_path / "own.py").write_text(
+        "from dataclasses import replace\nfrom pipeline.tasks.gsm8k import PLUGIN\n"
+        "from tests.tasks.cases.rewards import own_metric\nPLUGIN = replace(PLUGIN, score=own_metric)\n"
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "own.py").rename(tmp_path / "mine" / "own.py")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", ""))))
+    said = score(tmp_path, "mine.own", "strict", lines([("?", "ab", 1), ("?", "abcd", 1)]))
+    out = json.loads((tmp_path / "out.json").read_text())
+    assert out["items"] == [{"reward": 2.0, "length": 2.0}, {"reward": 4.0, "length": 4.0}]
+    assert (out["n"], out["length"], out["length_se"]) == (2, 3.0, 1.0)
+    assert said == "mine.own (strict): reward 3, length 3\n"
+
+
 def test_ratio():
     """s/√n where every item has one cell; items, not cells, are the sample."""
     assert ratio([1, 0, 1, 1], [1] * 4) == (0.75, pytest.approx(0.25))
@@ -83,7 +110,7 @@ GOOD = '{"question": "?", "generation": "", "reference": 1}\n'
     ("task", "text", "message"),
     [
         ("gsm8k", GOOD + "{\n", "error: x.jsonl:2: is not JSON"),
-        ("gsm8k", GOOD + "\n" + GOOD, "error: x.jsonl:2: is not JSON"),
+        ("gsm8k", GOOD + "\n" + "x", "error: x.jsonl:3: is not JSON"),
         ("gsm8k", GOOD + "[]\n", "error: x.jsonl:2: is not a JSON object"),
         ("gsm8k", '{"question": "?", "reference": 1}\n', "error: x.jsonl:1: has no key 'generation'"),
         (
@@ -91,13 +118,18 @@ GOOD = '{"question": "?", "generation": "", "reference": 1}\n'
             '{"question": "?", "generation": 5, "reference": 1}\n',
             "x.jsonl:1: generation must be a text, not 5",
         ),
-        ("gsm8k", GOOD.replace("1}", "[1]}"), "x.jsonl:1: reference must be a number, a text or null, not [1]"),
+        ("gsm8k", GOOD.replace("1}", "[1]}"), "x.jsonl:1: reference must be a text, not [1]"),
+        ("gsm8k", GOOD.replace("1}", "true}"), "x.jsonl:1: reference must be a text, not True"),
+        ("gsm8k", GOOD.replace("1}", "NaN}"), "x.jsonl:1: reference must be a text or a finite number, not nan"),
+        ("gsm8k", GOOD.replace("1}", '"2 million"}'), "x.jsonl:1: reference must be a number or end in '#### number'"),
+        ("gsm8k", "[" * 100_000, "x.jsonl:1: maximum recursion depth exceeded"),
         ("math500", GOOD.replace("1}", "null}"), "x.jsonl:1: reference must be a text, not None"),
         ("countdown", GOOD, "x.jsonl:1: reference must be [[a, b, c], target], or the question"),
         ("countdown", GOOD.replace("1}", "[[1, 2.5], 3]}"), "x.jsonl:1: 2.5 is not a whole number"),
         ("sudoku", GOOD, "x.jsonl:1: reference must be the 16 digits of the solution, not 1"),
         ("sudoku", GOOD.replace("1}", '"1234341221434321"}'), "x.jsonl:1: no puzzle: 16 digits"),
         ("gsm8k", "", "error: x.jsonl has no lines"),
+        ("gsm8k", "\n \n", "error: x.jsonl has no lines"),
         ("gsm9k", GOOD, "error: unknown task 'gsm9k': did you mean 'gsm8k'?"),
         ("checkerboard", GOOD, "error: --task checkerboard: "),
     ],

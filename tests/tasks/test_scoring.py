@@ -1,51 +1,107 @@
 """A user's reward that raises, hangs or returns nonsense stops the run with the item and the text."""
 
+import os
 import time
-from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
+import psutil
 import pytest
 
 from pipeline.errors import PipelineError
+from pipeline.plugins import load_task
 from pipeline.storage import parquet
 from pipeline.tasks.base import Item
-from pipeline.tasks.scoring import score
-from pipeline.tasks.sudoku import PLUGIN
+from pipeline.tasks.scoring import Scorer
+from tests.tasks.cases import rewards
 
 ITEM = Item("question", "reference")
+TASK = """
+from dataclasses import replace
+from pipeline.tasks.sudoku import PLUGIN
+from tests.tasks.cases.rewards import {0}
+PLUGIN = replace(PLUGIN, score={0})
+"""
 
 
-def raising(item: Item, answer: str) -> dict[str, float]:
-    raise ValueError("no such cell")
+@pytest.fixture
+def scorer(tmp_path, monkeypatch):
+    """Makes the scorer of a task of one's own with one of the rewards in cases/rewards.py."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine").mkdir()
+    made = []
 
+    def make(reward: str, timeout: float) -> Scorer:
+        name = f"mine.{reward}_{os.getpid()}"
+        (tmp_path / f"{name.replace('.', '/')}.py").write_text(TASK.format(reward))
+        made.append(Scorer(load_task(name).settings(name=name), timeout))
+        return made[-1]
 
-def hanging(item: Item, answer: str) -> dict[str, float]:
-    while True:
-        time.sleep(0.01)
+    yield make
+    for scorer in made:
+        scorer.close()
 
 
 @pytest.mark.parametrize(
-    ("scorer", "message"),
+    ("reward", "message"),
     [
-        (raising, "raised ValueError: no such cell on item 7 (prompt 'question', answer 'text')"),
-        (hanging, "took longer than 0.2 s (reward_timeout) on item 7"),
-        (lambda item, answer: {"reward": float("nan")}, "the reward is nan, not a finite number, on item 7"),
-        (lambda item, answer: {"reward": float("inf")}, "the reward is inf"),
-        (lambda item, answer: {"accuracy": 1.0}, "has no 'reward' but ['accuracy']"),
+        ("fails", "the reward raised ValueError: no such cell on item 7 (prompt 'question', answer 'text')"),
+        ("raises_what_nobody_catches", "the reward raised BaseException: stop on item 7"),
+        ("ends_the_process", "the reward ended its process (status 3) on item 7"),
+        ("several", "the reward is array([0., 0.]), not a finite number, on item 7"),
+        ("not_a_number", "the reward is nan, not a finite number, on item 7"),
+        ("infinite", "the reward is inf"),
+        ("no_reward", "has no 'reward' but ['accuracy']"),
     ],
 )
-def test_bad_rewards(scorer, message):
+def test_bad_rewards(scorer, reward, message, capfd):
+    """The line names item and answer; the traceback of an exception is in the log, with file and line."""
     with pytest.raises(PipelineError) as error:
-        score(replace(PLUGIN, score=scorer), [ITEM], ["text"], 0.2, ids=[7])
+        scorer(reward, 5.0)([ITEM], ["text"], ids=[7])
     assert message in str(error.value)
+    if "raise" in message:
+        assert f'{Path(rewards.__file__)}", line ' in capfd.readouterr().err
 
 
-def test_any_kind_of_number_is_a_float():
+@pytest.mark.parametrize(
+    "reward", ["times_itself", "leaves_its_handler", "catches_everything", "catches_for_ever", "hangs_with_a_child"]
+)
+def test_hangs(scorer, reward, tmp_path, capfd):
+    """A reward is killed in time, with the processes it has started; where it hung is in the log."""
+    score = scorer(reward, 0.5)
+    score.process.start()
+    start = time.monotonic()
+    with pytest.raises(PipelineError, match=r"took longer than 0.5 s \(reward_timeout\) on item 7 \(prompt 'question'"):
+        score([ITEM], [str(tmp_path / "pid")], ids=[7])
+    assert time.monotonic() - start < 0.5 + 2
+    assert f"in {reward}" in capfd.readouterr().err
+    if reward == "hangs_with_a_child":
+        assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+def test_one_process_for_all_answers(scorer):
+    """A reward may keep what it has loaded."""
+    score = scorer("counts", 5.0)
+    first, second = score([ITEM] * 2, ["a", "b"]), score([ITEM], ["c"])
+    assert [metrics["reward"] for metrics in first + second] == [1, 2, 3]
+    assert rewards.COUNT == []
+
+
+def test_rewards_of_this_package_need_no_process():
+    assert Scorer(load_task("sudoku").settings(name="sudoku"), 1.0).process is None
+
+
+def test_any_kind_of_number_is_a_float(scorer):
     """What NumPy and others count with cannot be written as JSON."""
-    scorer = replace(PLUGIN, score=lambda item, answer: {"reward": np.float32(0.5), "right": np.bool_(True), "n": 3})
-    (metrics,) = score(scorer, [ITEM], ["text"], 1.0)
+    (metrics,) = scorer("numpy_numbers", 5.0)([ITEM], ["text"])
     assert metrics == {"reward": 0.5, "right": 1.0, "n": 3.0}
     assert {type(value) for value in metrics.values()} == {float}
+
+
+def test_metrics_stay_the_same(scorer):
+    score = scorer("changing", 5.0)
+    score([ITEM], ["a"])
+    with pytest.raises(PipelineError, match=r"the score has \['b', 'reward'\], not \['a', 'reward'\] as the first one"):
+        score([ITEM], ["b"])
 
 
 def test_truncated_parquet_is_named(tmp_path):

@@ -1,0 +1,152 @@
+"""A user's reward in a process of its own, which can be killed: `python -m pipeline.tasks.reward_process`.
+
+The process is a fresh interpreter, not a fork: a reward may use a GPU, threads or signals, and keep what it has loaded
+from one answer to the next. It imports the task by its name, and scores one batch of answers after the other.
+"""
+
+import ctypes
+import faulthandler
+import math
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.plugins import load_task, resolve_task
+from pipeline.tasks.base import Item, TaskSettings
+
+Score = Callable[[Item, str], Mapping[str, float]]
+Outcome = dict[str, float] | str
+"""The metrics of an answer, or what is wrong with them."""
+PR_SET_PDEATHSIG = 1
+FRAMES = 20
+DUMP_SECONDS = 0.2
+"""How long a hanging process may take to write where it hangs."""
+
+
+class RewardProcess:
+    """The process, as the stage sees it; started for the first batch, and again after it had to be killed."""
+
+    def __init__(self, section: TaskSettings):
+        self.section = section
+        self.running: subprocess.Popen[bytes] | None = None
+
+    def outcomes(self, pairs: Sequence[tuple[Item, str]], timeout: float) -> Iterator[Outcome]:
+        """The outcome of each (item, answer), up to the first that takes longer than `timeout` seconds."""
+        self.start()
+        self.connection.send(pairs)
+        for _ in pairs:
+            if not self.connection.poll(timeout):
+                self._kill()
+                yield f"the reward took longer than {timeout:g} s (reward_timeout)"
+                return
+            try:
+                yield self.connection.recv()
+            except EOFError:
+                status = self._kill()
+                yield f"the reward ended its process (status {status})"
+                return
+
+    def close(self) -> None:
+        """End the process."""
+        if self.running:
+            self.connection.close()
+            self.running.wait()
+            self.running = None
+
+    def start(self) -> None:
+        """Start the process unless it runs, and wait until it has imported the task, however long that takes."""
+        if self.running:
+            return
+        self.connection, other = Pipe()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        command = [sys.executable, "-m", "pipeline.tasks.reward_process", str(other.fileno()), str(os.getpid())]
+        self.running = subprocess.Popen(command, pass_fds=[other.fileno()], env=environment, start_new_session=True)
+        other.close()
+        self.connection.send((self.section.name, self.section.model_dump_json()))
+        try:
+            self.connection.recv()
+        except EOFError:
+            status = self._kill()
+            raise PipelineError(
+                f"task '{self.section.name}': its process ended (status {status}); see the log"
+            ) from None
+
+    def _kill(self) -> int:
+        """Let the process write its traceback to the log, and kill it; its exit status."""
+        assert self.running
+        self.running.send_signal(signal.SIGUSR1)
+        with suppress(subprocess.TimeoutExpired):
+            self.running.wait(DUMP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self.running.pid, signal.SIGKILL)  # with the processes that the reward has started
+        status = self.running.wait()
+        self.connection.close()
+        self.running = None
+        return status
+
+
+def outcome(score: Score, item: Item, answer: str) -> Outcome:
+    """The metrics of an answer as floats, or what is wrong; the traceback of an exception goes to the log."""
+    try:
+        metrics = score(item, answer)
+        return _wrong(metrics) or {name: float(value) for name, value in metrics.items()}
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's code may raise anything
+        traceback.print_exception(error, limit=-FRAMES)
+        return f"the reward raised {type(error).__name__}: {error}"
+
+
+def _wrong(metrics: object) -> str:
+    """What is wrong with the metrics of an answer, "" if nothing is."""
+    if not isinstance(metrics, Mapping):
+        return f"the score is {_short(metrics)}, not a mapping,"
+    if "reward" not in metrics:
+        return f"the score has no 'reward' but {sorted(map(str, metrics))}"
+    for name, value in metrics.items():
+        if not isinstance(name, str):
+            return f"the score has a metric called {_short(name)}, which is not a text,"
+        if not _finite(value):
+            what = "the reward" if name == "reward" else f"the metric {name!r}"
+            return f"{what} is {_short(value)}, not a finite number,"
+    return ""
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except Exception:  # whatever the type of the value raises
+        return False
+
+
+def _short(value: object) -> str:
+    return " ".join(repr(value).split())[:80]
+
+
+def main() -> None:
+    """Answer each batch that comes from the stage with one outcome after the other; end with the stage."""
+    connection, stage = Connection(int(sys.argv[1])), int(sys.argv[2])
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != stage:
+        sys.exit()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the stage
+    faulthandler.register(signal.SIGUSR1, all_threads=False)
+    name, section = connection.recv()
+    score = resolve_task(load_task(name).settings.model_validate_json(section)).score
+    connection.send(True)
+    with suppress(EOFError):
+        while True:
+            for item, answer in connection.recv():
+                connection.send(outcome(score, item, answer))
+
+
+if __name__ == "__main__":
+    main()
