@@ -128,12 +128,13 @@ def read_number(text: str) -> Fraction | None:
 
 def d1_tag_counts(text: str) -> float:
     """As `tag_counts`, but the length penalty counts twice, and runs from the last `</answer>` that is on a line of its
-    own, or from the start of the text if there is none.
+    own, or from the start of the text if there is none; of two such lines in a row it sees the first only.
     """
     once = [text.count(tag) == 1 for tag in TAGS]
     count = 0.125 * once[0] + 0.125 * once[1]
     if once[2]:
-        count = count + 0.125 - len(text.rsplit(TAGS[3] + "\n", maxsplit=1)[-1]) * 0.001
+        after = text.split(TAGS[3] + "\n")[-1]  # noqa: PLC0207  (rsplit finds others where two overlap)
+        count = count + 0.125 - len(after) * 0.001
     if once[3]:
         count = count + 0.125 - (len(text.rsplit(TAGS[3], maxsplit=1)[-1]) - 1) * 0.001
     return count

@@ -39,6 +39,8 @@ def test_gsm8k_length_penalty():
     long = LINES.format(18) + "x" * 100
     assert reward("gsm8k", "strict", "#### 18", long) == pytest.approx(4.0 - 0.1 - 0.5)
     assert reward("gsm8k", "d1", "#### 18", long) == pytest.approx(3.0 - 0.2)
+    twice = LINES.format(18) + "</answer>\n"  # d1 sees the first of these two lines only
+    assert reward("gsm8k", "d1", "#### 18", twice) == pytest.approx(2.5 + 0.375 - 0.01)
     cut = LINES.format(18).rstrip()
     assert reward("gsm8k", "d1", "#### 18", cut) == pytest.approx(3.0 - 0.001 * len(cut) + 0.001)
 
