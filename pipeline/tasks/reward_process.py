@@ -26,6 +26,8 @@ Outcome = dict[str, float] | str
 """The metrics of an answer, or what is wrong with them."""
 PR_SET_PDEATHSIG = 1
 FRAMES = 20
+LONGEST = 1e6
+"""Seconds that one can wait for at most."""
 DUMP_SECONDS = 0.2
 """How long a hanging process may take to write where it hangs."""
 
@@ -40,25 +42,22 @@ class RewardProcess:
     def outcomes(self, pairs: Sequence[tuple[Item, str]], timeout: float) -> Iterator[Outcome]:
         """The outcome of each (item, answer), up to the first that takes longer than `timeout` seconds."""
         self.start()
-        self.connection.send(pairs)
-        for _ in pairs:
-            if not self.connection.poll(timeout):
-                self._kill()
-                yield f"the reward took longer than {timeout:g} s (reward_timeout)"
-                return
-            try:
+        try:
+            self.connection.send(pairs)
+            for _ in pairs:
+                if not self.connection.poll(min(timeout, LONGEST)):
+                    self._kill()
+                    yield f"the reward took longer than {timeout:g} s (reward_timeout)"
+                    return
                 yield self.connection.recv()
-            except EOFError:
-                status = self._kill()
-                yield f"the reward ended its process (status {status})"
-                return
+        except (EOFError, OSError):
+            yield f"the reward ended its process (status {self._kill()})"
 
     def close(self) -> None:
         """End the process."""
         if self.running:
             self.connection.close()
-            self.running.wait()
-            self.running = None
+            self._kill()
 
     def start(self) -> None:
         """Start the process unless it runs, and wait until it has imported the task, however long that takes."""
@@ -67,21 +66,24 @@ class RewardProcess:
         self.connection, other = Pipe()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
         command = [sys.executable, "-m", "pipeline.tasks.reward_process", str(other.fileno()), str(os.getpid())]
-        self.running = subprocess.Popen(command, pass_fds=[other.fileno()], env=environment, start_new_session=True)
+        self.running = subprocess.Popen(
+            command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+        )
         other.close()
-        self.connection.send((self.section.name, self.section.model_dump_json()))
         try:
+            self.connection.send((self.section.name, self.section.model_dump_json()))
             self.connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             status = self._kill()
             raise PipelineError(
                 f"task '{self.section.name}': its process ended (status {status}); see the log"
             ) from None
 
     def _kill(self) -> int:
-        """Let the process write its traceback to the log, and kill it; its exit status."""
+        """Kill the process, after it has written where it hangs if it is still connected. Returns its exit status."""
         assert self.running
-        self.running.send_signal(signal.SIGUSR1)
+        if not self.connection.closed:
+            self.running.send_signal(signal.SIGUSR1)
         with suppress(subprocess.TimeoutExpired):
             self.running.wait(DUMP_SECONDS)
         with suppress(ProcessLookupError):
@@ -145,7 +147,9 @@ def main() -> None:
     with suppress(EOFError):
         while True:
             for item, answer in connection.recv():
-                connection.send(outcome(score, item, answer))
+                connection.send(found := outcome(score, item, answer))
+                if isinstance(found, str):  # the stage stops
+                    break
 
 
 if __name__ == "__main__":
