@@ -12,6 +12,7 @@ from pipeline.samplers.ancestral import rollout
 from pipeline.settings.algorithms import Dam
 from pipeline.settings.sections import Evaluate
 from pipeline.tasks.base import Item
+from pipeline.tasks.scoring import Scorer
 from pipeline.text.prompts import PromptFormat
 from pipeline.text.tokenizer import character_tokenizer, encode, mask_id
 from tests.conftest import llada
@@ -25,12 +26,14 @@ def test_ancestral_samplers_draw_from_the_law_of_rollouts_in_their_order(sampler
     task = load_task("sudoku")
     tokenizer = character_tokenizer(task.characters(()))
     mask, length = mask_id(tokenizer), task.answer_length
+    score = Scorer(task.settings(name="sudoku"), 1.0)
     policy = llada(tokenizer.get_vocab_size(), mask)
 
     def answers(batch_size):
         evaluate = Evaluate(batch_size=batch_size)
         context = DecodeContext(Dam(name="dam"), task, mask, torch.empty(0, dtype=torch.long), 5, evaluate)
-        return Decoder(policy, PromptFormat(tokenizer, task, None), PLUGIN, context).answers(sampler, ITEMS, length, "")
+        decoder = Decoder(policy, PromptFormat(tokenizer, task, None), PLUGIN, context, score)
+        return decoder.answers(sampler, ITEMS, length, "")
 
     prompt = torch.stack(list(encode(tokenizer, [item.prompt for item in ITEMS])))
     noise = uniforms(5, Stream.EVALUATION, 0, [(index, 0, 0) for index in range(len(ITEMS))], 2 * length)

@@ -91,11 +91,11 @@ def value_of(found: re.Match[str]) -> Fraction | None:
 
 
 def equal(one: str, other: str, algebra: Callable[[str, str], bool]) -> bool:
-    """Whether two tidy answers are equal. The first of these rules that applies decides, else `algebra` does:
+    """Whether a tidy answer equals a tidy reference: the first of these rules that applies decides, else `algebra`.
 
     1. The same characters are equal, apart from spaces and, in words, capitals; other words are different.
     2. Numbers are equal if their exact values are.
-    3. Numerals in a base: digits and base must agree; a base that only one of them states is like a unit.
+    3. Numerals in a base: digits and base must agree; the base of the reference, or 10, may be left out.
     4. Lists: `1,2`, `1 and 2` and `\\{1,2\\}` in any order; `(1,2)`, `[1,2)` in order and between the same brackets.
     5. Numbers side by side, `1 2` or `4{10}`, are neither a sum nor a product.
     """
@@ -122,12 +122,12 @@ def _same_number(one: str, other: str) -> bool | None:
 
 
 def _same_numeral(one: str, other: str) -> bool | None:
-    base, other_base = BASE.fullmatch(one), BASE.fullmatch(other)
-    if base and other_base:
-        return base.groups() == other_base.groups()
-    if base or other_base:
-        return (base[1] if base else one) == (other_base[1] if other_base else other)
-    return None
+    base, asked = BASE.fullmatch(one), BASE.fullmatch(other)
+    if base and asked:
+        return base.groups() == asked.groups()
+    if base:
+        return base.groups() == (other, "10")
+    return one == asked[1] if asked else None
 
 
 def listed(text: str) -> tuple[str, list[str]] | None:
