@@ -50,6 +50,7 @@ NUMBER = re.compile(
 )
 """A mixed number, fraction or decimal, which may have a power of ten."""
 BASE = re.compile(r"((?=[A-Z]*\d)[0-9A-Z]+)_\{?(\d+)\}?")
+EQUATION = re.compile(r"(?=[^=]*\d\s*[A-Za-z])[^=]*=\s*0")
 SPACES = re.compile(r"(?<!\d) | (?!\d)")
 WORDS = re.compile(r"\(?[A-Za-z][A-Za-z' ]+[A-Za-z]\)?")
 SIDE_BY_SIDE = re.compile(r"(?<![\^_\d])\d[\d.]*(?:\s+\d|\{\d)")
@@ -96,12 +97,13 @@ def equal(one: str, other: str, algebra: Callable[[str, str], bool]) -> bool:
     1. The same characters are equal, apart from spaces and, in words, capitals; other words are different.
     2. Numbers are equal if their exact values are.
     3. Numerals in a base: digits and base must agree; the base of the reference, or 10, may be left out.
-    4. Lists: `1,2`, `1 and 2` and `\\{1,2\\}` in any order; `(1,2)`, `[1,2)` in order and between the same brackets.
-    5. Numbers side by side, `1 2` or `4{10}`, are neither a sum nor a product.
+    4. An equation such as `2x-y = 0` is not the number 0, nor any other term.
+    5. Lists: `1,2`, `1 and 2` and `\\{1,2\\}` in any order; `(1,2)`, `[1,2)` in order and between the same brackets.
+    6. Numbers side by side, `1 2` or `4{10}`, are neither a sum nor a product.
     """
     if not one or not other:
         return False
-    for rule in (_same_characters, _same_number, _same_numeral):
+    for rule in (_same_characters, _same_number, _same_numeral, _same_equation):
         if (verdict := rule(one, other)) is not None:
             return verdict
     if (parts := listed(one)) and (others := listed(other)):
@@ -128,6 +130,11 @@ def _same_numeral(one: str, other: str) -> bool | None:
     if base:
         return base.groups() == (other, "10")
     return one == asked[1] if asked else None
+
+
+def _same_equation(one: str, other: str) -> bool | None:
+    implicit = EQUATION.fullmatch(one) or EQUATION.fullmatch(other)
+    return False if implicit and ("=" in one) != ("=" in other) else None
 
 
 def listed(text: str) -> tuple[str, list[str]] | None:
