@@ -68,6 +68,8 @@ class Model:
         adapters: None if the model does not support adapters.
         restrict: (module, token ids): never predict any other token. None if every row of the vocabulary is a token.
         check: (directory): PipelineError unless this model implements what the config.json there describes.
+        caches_blocks: whether the modules take a `block_cache.BlockCache` as the input `cache`: passes over one block
+            of a sequence, with the keys and values of all other positions from an earlier pass.
     """
 
     create: Callable[[ModelSection, int, int, int], nn.Module]
@@ -78,6 +80,7 @@ class Model:
     adapters: Adapters | None = None
     restrict: Callable[[nn.Module, AbstractSet[int]], None] | None = None
     check: Callable[[Path], object] | None = None
+    caches_blocks: bool = False
 
 
 class SmallModule(nn.Module):

@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from pipeline.errors import PipelineError
 from pipeline.models import adapters
 from pipeline.models.base import Model, Output
+from pipeline.models.block_cache import BlockCache, LayerCache
 from pipeline.models.checkpoint import LladaConfig
 from pipeline.models.llada_files import check_tensors, read_sizes
 from pipeline.runtime.memory_limits import CHUNK
@@ -52,9 +53,19 @@ class Head(nn.Linear):
         return nn.functional.linear(hidden.float(), self.weight.float())
 
 
-def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    cache: LayerCache | None = None,
+    **options: Any,
+) -> Any:
     """Bidirectional attention. Queries and keys come rotated in fp32 and are rounded to the type of the values."""
     query, key = query.to(value.dtype), key.to(value.dtype)
+    if cache is not None:
+        key, value = cache.update(key, value)
     return sdpa_attention_forward(module, query, key, value, mask, **{**options, "is_causal": False})
 
 
@@ -78,6 +89,7 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
         attention_mask: Int[Tensor, "n T"] | None = None,
         select: Bool[Tensor, "n T"] | None = None,
         tokens: Int[Tensor, "s K"] | None = None,
+        cache: BlockCache | None = None,
     ) -> Output:
         """Logits of the clean token at every position, or at the selected ones only.
 
@@ -88,17 +100,38 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
                 in row-major order, instead of [n, T, V].
             tokens: K tokens for each selected position. Their log-probabilities are returned instead of logits, and at
                 most `CHUNK` logits exist at once, also in the backward pass.
+            cache: an empty one is filled; with a filled one, `input_ids` and `select` are those of its block alone, and
+                padding is as in the pass that filled it.
 
         The logits of [MASK], which is never a clean token, and of ids that are no token (see `restrict`) are -inf.
         """
         if attention_mask is not None and bool(attention_mask.all()):
             attention_mask = None
-        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if cache is None:
+            hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        else:
+            hidden = self._hidden_with_cache(input_ids, attention_mask, cache)
         if select is not None:
             hidden = hidden[select]
         if tokens is None:
             return Output(logits=self._logits(hidden))
         return Output(log_prob=self._log_prob(hidden, tokens))
+
+    def _hidden_with_cache(
+        self, input_ids: Int[Tensor, "n S"], attention_mask: Int[Tensor, "n S"] | None, cache: BlockCache
+    ) -> Float[Tensor, "n S D"]:
+        """What `self.model` computes, with keys and values that go through the cache; not for training."""
+        first = cache.block.start if cache.filled else 0
+        if not cache.filled:
+            cache.fill(len(self.model.layers), None if attention_mask is None else attention_mask.bool())
+        shown = None if cache.shown is None else cache.shown[:, None, None].expand(-1, -1, input_ids.shape[1], -1)
+        hidden = self.model.embed_tokens(input_ids)
+        positions = torch.arange(first, first + input_ids.shape[1], device=hidden.device)
+        rotary = self.model.rotary_emb(hidden, positions[None])
+        for layer, of_layer in zip(self.model.layers, cache.layers, strict=True):
+            hidden = layer(hidden, attention_mask=shown, position_embeddings=rotary, cache=of_layer)
+        normed: Tensor = self.model.norm(hidden)
+        return normed
 
     def _logits(self, hidden: Float[Tensor, "*s D"]) -> Float[Tensor, "*s V"]:
         logits: Tensor = self.lm_head(hidden)
@@ -185,4 +218,5 @@ PLUGIN = Model(
     adapters=adapters.PLUGIN,
     restrict=restrict,
     check=read_sizes,
+    caches_blocks=True,
 )

@@ -6,6 +6,11 @@ confident), then each token is drawn from p(v | x_s, i) independently:
     log p^u(path) = Σ_s Σ_{i∈S_s} log p^u(x_i | x_s, i).
 
 The probability of the order cancels in every importance ratio, so it is not recorded.
+
+With `cache: block` the keys and values outside a block are those of the state x_b at the block's start: one pass over
+the whole sequence at x_b, which serves the block's first step too, then passes over the block alone. The tokens are
+drawn from p̃(v | x_b, x_s, i), a Markov chain in (x_b, x_s), and what is recorded and replayed is log p̃. All that is
+said about p^u and its importance ratios holds for this law; it is not the law of the same model without a cache.
 """
 
 from dataclasses import dataclass
@@ -15,8 +20,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.ctmc.masking import state_before
-from pipeline.samplers.posterior import log_posterior, most_confident, token_log_prob
-from pipeline.samplers.unmasking_order import leftmost, schedule
+from pipeline.models.block_cache import BlockCache
+from pipeline.samplers.posterior import block_cache, log_posterior, most_confident, token_log_prob
+from pipeline.samplers.unmasking_order import blocks, leftmost, schedule, steps_in
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ def rollout(
     tokens_per_step: int = 1,
     block_length: int | None = None,
     temperature: float = 1.0,
+    cache: str | None = None,
 ) -> Trajectories:
     """X_1 ~ p^u(· | x) from each starting state x, with the exact log-probability of every revealed token.
 
@@ -50,24 +57,31 @@ def rollout(
         order: "random" (uniform over orders) or "confidence" (largest max_v p(v | x, i) first, decided
             before the tokens are drawn). With "random" the head runs on the revealed positions only.
         block_length: number of positions in a block; None for a single block.
+        cache: "block" for the law p̃ with a cache, for models that take one.
     """
     state = start.clone()
     log_prob = torch.zeros(start.shape, dtype=torch.float32, device=start.device)
     unmask_step = schedule(start == mask_id, order_noise, tokens_per_step, block_length)
-    for step in range(int(unmask_step.max()) + 1):
-        if order == "random":
-            reveal = unmask_step == step
-            rows = reveal.any(dim=1)
-            posterior = log_posterior(model, prompt[rows], state[rows], reveal[rows], temperature)
-        else:
-            masked = leftmost(state == mask_id, block_length)
-            posterior = log_posterior(model, prompt, state, masked, temperature)
-            reveal = most_confident(posterior, masked, tokens_per_step)
-            posterior = posterior[reveal[masked]]
-            unmask_step[reveal] = step
-        drawn = inverse_cdf(posterior, token_noise[reveal][:, None])
-        state[reveal] = drawn[:, 0]
-        log_prob[reveal] = posterior.gather(1, drawn)[:, 0].float()
+    for block in blocks(start.shape[1], block_length):
+        first, steps = steps_in(unmask_step, block)
+        kept = block_cache(prompt, block) if cache else None
+        for number in range(int(steps.max())):
+            rows, step = steps > number, first[:, None] + number
+            if order == "random":
+                select = (unmask_step == step) & rows[:, None]
+            else:
+                select = leftmost(state == mask_id, block_length) & rows[:, None]
+            own = kept.only(rows[steps > 0]) if kept else None
+            posterior = log_posterior(model, prompt[rows], state[rows], select[rows], temperature, cache=own)
+            if order == "random":
+                reveal = select
+            else:
+                reveal = most_confident(posterior, select, tokens_per_step)
+                posterior = posterior[reveal[select]]
+                unmask_step = torch.where(reveal, step, unmask_step)
+            drawn = inverse_cdf(posterior, token_noise[reveal][:, None])
+            state[reveal] = drawn[:, 0]
+            log_prob[reveal] = posterior.gather(1, drawn)[:, 0].float()
     return Trajectories(state, unmask_step, log_prob)
 
 
@@ -92,17 +106,41 @@ def path_log_prob(
     mask_id: int,
     temperature: float = 1.0,
     states_per_batch: int = 1024,
+    cached_blocks: int | None = None,
 ) -> Float[Tensor, "n L"]:
     """log p(x_i | x_s, i) for i ∈ S_s under `model`, by teacher forcing: the states of stored trajectories are known,
-    so `states_per_batch` of them are evaluated at a time."""
+    so `states_per_batch` of them are evaluated at a time.
+
+    Args:
+        cached_blocks: the block length of trajectories whose law is p̃, with a cache; None for p. Each block of a
+            trajectory takes one pass over the whole sequence, and its later states side by side passes over the block.
+    """
     log_prob = torch.zeros(trajectories.tokens.shape, dtype=torch.float32, device=prompt.device)
-    steps = torch.arange(int(trajectories.unmask_step.max()) + 1, device=prompt.device)
-    reveals = (trajectories.unmask_step[:, None, :] == steps[None, :, None]).any(dim=2)  # [n, steps]
-    for pairs in reveals.nonzero().split(states_per_batch):
-        rows, step = pairs[:, 0], pairs[:, 1:]
+
+    def read(rows: Tensor, step: Tensor, cache: BlockCache | None = None) -> None:
+        """The tokens that step s reveals, for pairs of a row and a step."""
+        if not len(rows):
+            return
         tokens, unmask_step = trajectories.tokens[rows], trajectories.unmask_step[rows]
-        state, select = state_before(tokens, unmask_step, step, mask_id), unmask_step == step
-        found = token_log_prob(model, prompt[rows], state, select, tokens[select][:, None], temperature)
+        state, select = state_before(tokens, unmask_step, step[:, None], mask_id), unmask_step == step[:, None]
+        found = token_log_prob(model, prompt[rows], state, select, tokens[select][:, None], temperature, cache)
         row, position = select.nonzero(as_tuple=True)
         log_prob[rows[row], position] = found[:, 0].float()
+
+    if cached_blocks is None:
+        steps = torch.arange(int(trajectories.unmask_step.max()) + 1, device=prompt.device)
+        reveals = (trajectories.unmask_step[:, None, :] == steps[None, :, None]).any(dim=2)  # [n, steps]
+        for pairs in reveals.nonzero().split(states_per_batch):
+            read(*pairs.unbind(1))
+        return log_prob
+    for block in blocks(log_prob.shape[1], cached_blocks):
+        first, steps = steps_in(trajectories.unmask_step, block)
+        trajectories_per_batch = max(1, states_per_batch // max(1, int(steps.max())))
+        later = torch.arange(1, max(1, int(steps.max())), device=prompt.device)
+        for rows in steps.nonzero()[:, 0].split(trajectories_per_batch):
+            cache = block_cache(prompt, block)
+            read(rows, first[rows], cache)
+            for pairs in (later < steps[rows, None]).nonzero().split(states_per_batch):
+                place, number = pairs[:, 0], later[pairs[:, 1]]
+                read(rows[place], first[rows[place]] + number, cache.of(place))
     return log_prob

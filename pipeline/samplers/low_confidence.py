@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from pipeline.samplers.posterior import log_posterior, most_confident
-from pipeline.samplers.unmasking_order import leftmost
+from pipeline.samplers.posterior import block_cache, log_posterior, most_confident
+from pipeline.samplers.unmasking_order import blocks, leftmost
 
 
 @torch.no_grad()
@@ -21,12 +21,16 @@ def decode(
     mask_id: int,
     tokens_per_step: int = 1,
     block_length: int | None = None,
+    cache: str | None = None,
 ) -> Int[Tensor, "n L"]:
-    """Greedy decoding (temperature 0) of `length` answer tokens, block by block; ⌈length / k⌉ steps in one block."""
+    """Greedy decoding (temperature 0) of `length` answer tokens, block by block; ⌈length / k⌉ steps in one block.
+    `cache` is as in `ancestral.rollout`."""
     state = torch.full((prompt.shape[0], length), mask_id, device=prompt.device)
-    while (state == mask_id).any():
-        masked = leftmost(state == mask_id, block_length)
-        log_prob = log_posterior(model, prompt, state, masked)
-        keep = most_confident(log_prob, masked, tokens_per_step)
-        state[keep] = log_prob[keep[masked]].argmax(dim=1)
+    for block in blocks(length, block_length):
+        kept = block_cache(prompt, block) if cache else None
+        while (state[:, block] == mask_id).any():
+            masked = leftmost(state == mask_id, block_length)
+            log_prob = log_posterior(model, prompt, state, masked, cache=kept)
+            keep = most_confident(log_prob, masked, tokens_per_step)
+            state[keep] = log_prob[keep[masked]].argmax(dim=1)
     return state

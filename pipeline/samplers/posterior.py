@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pipeline.models.block_cache import BlockCache
 from pipeline.text.tokenizer import PADDING
 
 
@@ -16,10 +17,14 @@ def log_posterior(
     select: Bool[Tensor, "n L"],
     temperature: float = 1.0,
     dtype: torch.dtype = torch.float32,
+    cache: BlockCache | None = None,
 ) -> Float[Tensor, "s V"]:
     """log p(v | x, i) ∝ logit_v(x, i) / T at the s selected answer positions, in row-major order, at least in `dtype`.
-    The head runs on these positions alone."""
-    logits: Tensor = model(**_inputs(prompt, answer, select)).logits
+    The head runs on these positions alone.
+
+    With a filled `cache` the pass is over its block alone, in which all selected positions must lie, and the law is
+    p̃(v | x_b, x, i) with the state x_b that filled it."""
+    logits: Tensor = model(**_inputs(prompt, answer, select, cache)).logits
     return (logits / temperature).to(torch.promote_types(logits.dtype, dtype)).log_softmax(dim=-1)
 
 
@@ -30,24 +35,37 @@ def token_log_prob(
     select: Bool[Tensor, "n L"],
     tokens: Int[Tensor, "s K"],
     temperature: float = 1.0,
+    cache: BlockCache | None = None,
 ) -> Float[Tensor, "s K"]:
     """`log_posterior` of K tokens at each selected position; at temperature 1 few logits are in memory at once."""
     if temperature != 1:
-        return log_posterior(model, prompt, answer, select, temperature).gather(1, tokens)
-    log_prob: Tensor = model(**_inputs(prompt, answer, select), tokens=tokens).log_prob
+        return log_posterior(model, prompt, answer, select, temperature, cache=cache).gather(1, tokens)
+    log_prob: Tensor = model(**_inputs(prompt, answer, select, cache), tokens=tokens).log_prob
     return log_prob
 
 
+def block_cache(prompt: Int[Tensor, "n P"], block: slice) -> BlockCache:
+    """An empty cache for a block of the answer."""
+    return BlockCache(slice(prompt.shape[1] + block.start, prompt.shape[1] + block.stop))
+
+
 def _inputs(
-    prompt: Int[Tensor, "n P"], answer: Int[Tensor, "n L"], select: Bool[Tensor, "n L"]
-) -> dict[str, Int[Tensor, "n T"] | Bool[Tensor, "n T"]]:
+    prompt: Int[Tensor, "n P"],
+    answer: Int[Tensor, "n L"],
+    select: Bool[Tensor, "n L"],
+    cache: BlockCache | None,
+) -> dict[str, Tensor | BlockCache]:
     """A model's inputs, with an attention mask only if a prompt is padded."""
+    if cache is not None and cache.filled:
+        block = slice(cache.block.start - prompt.shape[1], cache.block.stop - prompt.shape[1])
+        return {"input_ids": answer[:, block], "select": select[:, block], "cache": cache}
     shown = prompt != PADDING
     ids = torch.cat([prompt.clamp(min=0), answer], dim=1)
-    inputs = {"input_ids": ids, "select": torch.cat([torch.zeros_like(shown), select], dim=1)}
+    inputs: dict[str, Tensor | BlockCache] = {"input_ids": ids}
+    inputs["select"] = torch.cat([torch.zeros_like(shown), select], dim=1)
     if not shown.all():
         inputs["attention_mask"] = torch.cat([shown, torch.ones_like(select)], dim=1).long()
-    return inputs
+    return inputs if cache is None else {**inputs, "cache": cache}
 
 
 def most_confident(log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], k: int) -> Bool[Tensor, "n L"]:

@@ -26,6 +26,21 @@ def schedule(
     return torch.where(masked, step, REVEALED)
 
 
+def blocks(length: int, block_length: int | None) -> list[slice]:
+    """The positions of each block of an answer, from left to right; the last may be shorter."""
+    size = block_length or length
+    return [slice(first, min(first + size, length)) for first in range(0, length, size)]
+
+
+def steps_in(unmask_step: Int[Tensor, "n L"], block: slice) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """(first step, number of steps) of each row in a block; (0, 0) where nothing is left to reveal."""
+    last = unmask_step[:, block].amax(dim=1)
+    revealed = unmask_step[:, block] == REVEALED
+    first = torch.where(revealed, last[:, None], unmask_step[:, block]).amin(dim=1)
+    some = last != REVEALED
+    return first * some, (last - first + 1) * some
+
+
 def leftmost(masked: Bool[Tensor, "n L"], block_length: int | None) -> Bool[Tensor, "n L"]:
     """The masked positions of each row's first block that has any."""
     if block_length is None:
