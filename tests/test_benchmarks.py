@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import llada_gpu
+from benchmarks import block_cache, llada_gpu
 from benchmarks import rollout as benchmark
 from pipeline.samplers.ancestral import rollout
 
@@ -32,6 +32,17 @@ def test_another_law_is_noticed(capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "rollout", lambda *args, **noise: rollout(*args, **noise, temperature=0.5))
     assert benchmark.main([*TINY, "--vocabulary", "20"]) == 1
     assert "Same law at V = 20: NO;" in capsys.readouterr().out
+
+
+def test_block_cache(capsys):
+    """A line for each sampler, and every recorded log-probability replayed."""
+    sizes = [f"--{name}={size}" for name, size in {**SHAPE, "vocabulary": 9, "block": 4, "batch": 20}.items()]
+    assert block_cache.main([*sizes, "--repeats=2", "--initializer-range=0.5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "blocks of 4" in lines[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["sampler", "published", "uncached", "cached"]
+    assert rows[1][2] == "1.00 (1.00–1.00)" and lines[-1].startswith("Recorded = replayed: yes, to ")
 
 
 def test_both_samplers_reveal_everything_with_its_log_prob():

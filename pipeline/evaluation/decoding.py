@@ -54,11 +54,8 @@ class Decoder:
         return answers
 
     def _greedy(self, prompt: Int[Tensor, "n P"], length: int) -> Int[Tensor, "n L"]:
-        mask_id, tokens_per_step = self.context.mask_id, self.context.evaluate.tokens_per_step
-        block_length = self.context.evaluate.block_length
-        return low_confidence.decode(
-            self.policy, prompt, length, mask_id=mask_id, tokens_per_step=tokens_per_step, block_length=block_length
-        )
+        options = self.context.evaluate.model_dump(include={"tokens_per_step", "block_length", "cache"})
+        return low_confidence.decode(self.policy, prompt, length, mask_id=self.context.mask_id, **options)
 
     def _ancestral(
         self, prompt: Int[Tensor, "n P"], ids: list[int], length: int, order: Literal["random", "confidence"]
@@ -75,6 +72,7 @@ class Decoder:
             order=order,
             tokens_per_step=evaluate.tokens_per_step,
             block_length=evaluate.block_length,
+            cache=evaluate.cache,
         ).tokens
 
     def _own(

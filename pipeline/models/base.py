@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.settings.sections import Adapter, ModelSection
+from pipeline.settings.sections import Adapter, InBlocks, ModelSection
 from pipeline.storage.model_files import read_config, tensor_headers
 
 
@@ -81,6 +81,12 @@ class Model:
     restrict: Callable[[nn.Module, AbstractSet[int]], None] | None = None
     check: Callable[[Path], object] | None = None
     caches_blocks: bool = False
+
+
+def check_cache(plugin: Model, section: InBlocks, key: str) -> None:
+    """PipelineError if the section asks for a cache that the model does not keep."""
+    if section.cache and not plugin.caches_blocks:
+        raise PipelineError(f"{key}.cache: this model keeps no keys and values; see caches_blocks in models/base.py")
 
 
 class SmallModule(nn.Module):

@@ -6,7 +6,8 @@ at s of them:
     M = N (2 D² + 2 D E + 3 D I)            parameters in the blocks' matrix products
     P = M + (2 N + 1) D + 2 V D             all parameters (V D once if head and embedding are tied)
     A = r Σ (inputs + outputs)              adapters of rank r (LoRA)
-    F = 2 T (M + A) + 4 T² D N + 2 V D s    operations of a forward pass of one sequence
+    F = 2 T (M + A) + 4 T U D N + 2 V D s   operations of a forward pass of one sequence; U = T, or with a block cache
+                                            the length of the sequence of which the T tokens of a block are passed
     training: 3 F; 2 T M + 2 V D s less if the base is frozen; F with s = 0 more with gradient checkpointing, which
         without adapters need not repeat a block's last product, 2 T D I
 
@@ -82,9 +83,15 @@ class Shape:
             return 0
         return self.layers * adapter.rank * sum(sum(self.linear.get(name, (0, 0))) for name in adapter.targets)
 
-    def forward(self, rows: float, length: int, read: float, adapters: int = 0) -> float:
-        """F of `rows` sequences of `length` tokens, with predictions at `read` positions in all."""
-        attention = 4 * rows * length**2 * self.hidden * self.layers
+    @property
+    def kept(self) -> int:
+        """2 N E, the values of a token's keys and values in all layers."""
+        return 2 * self.layers * self.linear["k_proj"][1]
+
+    def forward(self, rows: float, length: int, read: float, adapters: int = 0, keys: int | None = None) -> float:
+        """F of `rows` sequences of `length` tokens, with predictions at `read` positions in all; `keys` is U if it is
+        not T."""
+        attention = 4 * rows * length * (keys or length) * self.hidden * self.layers
         return attention + self._matrices(rows * length, read) + 2 * rows * length * adapters
 
     def training(self, rows: float, length: int, read: float, adapters: int = 0, recompute: bool = False) -> float:

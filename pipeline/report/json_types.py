@@ -79,6 +79,7 @@ class RunMetrics(TypedDict):
     base: Summary
     final: Summary
     sampler: str
+    cache: NotRequired[str]
     selected: Summary | None
     exact: dict[int, Summary]
     rounds: list[Round]
@@ -100,6 +101,7 @@ class FamilyRow(TypedDict):
     run: str
     task: str
     headline: str
+    cache: NotRequired[str]
     final: Summary
     base: Summary
     n: float

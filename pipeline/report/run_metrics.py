@@ -67,6 +67,7 @@ def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
         "base": scalars(evaluations[0]["splits"]["test"]["greedy"]) | exact.get(0, {}),
         "final": scalars(evaluations[-1]["splits"]["test"][sampler]) | exact.get(settings.rounds, {}),
         "sampler": sampler,
+        "cache": settings.evaluate.cache or "",
         "selected": selected_round(evaluations),
         "exact": exact,
         "rounds": rounds[1:],

@@ -50,7 +50,8 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
 
     `final` and `base` are the metrics after the last round and of the base model, `seeds` the final headline metric of
     each run, `splits` the final metrics on the other held-out splits and by ancestral sampling. `lengths` and
-    `base_lengths` are the metrics by number of answer tokens, empty if there is only one number.
+    `base_lengths` are the metrics by number of answer tokens, empty if there is only one number. `cache` is that of
+    decoding, "" for none.
     """
     effort = summarize([{"rollouts": run["rollouts"], "cpu_seconds": run["time"]["cpu_seconds"]} for run in runs])
     headline = headline_metric(runs[0]["final"])
@@ -58,6 +59,7 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
         "run": name,
         "task": runs[0]["task"],
         "headline": headline,
+        "cache": runs[0].get("cache", ""),
         "final": seed_means([run["final"] for run in runs]),
         "base": seed_means([run["base"] for run in runs]),
         **effort,

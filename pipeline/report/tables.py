@@ -26,6 +26,7 @@ def last_rounds(rows: Sequence[FamilyRow]) -> Cells:
     names = list(dict.fromkeys([*headlines, *(name for row in rows for name in metric_values(row["final"]))]))
     splits = list(dict.fromkeys(split for row in rows for split in row["splits"]))
     columns = {"run": [row["run"] for row in rows], "seeds": [str(row["n"]) for row in rows]}
+    columns["cache"] = [row.get("cache", "") for row in rows]
     columns |= {f"{name}: base": [cell(row["base"], name) for row in rows] for name in headlines}
     columns |= {name: [cell(row["final"], name) for row in rows] for name in names}
     columns |= {f"{name}: published, base → final": [_published(row, name) for row in rows] for name in names}

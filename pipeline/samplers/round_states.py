@@ -41,7 +41,7 @@ def sample_states(
     `start: empty`: x is the empty answer. `start: remasked`: x ~ p(x_t | X_1) for X_1 ~ p^u and t ~ U(0,1).
     """
     on = next(policy.parameters()).device
-    options = settings.model_dump(include={"order", "tokens_per_step", "block_length", "temperature"})
+    options = settings.model_dump(include={"order", "tokens_per_step", "block_length", "temperature", "cache"})
     draw = partial(rollout, policy, mask_id=mask_id)
     prompt = torch.stack([prompts[state] for state in states]).to(on)
     start = torch.full((len(states), length), mask_id, device=on)

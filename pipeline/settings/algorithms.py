@@ -188,6 +188,12 @@ class CoupledGrpo(Surrogate):
 class Agrpo(Surrogate):
     """Policy gradients of single denoising steps; see `pipeline/algorithms/agrpo.py`."""
 
+    def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
+        wrong = (
+            "name: agrpo needs rollouts without rollout.cache, since it learns from the steps' own log-probabilities"
+        )
+        return wrong if rollout.cache else ""
+
 
 class Drakes(Settings):
     """Reward back-propagation; see `pipeline/algorithms/drakes.py`. `softness` is the Gumbel-softmax temperature."""

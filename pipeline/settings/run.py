@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FIXED = ("mlp", "tabular")
 """Models whose answers have one length."""
+WITHOUT_CACHE = ("mlp", "tabular")
+"""Models of this repository that keep no keys and values; `Model.caches_blocks` says it of any model."""
 
 
 def _plugin_section(section: object, schema_of: Callable[[str], type[Section]]) -> object:
@@ -92,6 +94,10 @@ def _contradictions(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
     for name, section in (("rollout", run.rollout), ("evaluate", run.evaluate)):
         if section.prefill and not task.chat:
             yield f"{name}.prefill: task '{run.task.name}' has no chat answers; see task.template"
+        if section.cache and run.model.name in WITHOUT_CACHE:
+            yield f"{name}.cache: model '{run.model.name}' keeps no keys and values; take llada, or no cache"
+    if run.evaluate.cache and not algorithm.trains:
+        yield f"evaluate.cache: algorithm '{algorithm.name}' decodes in its own way, which has no cache"
     if run.base.exact and (run.base.path or task.enumerated is None):
         yield f"base.exact needs an enumerated task, not '{run.task.name}', and no base.path"
     if algorithm.trains and run.rounds == 0:

@@ -98,13 +98,36 @@ class Train(Optimizer):
     adapter: Adapter | None = None
 
 
-class Rollout(Section):
+class InBlocks(Section):
+    """Answers that are revealed block by block, `block_length` positions each, from left to right; null is one block.
+
+    With `cache: block` only the first step of a block passes the whole sequence through the model; the others pass the
+    block alone, with the keys and values of all other positions from that first step. This changes the law of the
+    answers; the one really sampled is recorded and replayed exactly.
+    """
+
+    block_length: PositiveInt | None = None
+    cache: Literal["block"] | None = None
+
+    @model_validator(mode="after")
+    def _blocks(self) -> "InBlocks":
+        if self.cache and self.block_length is None:
+            raise ValueError("cache: block needs a block_length")
+        return self
+
+    @property
+    def cached_blocks(self) -> int | None:
+        """The block length if there is a cache."""
+        return self.block_length if self.cache else None
+
+
+class Rollout(InBlocks):
     """Each round takes `prompts` states x and draws K = `completions` trajectories from each.
 
     With `start: empty` x is the empty answer; with `start: remasked` it is a rollout of its own, re-masked at a random
     level (the paper's reciprocal projection). `shards` is the number of files, and of jobs that may run at once; it
-    changes no row. `block_length` reveals the answer block by block, from left to right. `prefill` begins every answer
-    of a chat task. `length` is the number of answer tokens that are drawn and trained on; null is the task's own.
+    changes no row. `prefill` begins every answer of a chat task. `length` is the number of answer tokens that are drawn
+    and trained on; null is the task's own.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"branch": "start, with empty for root and remasked for reciprocal"}
@@ -116,7 +139,6 @@ class Rollout(Section):
     length: PositiveInt | None = None
     order: Literal["random", "confidence"] = "random"
     tokens_per_step: PositiveInt = 2
-    block_length: PositiveInt | None = None
     temperature: PositiveFloat = 1.0
     prefill: str = ""
     batch_size: PositiveInt = 256
@@ -128,20 +150,20 @@ class Rollout(Section):
         return self.prompts * (self.completions + (self.start == "remasked"))
 
 
-class Evaluate(Section):
+class Evaluate(InBlocks):
     """Decoding of the held-out prompts: the base, every `every`-th round and the last.
 
     `samplers`: `greedy` is LLaDA's low-confidence remasking; `ancestral` draws from the policy at temperature 1 and
     reveals positions in random order; `ancestral_confidence` reveals first where the policy is most confident. The last
     two are the laws of rollouts with that `order`. `lengths` are the numbers of answer tokens to decode with, of which
-    the task's own gives the headline; null is that one alone. The rest is as in `rollout`.
+    the task's own gives the headline; null is that one alone. The rest is as in `rollout`; the published protocol has
+    no cache.
     """
 
     every: PositiveInt = 2
     samplers: tuple[Sampler, ...] = Field(default=("greedy", "ancestral"), min_length=1)
     lengths: tuple[PositiveInt, ...] | None = None
     tokens_per_step: PositiveInt = 1
-    block_length: PositiveInt | None = None
     prefill: str = ""
     batch_size: PositiveInt = 256
     reward_timeout: PositiveFloat = 10.0

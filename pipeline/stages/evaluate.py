@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.evaluation.decoding import Decoder
 from pipeline.evaluation.exact_kl import exact_kl, posteriors_of
 from pipeline.evaluation.summary import by_group, summarize
+from pipeline.models.base import check_cache
 from pipeline.models.policy_directory import load_policy, weight_files
 from pipeline.objectives.context import DecodeContext, value_ids
 from pipeline.plugins import load_algorithm, load_model, resolve_task
@@ -39,7 +40,9 @@ ARGUMENTS = {
 
 def run(args: Namespace, settings: EvaluateSettings) -> None:
     evaluate, task, algorithm = settings.evaluate, resolve_task(settings.task), load_algorithm(settings.algorithm.name)
-    policy, tokenizer, mask_id = load_policy(args.policy, load_model(settings.model.name), device())
+    plugin = load_model(settings.model.name)
+    check_cache(plugin, evaluate, "evaluate")
+    policy, tokenizer, mask_id = load_policy(args.policy, plugin, device())
     values = value_ids(task, tokenizer).to(device())
     context = DecodeContext(settings.algorithm, task, mask_id, values, settings.seed, evaluate)
     prompt_format = load_prompt_format(args.policy, policy, tokenizer, task, evaluate.prefill)

@@ -1,4 +1,7 @@
-"""Rule `reference`: log p^base along the paths of one shard of rollouts, by teacher forcing."""
+"""Rule `reference`: log p^base along the paths of one shard of rollouts, by teacher forcing.
+
+Rollouts with a block cache are replayed under the same cache, so that every ratio p^base / p^u is one of laws sampled.
+"""
 
 from argparse import Namespace
 
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pipeline.models.base import check_cache
 from pipeline.models.policy_directory import load_policy
 from pipeline.objectives.targets import rows_to_replay
 from pipeline.plugins import load_model
@@ -36,7 +40,9 @@ ARGUMENTS = {
 
 
 def run(args: Namespace, settings: ReferenceSettings) -> Measured | None:
-    base, tokenizer, mask_id = load_policy(args.base, load_model(settings.model.name), device())
+    plugin, cached_blocks = load_model(settings.model.name), settings.rollout.cached_blocks
+    check_cache(plugin, settings.rollout, "rollout")
+    base, tokenizer, mask_id = load_policy(args.base, plugin, device())
     vocabulary = token_ids(tokenizer)
     rounds = {"round": range(args.round, args.round + 1)}
     table = parquet.read([args.rollouts], parquet.ROLLOUTS, may_be_empty=True, vocabulary=vocabulary, limits=rounds)
@@ -49,7 +55,7 @@ def run(args: Namespace, settings: ReferenceSettings) -> Measured | None:
     title, batches = f"round {args.round} reference", buckets(parquet.lengths(rows, "prompt_tokens"), ROWS)
     for places in tqdm(batches, desc=title, unit="batch", disable=args.shard > 0):
         with meter:
-            done.append(log_prob_of(base, rows.take(places), mask_id).numpy())
+            done.append(log_prob_of(base, rows.take(places), mask_id, cached_blocks).numpy())
         order += places
     rows = rows.take(np.array(order, dtype=np.int64))  # a shard may hold none
     columns: dict[str, parquet.Column] = {name: rows.column(name) for name in ("state_id", "sample_id")}
@@ -58,8 +64,9 @@ def run(args: Namespace, settings: ReferenceSettings) -> Measured | None:
     return meter.measured(tokens=sum(part.size for part in done))
 
 
-def log_prob_of(model: nn.Module, rows: pa.Table, mask_id: int) -> Tensor:
-    """log p(x_i | x_s, i) along the stored paths, [rows, L]; the prompts have one length."""
+def log_prob_of(model: nn.Module, rows: pa.Table, mask_id: int, cached_blocks: int | None = None) -> Tensor:
+    """log p(x_i | x_s, i) along the stored paths, [rows, L], or log p̃ if they were drawn with a cache of these blocks;
+    the prompts have one length."""
     on = next(model.parameters()).device
     prompt, tokens, unmask_step = (
         torch.from_numpy(parquet.matrix(rows, name)).long().to(on)
@@ -67,7 +74,8 @@ def log_prob_of(model: nn.Module, rows: pa.Table, mask_id: int) -> Tensor:
     )
     path = Trajectories(tokens, unmask_step, torch.zeros(tokens.shape, device=on))
     states = max(1, min(STATES, TOKENS // (prompt.shape[1] + tokens.shape[1])))
-    return path_log_prob(model, prompt, path, mask_id=mask_id, states_per_batch=states).cpu()
+    found = path_log_prob(model, prompt, path, mask_id=mask_id, states_per_batch=states, cached_blocks=cached_blocks)
+    return found.cpu()
 
 
 if __name__ == "__main__":

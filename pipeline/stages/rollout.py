@@ -5,6 +5,7 @@ from argparse import Namespace
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.models.base import check_cache
 from pipeline.models.policy_directory import load_policy
 from pipeline.plugins import load_model, resolve_task
 from pipeline.runtime.distributed import device
@@ -30,10 +31,11 @@ ARGUMENTS = {
 
 
 def run(args: Namespace, settings: RolloutSettings) -> Measured | None:
-    rollout, task = settings.rollout, resolve_task(settings.task)
+    rollout, task, plugin = settings.rollout, resolve_task(settings.task), load_model(settings.model.name)
+    check_cache(plugin, rollout, "rollout")
     score = Scorer(settings.task, rollout.reward_timeout)
     length = rollout.length or task.answer_length
-    policy, tokenizer, mask_id = load_policy(args.policy, load_model(settings.model.name), device())
+    policy, tokenizer, mask_id = load_policy(args.policy, plugin, device())
     items = parquet.read([args.items], parquet.ITEMS)
     chosen = prompts_of_round(len(items), rollout.prompts, args.round, settings.seed)
     prompt_format = load_prompt_format(args.policy, policy, tokenizer, task, rollout.prefill)

@@ -37,7 +37,7 @@ def result_origin(settings: EvaluateSettings, checkpoint: Path, weights: Sequenc
     """How a row of results was made: task, decoding, weights (files of the checkpoint), seed, hardware, versions."""
     return {
         **{key: getattr(settings.task, key, "") for key in ("name", "template", "profile")},
-        **settings.evaluate.model_dump(include={"tokens_per_step", "block_length", "prefill"}),
+        **settings.evaluate.model_dump(include={"tokens_per_step", "block_length", "cache", "prefill"}),
         "checkpoint": str(checkpoint),
         "weights": digest(*weights)[:16],
         "seed": settings.seed,

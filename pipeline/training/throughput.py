@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.models import adapters
 from pipeline.models.base import Output
@@ -45,8 +45,9 @@ class Meter:
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
         return {"tokens": tokens, "seconds": self.seconds, "flops": self.flops, "peak": peak(name)}
 
-    def _count(self, module: nn.Module, args: object, inputs: dict[str, Tensor], output: Output) -> None:
+    def _count(self, module: nn.Module, args: object, inputs: dict[str, Any], output: Output) -> None:
         rows, length = inputs["input_ids"].shape
+        keys = inputs["cache"].length if "cache" in inputs else length
         self.positions += rows * length
         if self.shape is None:
             return
@@ -56,7 +57,7 @@ class Meter:
         if torch.is_grad_enabled() and module.training:
             self.flops += self.shape.training(rows, length, read, self.adapters, self.recompute)
         else:
-            self.flops += self.shape.forward(rows, length, read, self.adapters)
+            self.flops += self.shape.forward(rows, length, read, self.adapters, keys)
 
 
 def now() -> float:

@@ -92,12 +92,15 @@ class Estimate:
         """One shard, L/k passes for each trajectory; a reciprocal one starts half-masked."""
         rollout = self.run.rollout
         rows = rollout.prompts * rollout.completions / rollout.shards
-        paths = rows if rollout.start == "empty" else rows / 2 + rollout.prompts / rollout.shards
         chosen = rollout.order == "confidence"
         drawn = rollout.batch_size * rollout.tokens_per_step
         read = rollout.batch_size * self._block_length(rollout, self.answer) if chosen else drawn
-        flops = paths * self._decoding(rollout, self.answer, everywhere=chosen)
-        return Cost(flops, self._inference_memory(rollout.batch_size, read, drawn), rows * self.row)
+        remasked = rollout.start == "remasked"
+        flops = rows * self._decoding(rollout, self.answer, everywhere=chosen, masked=0.5 if remasked else 1.0)
+        if remasked:
+            flops += rollout.prompts / rollout.shards * self._decoding(rollout, self.answer, everywhere=chosen)
+        memory = self._inference_memory(rollout.batch_size, read, drawn)
+        return Cost(flops, memory + self._cache(rollout, rollout.batch_size, self.answer), rows * self.row)
 
     def reference(self) -> Cost:
         """One shard: the base along the trajectories that the method wants replayed."""
@@ -105,6 +108,8 @@ class Estimate:
         paths = self.run.algorithm.replayed(rollout) / rollout.shards
         states = min(STATES, TOKENS / self.length, paths * self.answer / rollout.tokens_per_step)
         memory = self._inference_memory(states, states * rollout.tokens_per_step)
+        steps = self._block_length(rollout, self.answer) / rollout.tokens_per_step
+        memory += self._cache(rollout, max(1.0, states / steps), self.answer)
         return Cost(paths * self._decoding(rollout, self.answer), memory, paths * 5 * self.answer)
 
     def adjoint(self) -> Cost:
@@ -141,18 +146,29 @@ class Estimate:
         if guided:
             rows *= guided.candidates * (guided.lookahead if guided.value == "mc" else 1)
             read = max(lengths)
-        return Cost(items * flops, self._inference_memory(rows, rows * read, answer=max(lengths)), 0.0)
+        memory = self._inference_memory(rows, rows * read, answer=max(lengths))
+        return Cost(items * flops, memory + self._cache(evaluate, rows, max(lengths)), 0.0)
 
     @staticmethod
     def _block_length(section: Rollout | Evaluate, length: int) -> int:
         return min(section.block_length or length, length)
 
-    def _decoding(self, section: Rollout | Evaluate, length: int, *, everywhere: bool = False) -> float:
-        """Operations of one answer in L/k steps. The head runs on the tokens that are revealed, or `everywhere` in the
-        block that is masked, on average half of it."""
-        steps = length / section.tokens_per_step
-        read = steps * self._block_length(section, length) / 2 if everywhere else length
-        return self.shape.forward(steps, self.prompt + length, read, self.adapters)
+    def _decoding(
+        self, section: Rollout | Evaluate, length: int, *, everywhere: bool = False, masked: float = 1.0
+    ) -> float:
+        """Operations of one answer, of which a share is `masked`, in L/k steps. The head runs on the tokens that are
+        revealed, or `everywhere` in the block that is masked, on average half of it. With a block cache one step of a
+        block passes the whole sequence, the others the block alone."""
+        whole, block = self.prompt + length, self._block_length(section, length)
+        steps = masked * length / section.tokens_per_step
+        read = steps * block / 2 if everywhere else masked * length
+        full = min(steps, math.ceil(length / block)) if section.cache else steps
+        flops = self.shape.forward(full, whole, read, self.adapters)
+        return flops + self.shape.forward(steps - full, block, 0, self.adapters, keys=whole)
+
+    def _cache(self, section: Rollout | Evaluate, rows: float, answer: int) -> float:
+        """Bytes of the keys and values of so many sequences, if they are kept."""
+        return rows * (self.prompt + answer) * self.shape.kept * self.bytes if section.cache else 0.0
 
     def _guidance(self, algorithm: Svdd, length: int) -> float:
         """Values of N candidates in each step: by one pass (pm), or by `lookahead` rollouts of L/2 steps (mc)."""

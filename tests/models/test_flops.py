@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.models import adapters
 from pipeline.models.flops import LLADA_8B, Shape, peak
 from pipeline.models.llada import recompute
+from pipeline.samplers.ancestral import path_log_prob, rollout
 from pipeline.settings.sections import Adapter
 from pipeline.training.throughput import Meter
 from tests.conftest import llada
@@ -33,6 +34,21 @@ def test_forward():
     meter = Meter(model)
     assert counted(model, meter, backward=False) == meter.flops > 0
     assert meter.positions == ROWS * LENGTH
+
+
+def test_block_cache():
+    """Rollouts with a cache and their replay, padded or not, as PyTorch counts them."""
+    model, prompt = llada(101, 100, **SIZES), torch.randint(100, (ROWS, 16))
+    noise = torch.rand(2, ROWS, 32, dtype=torch.float64)
+    start = torch.full((ROWS, 32), 100)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, Meter(model) as meter:
+        settings = {"tokens_per_step": 2, "block_length": 8, "cache": "block"}
+        paths = rollout(model, prompt, start, mask_id=100, order_noise=noise[0], token_noise=noise[1], **settings)
+        sampled = meter.flops
+        path_log_prob(model, prompt, paths, mask_id=100, cached_blocks=8)
+    assert counter.get_total_flops() == meter.flops == 2 * sampled
+    whole, block = meter.shape.forward(ROWS, 48, 0), meter.shape.forward(ROWS, 8, 0, keys=48)
+    assert sampled == 4 * whole + 12 * block + meter.shape.forward(0, 0, ROWS * 32)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
