@@ -33,6 +33,9 @@ round's first policy u, so (1/K) Σ_k 1[v_k = v, i_k = i] has the known mean p^u
 The expectation is the same and the noise is multiplied by W - 1, which vanishes at the optimum. `gain` γ < 1 takes
 γ (W_k - 1) instead: each round then aims at a share γ of the way, as in stochastic approximation, with γ² of the noise.
 
+With `rollout.cache: block` p^u and p^base in ℓ are both laws with the cache, p̃, and p* becomes p̃* ∝ p̃^base e^{r/α};
+the loss, and with it the trained network, is without one (docs/llada.md).
+
 `loss: squared` matches the rates by Σ_y (u^θ - w)² instead, the paper's naive alternative.
 """
 

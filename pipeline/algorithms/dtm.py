@@ -9,7 +9,8 @@ a rollout X with the reward r ≥ 0,
 with c = 1. The target is not normalised: its mass is e^{h r}. Weights compare nothing within a group and no base is
 consulted; round k's tilt is Σ_{j≤k} h, which ends at 1/α (the last h is shortened). Optimiser and learning rate start
 anew in every phase. Where rollouts go block by block, so do the states: all later blocks masked, the active one in
-part, and the mean runs over the active block's masked positions.
+part, and the mean runs over the active block's masked positions. Teacher and policy are read without a block cache,
+also where the rollouts have one.
 
 Checked against the authors' code (github.com/yuyuanchen0/dtm, commit 29b4f02): target, c, clamping of rewards at 0,
 states, positions, phases, rollouts from the teacher, restarts; `train.ema` with its value for Countdown (0.95) saves

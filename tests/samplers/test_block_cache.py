@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from pipeline.ctmc.masking import state_before
@@ -131,6 +132,18 @@ def test_a_row_depends_on_its_own_noise_only(model, order):
         alone = rollout(model, prompt[rows], start[rows], mask_id=MASK, **own, **settings)
         assert torch.equal(alone.tokens, paths.tokens[rows])
         assert torch.equal(alone.unmask_step, paths.unmask_step[rows])
+
+
+def test_compiled_layers_share_their_graphs():
+    """One for whole passes and two for blocks, the second for every place of a block, however many layers."""
+    torch._dynamo.reset()
+    counters.clear()
+    model, settings = llada(VOCABULARY, MASK, num_hidden_layers=5), {"cache": "block", "block_length": 2}
+    eager = draw(model, 4, **settings)[3]
+    for layer in model.model.layers:
+        layer.compile(backend="eager")
+    assert torch.equal(draw(model, 4, **settings)[3].tokens, eager.tokens)
+    assert counters["stats"]["unique_graphs"] == 3 and not counters["graph_break"]
 
 
 @pytest.mark.parametrize("tokens_per_step", [1, 2])
