@@ -18,6 +18,7 @@ from pipeline.algorithms import dam
 from pipeline.ctmc.exact import kl
 from pipeline.models.llada import restrict
 from pipeline.objectives.targets import Rollouts, Targets
+from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.runtime.random_streams import Stream
 from pipeline.samplers.ancestral import Trajectories, path_log_prob
 from pipeline.samplers.round_states import sample_states
@@ -89,7 +90,7 @@ def train(policy: torch.nn.Module, found: Targets, run: AdjointSettings, number:
     replay = dam.replay(table, run.rollout, run.algorithm, MASK)
     for batch in replay.batches(updates, 512, 0, Stream.REPLAY, number):
         optimizer.zero_grad()
-        dam.weighted_cross_entropy(policy, batch, MASK).mean().backward()
+        weighted_cross_entropy(policy, batch, MASK).mean().backward()
         optimizer.step()
         schedule.step()
 
