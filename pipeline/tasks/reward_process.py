@@ -6,6 +6,7 @@ from one answer to the next. It imports the task by its name, and scores one bat
 
 import ctypes
 import faulthandler
+import json
 import math
 import os
 import signal
@@ -14,8 +15,10 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_task, resolve_task
@@ -43,14 +46,14 @@ class RewardProcess:
         """The outcome of each (item, answer), up to the first that takes longer than `timeout` seconds."""
         self.start()
         try:
-            self.connection.send(pairs)
+            _send(self.connection, [[asdict(item), answer] for item, answer in pairs])
             for _ in pairs:
                 if not self.connection.poll(min(timeout, LONGEST)):
                     self._kill()
                     yield f"the reward took longer than {timeout:g} s (reward_timeout)"
                     return
-                yield self.connection.recv()
-        except (EOFError, OSError):
+                yield _receive(self.connection)
+        except (EOFError, OSError, ValueError):
             yield f"the reward ended its process (status {self._kill()})"
 
     def close(self) -> None:
@@ -71,8 +74,8 @@ class RewardProcess:
         )
         other.close()
         try:
-            self.connection.send((self.section.name, self.section.model_dump_json()))
-            self.connection.recv()
+            _send(self.connection, [self.section.name, self.section.model_dump(mode="json")])
+            _receive(self.connection)
         except (EOFError, OSError):
             status = self._kill()
             raise PipelineError(
@@ -92,6 +95,15 @@ class RewardProcess:
         self.connection.close()
         self.running = None
         return status
+
+
+def _send(connection: Connection, value: object) -> None:
+    """As JSON: nothing is unpickled, whatever a reward may write to the connection."""
+    connection.send_bytes(json.dumps(value).encode())
+
+
+def _receive(connection: Connection) -> Any:
+    return json.loads(connection.recv_bytes())
 
 
 def outcome(score: Score, item: Item, answer: str) -> Outcome:
@@ -141,13 +153,13 @@ def main() -> None:
         sys.exit()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the stage
     faulthandler.register(signal.SIGUSR1, all_threads=False)
-    name, section = connection.recv()
-    score = resolve_task(load_task(name).settings.model_validate_json(section)).score
-    connection.send(True)
+    name, section = _receive(connection)
+    score = resolve_task(load_task(name).settings.model_validate(section)).score
+    _send(connection, True)
     with suppress(EOFError):
         while True:
-            for item, answer in connection.recv():
-                connection.send(found := outcome(score, item, answer))
+            for item, answer in _receive(connection):
+                _send(connection, found := outcome(score, Item(**item), answer))
                 if isinstance(found, str):  # the stage stops
                     break
 
