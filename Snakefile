@@ -88,6 +88,11 @@ def round_before(wildcards):
     return wf.before(wildcards.round)
 
 
+def held_out(wildcards):
+    splits = "data/runs/{run}/items/{split}.parquet"
+    return expand(splits, run=ORIGINS[wildcards.run], split=HELD_OUT)
+
+
 def last_round(wildcards):
     return wf.number(RUNS[wildcards.run].rounds)
 
@@ -296,13 +301,33 @@ rule train:
         " 2>&1 | tee {log}"
 
 
+rule decode:
+    input:
+        splits=held_out,
+        policy=policy(this_round),
+    output:
+        answers="data/runs/{run}/round_{round}/answers/{shard}.parquet",
+        timing="data/runs/{run}/timings/evaluate_{round}_{shard}.json",
+    log:
+        "data/runs/{run}/logs/evaluate_{round}_{shard}.log",
+    threads: HARDWARE.threads
+    resources:
+        launch=FORK,
+    params:
+        settings=settings("decode"),
+        code=code("decode"),
+    shell:
+        "{resources.launch} pipeline.stages.decode --settings {params.settings:q}"
+        " --items {input.splits} --policy {input.policy} --round {wildcards.round}"
+        " --shard {wildcards.shard} --out {output.answers}"
+        " --timing {output.timing} --threads {threads}"
+        " 2>&1 | tee {log}"
+
+
 rule evaluate:
     input:
-        splits=lambda wildcards: expand(
-            "data/runs/{run}/items/{split}.parquet",
-            run=ORIGINS[wildcards.run],
-            split=HELD_OUT,
-        ),
+        splits=held_out,
+        answers=lambda wildcards: wf.shards("answers", RUNS[wildcards.run], wildcards),
         policy=policy(this_round),
     output:
         summary="data/runs/{run}/round_{round}/evaluation.json",
@@ -317,8 +342,9 @@ rule evaluate:
         code=code("evaluate"),
     shell:
         "{resources.launch} pipeline.stages.evaluate --settings {params.settings:q}"
-        " --items {input.splits} --policy {input.policy} --round {wildcards.round}"
-        " --out {output.summary} --timing {output.timing} --threads {threads}"
+        " --items {input.splits} --answers {input.answers} --policy {input.policy}"
+        " --round {wildcards.round} --out {output.summary}"
+        " --timing {output.timing} --threads {threads}"
         " 2>&1 | tee {log}"
 
 

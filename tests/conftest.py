@@ -137,6 +137,7 @@ ARGUMENTS = {
     " --base RUN/round_000/policy --optimizer RUN/round_001/optimizer.safetensors"
     " --out OUT/policy --optimizer-out OUT/optimizer.safetensors"
     " --summary OUT/train.json --progress OUT/train.progress",
+    "decode": "--items RUN/items/test.parquet --policy RUN/round_001/policy --round 1 --shard 0 --out OUT/00.parquet",
     "evaluate": "--items RUN/items/test.parquet --policy RUN/round_001/policy --round 1 --out OUT/evaluation.json",
     "report": "--run RUN --origin RUN --out OUT/report.html --figure OUT/learning_curve.svg --metrics OUT/metrics.json",
 }

@@ -266,6 +266,7 @@ PLUGIN = replace(PLUGIN, score=score)
         ("rollout", "raise SystemExit(0)", "the reward raised SystemExit: 0 on item "),
         ("rollout", "return score(item, answer)", "the reward raised RecursionError: "),
         ("rollout", "while True: pass", "the reward took longer than 0.2 s (reward_timeout) on item "),
+        ("decode", "while True: pass", "the reward took longer than 0.2 s (reward_timeout) on item "),
         ("evaluate", "return {'reward': 1.0, 'extra': float('nan')}", "the metric 'extra' is nan, not a finite"),
         ("evaluate", "return {'reward': 1.0, item.prompt: 1.0}", "the score has ["),
     ],
@@ -273,7 +274,8 @@ PLUGIN = replace(PLUGIN, score=score)
 def test_rewards(line, stage, name, body, message):
     """The message names the item and the text."""
     task = plug_in(stage, SUDOKU.replace("BODY", body))
-    found = line(name, task={"name": task}, **{name: {"reward_timeout": 0.2}})
+    section = "rollout" if name == "rollout" else "evaluate"
+    found = line(name, task={"name": task}, **{section: {"reward_timeout": 0.2}})
     assert message in found and "(prompt '" in found and "answer '" in found
 
 

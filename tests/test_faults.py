@@ -11,6 +11,7 @@ import pytest
         ("adjoint", 100, "targets.parquet"),
         ("train", 100, "policy"),
         ("train", 50_000, "optimizer.safetensors"),
+        ("decode", 100, "00.parquet"),
         ("evaluate", 100, "evaluation.json"),
         ("report", 100, "report.html"),
     ],

@@ -3,9 +3,11 @@
 The prompts of a batch have the same length, so nothing is padded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,15 +16,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.algorithms.base import Algorithm
-from pipeline.objectives.context import DecodeContext
+from pipeline.models.base import check_cache
+from pipeline.models.policy_directory import load_policy
+from pipeline.objectives.context import DecodeContext, value_ids
+from pipeline.plugins import load_algorithm, load_model, resolve_task
+from pipeline.runtime.distributed import device
 from pipeline.runtime.random_streams import Stream, uniforms
 from pipeline.samplers import low_confidence
 from pipeline.samplers.ancestral import rollout
 from pipeline.settings.algorithms import Settings
 from pipeline.settings.sections import Sampler
+from pipeline.settings.stages import EvaluateSettings
 from pipeline.tasks.base import Item
 from pipeline.tasks.scoring import Scorer
-from pipeline.text.prompts import PromptFormat
+from pipeline.text.prompts import PromptFormat, load_prompt_format
 from pipeline.text.tokenizer import buckets
 
 
@@ -36,12 +43,15 @@ class Decoder:
     context: DecodeContext[Settings]
     score: Scorer
 
-    def answers(self, sampler: Sampler, items: Sequence[Item], length: int, title: str) -> list[str]:
-        """The answers, of `length` tokens, in the order of the items."""
+    def answers(
+        self, sampler: Sampler, items: Sequence[Item], length: int, title: str, mine: Iterable[bool]
+    ) -> dict[int, str]:
+        """The answers, of `length` tokens, by the place of their item; `mine` says of one batch after the other whether
+        to decode it. Without a `title` there is no progress bar."""
         prompts = self.prompt_format.prompts([item.prompt for item in items], range(len(items)), length)
-        answers = [""] * len(items)
+        answers: dict[int, str] = {}
         batches = buckets([len(prompt) for prompt in prompts], self.context.evaluate.batch_size)
-        for ids in tqdm(batches, desc=title, unit="batch"):
+        for ids in tqdm(list(compress(batches, mine)), desc=title, unit="batch", disable=not title):
             prompt = torch.stack([prompts[index] for index in ids]).to(self.context.device)
             if sampler == "greedy":
                 tokens = self._greedy(prompt, length)
@@ -49,9 +59,8 @@ class Decoder:
                 tokens = self._own(prompt, [items[index] for index in ids], ids, length)
             else:
                 tokens = self._ancestral(prompt, ids, length, "random" if sampler == "ancestral" else "confidence")
-            for index, answer in zip(ids, self.prompt_format.answers(tokens), strict=True):
-                answers[index] = answer
-        return answers
+            answers |= zip(ids, self.prompt_format.answers(tokens), strict=True)
+        return dict(sorted(answers.items()))
 
     def _greedy(self, prompt: Int[Tensor, "n P"], length: int) -> Int[Tensor, "n L"]:
         options = self.context.evaluate.model_dump(include={"tokens_per_step", "block_length", "cache"})
@@ -92,3 +101,16 @@ class Decoder:
         chosen, answers = [items[row] for row in rows.tolist()], self.prompt_format.answers(tokens)
         metrics = self.score(chosen, answers)
         return torch.tensor([metric["reward"] for metric in metrics], dtype=torch.float64, device=rows.device)
+
+
+def load_decoder(directory: Path, settings: EvaluateSettings) -> Decoder:
+    """The policy in a directory, on this process's device, with what `settings` say about decoding."""
+    evaluate, task, algorithm = settings.evaluate, resolve_task(settings.task), load_algorithm(settings.algorithm.name)
+    plugin = load_model(settings.model.name)
+    check_cache(plugin, evaluate, "evaluate")
+    policy, tokenizer, mask_id = load_policy(directory, plugin, device())
+    values = value_ids(task, tokenizer).to(device())
+    context = DecodeContext(settings.algorithm, task, mask_id, values, settings.seed, evaluate)
+    prompt_format = load_prompt_format(directory, policy, tokenizer, task, evaluate.prefill)
+    score = Scorer(settings.task, evaluate.reward_timeout)
+    return Decoder(policy, prompt_format, algorithm, context, score)

@@ -56,7 +56,7 @@ def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
             scores = scalars(evaluation["splits"]["test"]["greedy"]) | evaluation["exact"]
             if evaluation["exact"]:
                 exact[number] = evaluation["exact"]
-        of_round = _timings(run, _timing_names(number, settings.rollout.shards, number in evaluated))
+        of_round = _timings(run, _timing_names(number, settings, number in evaluated))
         timings += of_round
         rounds.append(_round(number, folder if number else origin / folder.name, scores, of_round))
     sampler = "greedy" if settings.algorithm.trains else "ancestral"
@@ -170,11 +170,17 @@ def _union(intervals: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return merged
 
 
-def _timing_names(number: int, shards: int, evaluated: bool) -> list[str]:
-    """The names of the timings of a round's stages."""
+def _timing_names(number: int, settings: Run, evaluated: bool) -> list[str]:
+    """The names of the timings of a round's stages; those of rule `decode` are a part of the evaluation."""
+
+    def shards(stage: str, count: int) -> list[str]:
+        return [f"{stage}_{number:03d}_{shard:02d}" for shard in range(count)]
+
     names = [f"evaluate_{number:03d}"] if evaluated else []
+    if evaluated and settings.evaluate.shards > 1:
+        names += shards("evaluate", settings.evaluate.shards)
     if number:
-        names += [f"{stage}_{number:03d}_{shard:02d}" for stage in ("rollout", "reference") for shard in range(shards)]
+        names += shards("rollout", settings.rollout.shards) + shards("reference", settings.rollout.shards)
         names += [f"adjoint_{number:03d}", f"train_{number:03d}"]
     return names
 

@@ -156,11 +156,12 @@ class Evaluate(InBlocks):
     `samplers`: `greedy` is LLaDA's low-confidence remasking; `ancestral` draws from the policy at temperature 1 and
     reveals positions in random order; `ancestral_confidence` reveals first where the policy is most confident. The last
     two are the laws of rollouts with that `order`. `lengths` are the numbers of answer tokens to decode with, of which
-    the task's own gives the headline; null is that one alone. The rest is as in `rollout`; the published protocol has
-    no cache.
+    the task's own gives the headline; null is that one alone. `shards` is the number of jobs that may decode at once;
+    it changes no number. The rest is as in `rollout`; the published protocol has no cache.
     """
 
     every: PositiveInt = 2
+    shards: int = Field(default=1, ge=1, le=100)
     samplers: tuple[Sampler, ...] = Field(default=("greedy", "ancestral"), min_length=1)
     lengths: tuple[PositiveInt, ...] | None = None
     tokens_per_step: PositiveInt = 1

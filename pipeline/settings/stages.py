@@ -70,6 +70,7 @@ STAGES: dict[str, type[Section]] = {
     "reference": ReferenceSettings,
     "adjoint": AdjointSettings,
     "train": TrainSettings,
+    "decode": EvaluateSettings,
     "evaluate": EvaluateSettings,
     "joint": LawSettings,
     "estimators": LawSettings,

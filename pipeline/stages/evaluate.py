@@ -1,37 +1,30 @@
 """Rule `evaluate`: a round's policy on held-out prompts, by greedy decoding and by ancestral sampling.
 
 A method that decodes in its own way takes the place of ancestral sampling. On an enumerated task the law of the
-answers is exact, and KL(p* ‖ p^u) with it.
+answers is exact, and KL(p* ‖ p^u) with it. The answers come from the shards of rule `decode`, if there are several.
 """
 
 from argparse import Namespace
-from collections.abc import Mapping
-from functools import partial
-from itertools import product
-from pathlib import Path
+from functools import cache, partial
 
-from pipeline.evaluation.decoding import Decoder
+from pipeline.evaluation.answers import Answer, decode, in_order, kinds, read_shards, read_splits
+from pipeline.evaluation.decoding import Decoder, load_decoder
 from pipeline.evaluation.exact_kl import exact_kl, posteriors_of
 from pipeline.evaluation.summary import by_group, summarize
-from pipeline.models.base import check_cache
-from pipeline.models.policy_directory import load_policy, weight_files
-from pipeline.objectives.context import DecodeContext, value_ids
-from pipeline.plugins import load_algorithm, load_model, resolve_task
-from pipeline.runtime.distributed import device
+from pipeline.models.policy_directory import weight_files
+from pipeline.plugins import resolve_task
 from pipeline.settings.stages import EvaluateSettings
 from pipeline.stages.command_line import main
-from pipeline.storage import parquet
 from pipeline.storage.atomic_files import write_json
 from pipeline.storage.provenance import result_origin
 from pipeline.tasks.base import Item, Task, TaskSettings
-from pipeline.tasks.scoring import Scorer
-from pipeline.text.prompts import load_prompt_format
 from pipeline.text.tokenizer import encode
 
 SAMPLES = 6
 
 ARGUMENTS = {
     "items*": "splits of rule prepare to evaluate on; the first gives the headline numbers",
+    "answers*": "the shards of rule decode; without any, the policy is decoded here",
     "policy": "policy directory",
     "round#": "number of the round, 0 for the base",
     "out": "JSON to write",
@@ -39,46 +32,38 @@ ARGUMENTS = {
 
 
 def run(args: Namespace, settings: EvaluateSettings) -> None:
-    evaluate, task, algorithm = settings.evaluate, resolve_task(settings.task), load_algorithm(settings.algorithm.name)
-    plugin = load_model(settings.model.name)
-    check_cache(plugin, evaluate, "evaluate")
-    policy, tokenizer, mask_id = load_policy(args.policy, plugin, device())
-    values = value_ids(task, tokenizer).to(device())
-    context = DecodeContext(settings.algorithm, task, mask_id, values, settings.seed, evaluate)
-    prompt_format = load_prompt_format(args.policy, policy, tokenizer, task, evaluate.prefill)
-    score = Scorer(settings.task, evaluate.reward_timeout)
-    decoder = Decoder(policy, prompt_format, algorithm, context, score)
-    origin = result_origin(settings, args.policy, weight_files(args.policy))
-    splits: dict[str, dict[str, object]] = {}
+    task, splits = resolve_task(settings.task), read_splits(args.items)
+    decoder = cache(partial(load_decoder, args.policy, settings))
+    answers = read_shards(args.answers) if args.answers else decode(decoder(), splits, f"round {args.round}")
+    hardware = " and ".join(sorted({answer.hardware for answer in answers}))
+    origin = result_origin(settings, args.policy, weight_files(args.policy), hardware)
+    summaries: dict[str, dict[str, object]] = {}
     rows = []
-    for path in args.items:
-        items = _items(path, may_be_empty=path != args.items[0])
-        lengths = evaluate.lengths or (task.answer_length,)
-        for sampler, length in product(evaluate.samplers, lengths) if items else ():
-            answers = decoder.answers(sampler, items, length, f"round {args.round} {path.stem} {sampler} {length}")
-            metrics = score(items, answers)
-            summary = summarize(metrics)
-            rows.append({"split": path.stem, "sampler": sampler, "length": length, **origin, "metrics": summary})
-            if length == task.answer_length:
-                groups = by_group(metrics, [item.group for item in items])
-                samples = list(map(partial(_sample, task), items[:SAMPLES], answers, metrics))
-                splits.setdefault(path.stem, {})[sampler] = {**summary, "groups": groups, "samples": samples}
-    exact = {}
-    if task.enumerated:
-        prompt = encode(tokenizer, [_items(args.items[0])[0].prompt])[0].to(device())
-        posteriors = posteriors_of(policy, prompt, algorithm, context).cpu()
-        exact = exact_kl(posteriors, task.enumerated, 1 / settings.algorithm.alpha)
-    write_json(args.out, {"round": args.round, "splits": splits, "exact": exact, "rows": rows})
+    found = in_order(answers, splits, kinds(splits, settings.evaluate, task))
+    for (split, sampler, length), answered in found.items():
+        metrics = [answer.metrics for answer in answered]
+        summary = summarize(metrics)
+        rows.append({"split": split, "sampler": sampler, "length": length, **origin, "metrics": summary})
+        if length == task.answer_length:
+            groups = by_group(metrics, [item.group for item in splits[split]])
+            samples = list(map(partial(_sample, task), splits[split][:SAMPLES], answered))
+            summaries.setdefault(split, {})[sampler] = {**summary, "groups": groups, "samples": samples}
+    exact = _exact(decoder(), splits[args.items[0].stem][0]) if task.enumerated else {}
+    write_json(args.out, {"round": args.round, "splits": summaries, "exact": exact, "rows": rows})
 
 
-def _items(path: Path, *, may_be_empty: bool = False) -> list[Item]:
-    table = parquet.read([path], parquet.ITEMS, may_be_empty=may_be_empty)
-    return [Item(**record) for record in table.drop_columns("item_id").to_pylist()]
-
-
-def _sample(task: Task[TaskSettings], item: Item, answer: str, metrics: Mapping[str, float]) -> dict[str, object]:
+def _sample(task: Task[TaskSettings], item: Item, answer: Answer) -> dict[str, object]:
     """An answer and its metrics, as the report shows them."""
-    return {"puzzle": task.render(item, item.prompt), "answer": task.render(item, answer), **metrics}
+    shown = {"puzzle": task.render(item, item.prompt), "answer": task.render(item, answer.answer)}
+    return {**shown, **answer.metrics}
+
+
+def _exact(decoder: Decoder, item: Item) -> dict[str, float]:
+    """The exact KL of an enumerated task, whose items have one prompt."""
+    context = decoder.context
+    prompt = encode(decoder.prompt_format.tokenizer, [item.prompt])[0].to(context.device)
+    posteriors = posteriors_of(decoder.policy, prompt, decoder.algorithm, context).cpu()
+    return exact_kl(posteriors, context.problem, 1 / context.algorithm.alpha)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,16 @@ TARGETS = _schema(
     ("log_weight", pa.float64()),
     ("weight", pa.float64()),  # W, mean 1 in each group where it is an importance weight
 )
+ANSWERS = _schema(
+    "answers",
+    ("split", pa.string()),
+    ("sampler", pa.string()),
+    ("length", pa.int32()),
+    ("item_id", pa.int64()),
+    ("answer", pa.string()),
+    ("metrics", pa.map_(pa.string(), pa.float64())),
+    ("hardware", pa.string()),  # that has decoded the row
+)
 JOINT = _schema(
     "joint",
     ("x1", pa.int32()),

@@ -33,7 +33,9 @@ def provenance(settings: Section) -> dict[str, str]:
     return {"version": __version__, "git": git_revision(), "settings": plain_json(settings)}
 
 
-def result_origin(settings: EvaluateSettings, checkpoint: Path, weights: Sequence[Path]) -> dict[str, object]:
+def result_origin(
+    settings: EvaluateSettings, checkpoint: Path, weights: Sequence[Path], hardware: str
+) -> dict[str, object]:
     """How a row of results was made: task, decoding, weights (files of the checkpoint), seed, hardware, versions."""
     return {
         **{key: getattr(settings.task, key, "") for key in ("name", "template", "profile")},
@@ -41,7 +43,7 @@ def result_origin(settings: EvaluateSettings, checkpoint: Path, weights: Sequenc
         "checkpoint": str(checkpoint),
         "weights": digest(*weights)[:16],
         "seed": settings.seed,
-        "hardware": hardware(),
+        "hardware": hardware,
         "versions": {package: version(package) for package in PACKAGES} | {"pipeline": __version__},
     }
 

@@ -74,7 +74,8 @@ class Estimate:
         """One job of each rule that computes with the model."""
         of_round = {"rollout": self.rollout, "reference": self.reference, "adjoint": self.adjoint, "train": self.train}
         rounds = of_round if self.run.rounds else {}
-        return {stage: cost() for stage, cost in {"base": self.base, **rounds, "evaluate": self.evaluate}.items()}
+        decoding = {"evaluate" if self.run.evaluate.shards == 1 else "decode": self.evaluate}
+        return {stage: cost() for stage, cost in {"base": self.base, **rounds, **decoding}.items()}
 
     def base(self) -> Cost:
         """Pre-training on half-masked answers, or a copy of a saved model."""
@@ -132,7 +133,7 @@ class Estimate:
         return Cost(flops, memory, policy + optimizer)
 
     def evaluate(self) -> Cost:
-        """Each held-out item by each sampler at each length, or by the algorithm if it decodes itself."""
+        """One shard: held-out items by each sampler at each length, or by the algorithm if it decodes itself."""
         evaluate, algorithm, task = self.run.evaluate, self.run.algorithm, self.run.task
         items = TEST_ITEMS.get(task.name, int(getattr(task, "test_items", 512)))
         items += getattr(task, "hard_items", 0) + getattr(task, "validation_items", 0)
@@ -147,7 +148,8 @@ class Estimate:
             rows *= guided.candidates * (guided.lookahead if guided.value == "mc" else 1)
             read = max(lengths)
         memory = self._inference_memory(rows, rows * read, answer=max(lengths))
-        return Cost(items * flops, memory + self._cache(evaluate, rows, max(lengths)), 0.0)
+        memory += self._cache(evaluate, rows, max(lengths))
+        return Cost(items / evaluate.shards * flops, memory, 0.0)
 
     @staticmethod
     def _block_length(section: Rollout | Evaluate, length: int) -> int:

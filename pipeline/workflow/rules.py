@@ -61,8 +61,12 @@ def policy(run: str, round_: str, origins: Mapping[str, str]) -> str:
 
 
 def shards(kind: str, run: Run, wildcards: Any) -> list[str]:
-    """The files of a round in its folder `rollouts` or `references`."""
-    return [f"{ROUND}/{kind}/{shard:02d}.parquet".format(**wildcards) for shard in range(run.rollout.shards)]
+    """The files of a round in its folder `rollouts`, `references` or `answers`. A single shard of answers has no file:
+    rule `evaluate` then decodes by itself."""
+    count = run.rollout.shards
+    if kind == "answers":
+        count = run.evaluate.shards if run.evaluate.shards > 1 else 0
+    return [f"{ROUND}/{kind}/{shard:02d}.parquet".format(**wildcards) for shard in range(count)]
 
 
 def enumerated(run: Run) -> bool:

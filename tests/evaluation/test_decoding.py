@@ -33,7 +33,7 @@ def test_ancestral_samplers_draw_from_the_law_of_rollouts_in_their_order(sampler
         evaluate = Evaluate(batch_size=batch_size)
         context = DecodeContext(Dam(name="dam"), task, mask, torch.empty(0, dtype=torch.long), 5, evaluate)
         decoder = Decoder(policy, PromptFormat(tokenizer, task, None), PLUGIN, context, score)
-        return decoder.answers(sampler, ITEMS, length, "")
+        return list(decoder.answers(sampler, ITEMS, length, "", [True] * len(ITEMS)).values())
 
     prompt = torch.stack(list(encode(tokenizer, [item.prompt for item in ITEMS])))
     noise = uniforms(5, Stream.EVALUATION, 0, [(index, 0, 0) for index in range(len(ITEMS))], 2 * length)

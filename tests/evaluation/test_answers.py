@@ -1,0 +1,70 @@
+"""Answers decoded in shards are those of a single job, bit for bit, and a missing or odd one is noticed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.evaluation.answers import Answer, decode, in_order, kinds, read_shards, read_splits, write_shard
+from pipeline.evaluation.decoding import load_decoder
+from pipeline.settings.params_file import merge, parse_params
+from pipeline.settings.stages import EvaluateSettings, parse_settings, settings_json
+from pipeline.tasks.base import Item
+from tests.conftest import SMALL, Workflow
+
+SVDD = {"name": "svdd", "value": "mc", "candidates": 2, "lookahead": 1}
+
+
+@pytest.fixture
+def settings() -> Callable[..., EvaluateSettings]:
+    def changed(**changes: object) -> EvaluateSettings:
+        known = json.loads(settings_json(parse_params(SMALL).runs["small"], "evaluate"))
+        return parse_settings(json.dumps(merge(known, changes)), EvaluateSettings)
+
+    return changed
+
+
+@pytest.mark.parametrize("algorithm", [{}, SVDD])
+@pytest.mark.parametrize("shards", [3, 20])
+def test_shards_change_nothing(finished: Workflow, tmp_path: Path, settings, algorithm, shards):
+    """64 test and 16 hard items in batches of 16, two samplers: 10 batches. Some of 20 shards stay empty."""
+    chosen = settings(evaluate={"batch_size": 16}, algorithm=algorithm)
+    run = finished.run_directory
+    decoder = load_decoder(run / "round_001" / "policy", chosen)
+    splits = read_splits([run / "items" / f"{split}.parquet" for split in ("test", "hard")])
+    whole, paths = decode(decoder, splits, "alone"), [tmp_path / f"{shard}.parquet" for shard in range(shards)]
+    sizes = []
+    for shard, path in enumerate(paths):
+        part = decode(decoder, splits, "", shard=shard, shards=shards)
+        write_shard(path, part, chosen)
+        sizes.append(len(part))
+    assert sizes == [16 * len(range(shard, 10, shards)) for shard in range(shards)]
+    wanted = list(kinds(splits, chosen.evaluate, decoder.context.task))
+    assert in_order(read_shards(paths[::-1]), splits, wanted) == in_order(whole, splits, wanted)
+    assert len(whole) == 160
+
+
+def answers(*metrics: str) -> list[Answer]:
+    return [Answer("test", "greedy", 16, id_, "a", {name: 1.0}, "cpu") for id_, name in enumerate(metrics)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda rows: rows[1:], "the greedy answers of 16 tokens to split 'test' are not one for each item: delete"),
+        (lambda rows: [*rows, rows[0]], "are not one for each item"),
+        (lambda rows: [], "are not one for each item"),
+        (lambda rows: [*rows, rows[0]._replace(split="old")], "to split 'old' are not one for each item"),
+        (lambda rows: answers("reward", "other"), "the score of item 1 has ['other'], not ['reward'] as of the first"),
+    ],
+)
+def test_missing_and_odd_answers(damage, message):
+    items = [Item("p", "r", "g")] * 2
+    wanted = [("test", "greedy", 16)]
+    rows = answers("reward", "reward")
+    assert list(in_order(rows[::-1], {"test": items}, wanted).values()) == [rows]
+    with pytest.raises(PipelineError) as error:
+        in_order(damage(rows), {"test": items}, wanted)
+    assert message in str(error.value)
