@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path.cwd()))  # so that tasks beside the Snakefile can be imported
 
-from pipeline.runtime import slurm
+from pipeline.runtime import devices, slurm
 from pipeline.workflow import rules as wf
 from pipeline.workflow.code_digest import code_digest
 from pipeline.errors import PipelineError
@@ -29,6 +29,10 @@ from pipeline.tasks.base import HELD_OUT, SPLITS
 
 try:
     PARAMS = read_params(config.get("params", "params.yaml"))
+    # On a cluster (`nodes` is then its limit of jobs) the GPUs are not ours to hand out.
+    LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
+    DEVICES = devices.devices_of(PARAMS.hardware.devices) if LOCAL else []
+    PARAMS = PARAMS.on(len(DEVICES))
     if workflow.is_main_process:
         wf.check_writable()
         for run in PARAMS.runs:
@@ -36,13 +40,15 @@ try:
 except PipelineError as error:
     sys.exit(f"error: {error}")
 if workflow.is_main_process:
-    atexit.register(print_estimate, workflow, PARAMS)
+    atexit.register(print_estimate, workflow, PARAMS, len(DEVICES))
     atexit.register(explain_targets, workflow, PARAMS)
 RUNS, HARDWARE, KEEP = PARAMS.runs, PARAMS.hardware, PARAMS.keep.model_dump_json()
 ORIGINS = wf.origins(RUNS, PARAMS.default_run)
 CHECKED = Preflight(PARAMS, ORIGINS, workflow.is_main_process)
 SUITES = {suite: runs_of_suite(PARAMS, named) for suite, named in PARAMS.suites.items()}
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
+if DEVICES:
+    workflow.register_resource("devices", len(DEVICES))
 STARTED = time.time()
 os.environ.setdefault("TQDM_MININTERVAL", "1")
 # SLURM announces the end by SIGTERM, on which training saves its progress: the shell and `tee` must outlive it.
@@ -51,6 +57,9 @@ shell.prefix(f"set -euo pipefail; export {SHELL}=$$; {NOTICE}")
 # Resources and threads, unlike params, rerun nothing when they change.
 PLAIN = wf.launch(sys.executable)
 FORK = wf.launch(sys.executable, PRELOADED.socket)
+ONE = min(1, len(DEVICES))
+ON_DEVICE = wf.launch(sys.executable, PRELOADED.socket, devices=ONE)  # of its own, if there are any
+THREADS = wf.threads(HARDWARE.threads, workflow.resource_settings.cores, len(DEVICES))
 
 
 wildcard_constraints:
@@ -66,6 +75,22 @@ def settings(stage):
 
 def processes(wildcards):
     return HARDWARE.of(wildcards.run, RUNS[wildcards.run].model.name).processes
+
+
+def pretraining(wildcards):
+    return processes(wildcards) if RUNS[wildcards.run].base.trains else 0
+
+
+def ranks(count):
+    return wf.launch(sys.executable, PRELOADED.socket, ranks=count, devices=of_pool(count))
+
+
+def of_pool(count):
+    return min(count, len(DEVICES))
+
+
+def opens_policy(wildcards):
+    return RUNS[wildcards.run].evaluate.shards == 1 or wf.enumerated(RUNS[wildcards.run])
 
 
 def code(stage):
@@ -161,11 +186,10 @@ rule base:
         timing="data/runs/{run}/timings/base.json",
     log:
         "data/runs/{run}/logs/base.log",
-    threads: lambda wildcards: processes(wildcards) * HARDWARE.threads
+    threads: lambda wildcards: max(1, pretraining(wildcards)) * HARDWARE.threads
     resources:
-        launch=lambda wildcards: wf.launch(
-            sys.executable, PRELOADED.socket, ranks=processes(wildcards)
-        ),
+        launch=lambda wildcards: ranks(pretraining(wildcards)),
+        devices=lambda wildcards: of_pool(pretraining(wildcards)),
         sharding=HARDWARE.sharding,
         limits=lambda wildcards: wf.prompt_limits(wildcards.run, RUNS, ORIGINS),
     params:
@@ -191,9 +215,10 @@ rule rollout:
     log:
         "data/runs/{run}/logs/rollout_{round}_{shard}.log",
     priority: 1
-    threads: HARDWARE.threads
+    threads: THREADS
     resources:
-        launch=FORK,
+        launch=ON_DEVICE,
+        devices=ONE,
     params:
         settings=settings("rollout"),
         code=code("rollout"),
@@ -215,9 +240,10 @@ rule reference:
     log:
         "data/runs/{run}/logs/reference_{round}_{shard}.log",
     priority: 1
-    threads: HARDWARE.threads
+    threads: THREADS
     resources:
-        launch=FORK,
+        launch=ON_DEVICE,
+        devices=ONE,
     params:
         settings=settings("reference"),
         code=code("reference"),
@@ -279,9 +305,8 @@ rule train:
     priority: 1
     threads: lambda wildcards: processes(wildcards) * HARDWARE.threads
     resources:
-        launch=lambda wildcards: wf.launch(
-            sys.executable, PRELOADED.socket, ranks=processes(wildcards)
-        ),
+        launch=lambda wildcards: ranks(processes(wildcards)),
+        devices=lambda wildcards: of_pool(processes(wildcards)),
         sharding=HARDWARE.sharding,
         keep=KEEP,
     params:
@@ -310,9 +335,10 @@ rule decode:
         timing="data/runs/{run}/timings/evaluate_{round}_{shard}.json",
     log:
         "data/runs/{run}/logs/evaluate_{round}_{shard}.log",
-    threads: HARDWARE.threads
+    threads: THREADS
     resources:
-        launch=FORK,
+        launch=ON_DEVICE,
+        devices=ONE,
     params:
         settings=settings("decode"),
         code=code("decode"),
@@ -334,9 +360,10 @@ rule evaluate:
         timing="data/runs/{run}/timings/evaluate_{round}.json",
     log:
         "data/runs/{run}/logs/evaluate_{round}.log",
-    threads: HARDWARE.threads
+    threads: THREADS
     resources:
-        launch=FORK,
+        launch=lambda wildcards: ON_DEVICE if opens_policy(wildcards) else FORK,
+        devices=lambda wildcards: ONE * opens_policy(wildcards),
     params:
         settings=settings("evaluate"),
         code=code("evaluate"),
@@ -444,7 +471,12 @@ rule compare:
 
 onstart:
     if workflow.local_exec:
+        devices.share(DEVICES)
         PRELOADED.start()
+        if workflow.cores < len(DEVICES):
+            print(
+                f"--cores {workflow.cores} runs at most {workflow.cores} of {len(DEVICES)} devices"
+            )
         # Its timers wake the scheduler more often with every job: a third of a core after some hundred jobs.
         workflow.scheduler.job_rate_limiter = None
     elif workflow.executor_plugin.name == "slurm":

@@ -26,10 +26,14 @@ from pathlib import Path
 
 import psutil
 
+from pipeline.runtime.devices import hold
 from pipeline.runtime.launch import die_with_shell, free_port, limit_to_gpus, start
 
 PREFIX, SOCKET = "dam-fork-", "s"
 """Of the socket's directory, and of the socket in it: short, because a socket's path may have some 100 characters."""
+
+STREAMS, MOST_DEVICES = 3, 128
+"""How many files a stage receives: standard input, output and error; locks of devices."""
 
 
 class Preloaded:
@@ -93,12 +97,14 @@ def _become_stage(connection: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     snakemake = os.dup(0)
     try:
-        _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+        _, files, _, _ = socket.recv_fds(connection, 1, STREAMS + MOST_DEVICES)
         request = json.loads(connection.makefile("rb").readline())
     except (OSError, ValueError):  # the caller was killed before it had sent its request
         os._exit(1)
-    for target, stream in enumerate(streams):
+    for target, stream in enumerate(files[:STREAMS]):
         os.dup2(stream, target)
+    for lock in files[STREAMS:]:  # they stay open for as long as this process lives, and in no process that it starts
+        os.set_inheritable(lock, False)
     os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -140,6 +146,7 @@ def _wait_for_turn() -> None:
 def run(path: str, ranks: int, command: list[str]) -> None:
     """Run `python -m COMMAND` as `ranks` forks of the server at `path`, or as processes of their own without one."""
     die_with_shell()
+    locks = hold()
     ranks = limit_to_gpus(ranks)
     connections = [socket.socket(socket.AF_UNIX) for _ in range(ranks)]
     try:
@@ -152,7 +159,7 @@ def run(path: str, ranks: int, command: list[str]) -> None:
         distributed = {"RANK": rank, "LOCAL_RANK": rank, **group} if ranks > 1 else {}  # what torch.distributed reads
         environment = {**os.environ, **{name: str(value) for name, value in distributed.items()}}
         request = {"command": command, "directory": str(Path.cwd()), "environment": environment}
-        socket.send_fds(connection, [b" "], [0, 1, 2])
+        socket.send_fds(connection, [b" "], [*range(STREAMS), *locks])
         connection.sendall(json.dumps(request).encode() + b"\n")
     # When a rank fails, leaving here closes the connections, and that ends the other ranks.
     waiting = list(connections)

@@ -9,15 +9,13 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import NoReturn
 
-from pipeline.runtime import slurm
+from pipeline.runtime import devices, slurm
 
 SHELL = "JOB_SHELL"
 """The environment variable with the process id of the job's shell."""
 PR_SET_PDEATHSIG = 1
-DEVICES = Path("/dev")
 
 
 def die_with_shell() -> None:
@@ -29,12 +27,8 @@ def die_with_shell() -> None:
 
 
 def limit_to_gpus(ranks: int) -> int:
-    """At most one rank per visible GPU, because two cannot share one; found without PyTorch. No limit without GPUs."""
-    gpus = len(list(DEVICES.glob("nvidia[0-9]*")))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        gpus = min(gpus, len([name for name in visible.split(",") if name.strip()]))
-    return min(ranks, gpus or ranks)
+    """At most one rank per visible GPU, because two cannot share one. No limit without GPUs."""
+    return min(ranks, len(devices.gpus()) or ranks)
 
 
 def launcher(ranks: int, nodes: int) -> list[str]:
@@ -64,4 +58,5 @@ def free_port() -> int:
 
 if __name__ == "__main__":
     die_with_shell()
+    devices.hold()
     start(int(sys.argv[1]), sys.argv[2:])

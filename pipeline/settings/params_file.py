@@ -40,6 +40,10 @@ class Params(Section):
     def left_behind(self) -> dict[str, Notes]:
         return self._left_behind
 
+    def on(self, devices: int) -> "Params":
+        """With the number of devices that this machine has for it."""
+        return self.model_copy(update={"hardware": self.hardware.model_copy(update={"devices": devices})})
+
 
 def read_params(path: str | Path) -> Params:
     """The validated params.yaml; see `parse_params`."""

@@ -75,6 +75,11 @@ class Base(Optimizer):
     updates: PositiveInt = 1500
     lengths: tuple[PositiveInt, ...] | None = None
 
+    @property
+    def trains(self) -> bool:
+        """Whether the base is trained here, not only copied."""
+        return self.path is None and not self.exact
+
 
 class Adapter(Section):
     """LoRA on the linear layers named by `targets`, W x + (alpha/rank) B A x. The defaults are those of d1."""
@@ -180,6 +185,9 @@ class Hardware(Section):
     `processes` train a model, unless `runs` (patterns such as `table-*`) or `models` gives its run or its model a
     number of its own: updates of less than a few milliseconds are slower when they are shared, and two runs of a suite
     can go side by side.
+    `devices` is how many of this machine's GPUs jobs may use; null is all that CUDA shows. A job that computes with a
+    model waits until it has one to itself; training has one for each process, so no more processes than devices. With
+    0, jobs share the GPUs that they see. On a cluster its scheduler hands out the GPUs.
     `sharding: full` gives each process a part of the weights, gradients and moments (FSDP2) instead of a copy (DDP).
     `accelerator` is the GPU that the estimate of a dry run reckons with.
     """
@@ -188,6 +196,7 @@ class Hardware(Section):
     models: dict[str, PositiveInt] = Field(default={})
     runs: dict[str, PositiveInt] = Field(default={})
     threads: PositiveInt = 2
+    devices: int | None = Field(default=None, ge=0, le=128)
     preload: bool = True
     sharding: Literal["none", "full"] = "none"
     accelerator: Literal["a100", "h100", "h200", "b200"] = "h100"
@@ -198,9 +207,10 @@ class Hardware(Section):
         return {known_plugin("model", name): count for name, count in models.items()}
 
     def of(self, run: str, model: str) -> "Hardware":
-        """With the `processes` of this run."""
+        """With the `processes` of this run, no more than `devices`."""
         named = [count for pattern, count in self.runs.items() if fnmatchcase(run, pattern)]
-        return self.model_copy(update={"processes": [*named, self.models.get(model, self.processes)][0]})
+        processes = [*named, self.models.get(model, self.processes)][0]
+        return self.model_copy(update={"processes": min(processes, self.devices or processes)})
 
 
 class Keep(Section):

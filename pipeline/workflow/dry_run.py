@@ -1,18 +1,23 @@
-"""The estimate that `snakemake --dry-run` prints for the jobs that it would run. Torch-free."""
+"""The estimate that `snakemake --dry-run` prints for the jobs that it would run. Torch-free.
+
+`minutes` or `hours` is the time until all jobs of a stage are done, with the cores and devices that Snakemake is given.
+"""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pipeline.models.flops import ACCELERATORS
 from pipeline.settings.params_file import Params
-from pipeline.workflow.estimate import UTILISATION, Cost, Estimate, shape_of
+from pipeline.workflow.estimate import GPU_FROM, UTILISATION, Cost, Estimate, shape_of
+from pipeline.workflow.machine import Machine, machine_of
 
 TABLES = 2  # up to this many runs have a table each; of more runs, each has a line
 UNITS = {False: ("TFLOP", 1e12, "core minutes", 60), True: ("PFLOP", 1e15, "GPU hours", 3600)}  # on CPUs, on GPUs
+WALL = 3  # the column of that time; the one before it adds up cores or GPUs
 
 
-def print_estimate(workflow: Any, params: Params) -> None:
+def print_estimate(workflow: Any, params: Params, devices: int) -> None:
     """Print the cost of a dry run's jobs; nothing if there are none, or with `--quiet all`.
 
     Called when Snakemake exits: while it reads the Snakefile, it does not know yet which jobs are pending.
@@ -20,12 +25,14 @@ def print_estimate(workflow: Any, params: Params) -> None:
     quiet = {level.name for level in workflow.output_settings.quiet or ()}
     if not workflow.dryrun or workflow.scheduler is None or "ALL" in quiet:
         return
-    pending = workflow.dag.needrun_jobs(exclude_finished=False)
-    if text := estimate_table(Counter((job.wildcards_dict.get("run", ""), job.rule.name) for job in pending), params):
+    pending = list(workflow.dag.needrun_jobs(exclude_finished=False))
+    machine = machine_of(workflow.resource_settings, devices, pending)
+    jobs = Counter((job.wildcards_dict.get("run", ""), job.rule.name) for job in pending)
+    if text := estimate_table(jobs, params, machine):
         print(f"\n{text}", flush=True)
 
 
-def estimate_table(pending: Mapping[tuple[str, str], int], params: Params) -> str:
+def estimate_table(pending: Mapping[tuple[str, str], int], params: Params, machine: Machine) -> str:
     """A table for each run, or a line for each if they are many; "" if no pending job has an estimate.
 
     Args:
@@ -37,43 +44,58 @@ def estimate_table(pending: Mapping[tuple[str, str], int], params: Params) -> st
         run = params.runs[name]
         if not (shape := shape_of(run)):
             continue
-        estimate = Estimate(run, params.hardware.of(name, run.model.name), shape)
-        costs = estimate.stages().items()
-        rows = {stage: _row(estimate, cost, jobs) for stage, cost in costs if (jobs := pending.get((name, stage)))}
+        hardware = machine.hardware(params.hardware.of(name, run.model.name), shape.parameters >= GPU_FROM)
+        estimate = Estimate(run, hardware, shape)
+        costs = {stage: cost for stage, cost in estimate.stages().items() if pending.get((name, stage))}
+        rows = {stage: _row(estimate, machine, stage, cost, pending[name, stage]) for stage, cost in costs.items()}
         if rows:
             total = totals[estimate.on_gpu][name] = _total(rows.values())
             table = _table("stage", estimate.on_gpu, rows | {"total": total})
-            tables.append(f"{name}, estimated: {_assumptions(estimate)}\n{table}")
+            tables.append(f"{name}, estimated: {_assumptions(estimate, machine)}\n{table}")
     if len(tables) > TABLES:
-        totals = {on_gpu: runs | {"together": _total(runs.values())} for on_gpu, runs in totals.items() if runs}
-        tables = [_table("run, estimated", on_gpu, runs) for on_gpu, runs in totals.items()]
+        for on_gpu, runs in totals.items():
+            if runs:
+                runs["together"] = _together(runs.values(), machine.capacity(params.hardware, on_gpu))
+        tables = [_table("run, estimated", on_gpu, runs) for on_gpu, runs in totals.items() if runs]
     return "\n\n".join(tables)
 
 
-def _row(estimate: Estimate, cost: Cost, jobs: int) -> list[float]:
+def _row(estimate: Estimate, machine: Machine, stage: str, cost: Cost, jobs: int) -> list[float]:
     """The columns of a table for so many jobs of a stage; memory is not added up."""
-    _, operations, _, seconds = UNITS[estimate.on_gpu]
-    flops = jobs * cost.flops
-    return [jobs, flops / operations, flops / estimate.speed / seconds, cost.memory / 1e9, jobs * cost.disk / 1e9]
+    _, operations, _, unit = UNITS[estimate.on_gpu]
+    flops, on_gpu = jobs * cost.flops, estimate.on_gpu
+    time = flops / estimate.speed / unit
+    wall = machine.wall_time(time, jobs, stage, estimate.run, estimate.hardware, on_gpu)
+    return [jobs, flops / operations, time, wall, cost.memory / 1e9, jobs * cost.disk / 1e9]
 
 
-def _total(rows: Iterable[list[float]]) -> list[float]:
-    jobs, flops, time, memory, disk = zip(*rows, strict=True)
-    return [sum(jobs), sum(flops), sum(time), max(memory), sum(disk)]
+def _total(rows: Collection[list[float]]) -> list[float]:
+    """Of stages that run one after the other."""
+    jobs, flops, time, wall, memory, disk = zip(*rows, strict=True)
+    return [sum(jobs), sum(flops), sum(time), sum(wall), max(memory), sum(disk)]
 
 
-def _assumptions(estimate: Estimate) -> str:
+def _together(rows: Collection[list[float]], capacity: int) -> list[float]:
+    """Of runs that fill each other's gaps: no faster than the longest, or than all GPUs or cores can compute them."""
+    total = _total(rows)
+    total[WALL] = max(total[WALL - 1] / capacity, *(row[WALL] for row in rows))
+    return total
+
+
+def _assumptions(estimate: Estimate, machine: Machine) -> str:
     size, name = estimate.shape.parameters, estimate.hardware.accelerator
     model = f"{size / 1e9:.2f} B parameters" if estimate.on_gpu else f"{size / 1e3:,.0f} k parameters"
     adapters = f", {estimate.adapters / 1e6:.0f} M in adapters" if estimate.adapters else ""
     gpu = f"{name} at {UTILISATION:.0%} of {ACCELERATORS[name] / 1e12:.0f} TFLOP/s"
     where = gpu if estimate.on_gpu else f"one core at {estimate.speed / 1e9:.0f} GFLOP/s"
-    return f"{model}{adapters}, {estimate.prompt} + {estimate.answer} tokens, {where}"
+    jobs = machine.at_once(estimate.hardware, estimate.on_gpu)
+    side_by_side = f"{jobs} job{'s' * (jobs > 1)} at once"
+    return f"{model}{adapters}, {estimate.prompt} + {estimate.answer} tokens, {where}, {side_by_side}"
 
 
 def _table(title: str, on_gpu: bool, rows: Mapping[str, list[float]]) -> str:
     flops, _, time, _ = UNITS[on_gpu]
-    lines = [[title, "jobs", flops, time, "GB/process", "GB on disk"]]
+    lines = [[title, "jobs", flops, time, time.split()[1], "GB/process", "GB on disk"]]
     lines += [[name, str(jobs), *map(_short, values)] for name, (jobs, *values) in rows.items()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     cells = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]

@@ -80,7 +80,7 @@ class Estimate:
     def base(self) -> Cost:
         """Pre-training on half-masked answers, or a copy of a saved model."""
         base = self.run.base
-        if base.path or base.exact:
+        if not base.trains:
             return Cost(0.0, self.weights, self.weights)
         lengths, flops = base.lengths or (self.task_length,), 0.0
         rows = base.updates * base.batch_size / len(lengths)

@@ -60,7 +60,7 @@ def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
     Raises:
         PipelineError: if the base model is missing, damaged or of another kind.
     """
-    trained: dict[str, Optimizer] = {} if run.base.path or run.base.exact else {"base": run.base}
+    trained: dict[str, Optimizer] = {"base": run.base} if run.base.trains else {}
     trained |= {"train": run.train} if run.rounds else {}
     for name, section in trained.items():
         yield from _batches(name, section, hardware.processes)

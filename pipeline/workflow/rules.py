@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_task, resolve_task
+from pipeline.runtime.devices import NEEDED
 from pipeline.settings.run import Run
 from pipeline.settings.stages import settings_json
 from pipeline.storage.atomic_files import sha256_of
@@ -125,8 +126,15 @@ def data(run: Run) -> str:
     return " ".join(sha256_of(path)[:16] if path.is_file() else "missing" for path in files)
 
 
-def launch(python: str, socket: str = "", *, ranks: int = 0) -> str:
-    """The command that starts a stage's module: forked from the server at `socket`, or launched as processes."""
+def threads(wanted: int, cores: int | None, devices: int) -> int:
+    """The threads of a job with one device: not so many that the cores are taken before the devices."""
+    return min(wanted, max(1, (cores or wanted) // devices)) if devices else wanted
+
+
+def launch(python: str, socket: str = "", *, ranks: int = 0, devices: int = 0) -> str:
+    """The command that starts a stage's module, forked from the server at `socket` or launched as processes, once it
+    holds so many devices."""
+    start = f"{NEEDED}={devices} {python}" if devices else python
     if socket:
-        return f"{python} -m pipeline.runtime.fork_server run {socket} {ranks or 1}"
-    return f"{python} -m pipeline.runtime.launch {ranks}"
+        return f"{start} -m pipeline.runtime.fork_server run {socket} {ranks or 1}"
+    return f"{start} -m pipeline.runtime.launch {ranks}"

@@ -9,8 +9,8 @@ import sys
 import psutil
 import pytest
 
+from pipeline.runtime import devices, slurm
 from pipeline.runtime import launch as ranks
-from pipeline.runtime import slurm
 from tests.conftest import ROOT
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -95,7 +95,7 @@ def test_a_workstation_gets_the_number(started):
 
 def test_a_workstation_has_no_more_ranks_than_gpus(started, monkeypatch, tmp_path):
     """Two ranks on one GPU would stop in NCCL."""
-    monkeypatch.setattr(ranks, "DEVICES", tmp_path)
+    monkeypatch.setattr(devices, "FILES", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()

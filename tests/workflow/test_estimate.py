@@ -1,6 +1,7 @@
 """The estimate against what real runs computed, kept and wrote, against known sizes, and as a dry run prints it."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from pipeline.settings.run import Run
 from pipeline.settings.sections import Hardware
 from pipeline.workflow.dry_run import estimate_table
 from pipeline.workflow.estimate import Estimate, shape_of
+from pipeline.workflow.machine import Machine, machine_of
 from tests.conftest import ROOT, SMALL, Workflow
 from tests.conftest import llada as tiny
 
 LLADA = "llada-countdown-256-dam"
+PARAMS = read_params(ROOT / "params.yaml")
 
 
 def estimated(run: Run, **hardware: object) -> Estimate:
@@ -113,17 +116,74 @@ def test_sizes_come_from_where_the_base_comes_from(tmp_path):
 def test_one_table_or_a_line_for_each():
     params = read_params(ROOT / "params.yaml")
     stages = {"base": 1, "rollout": 44, "train": 22, "prepare": 1}
-    table = estimate_table({("sudoku-dam", stage): count for stage, count in stages.items()}, params).splitlines()
+    counts = {("sudoku-dam", stage): count for stage, count in stages.items()}
+    table = estimate_table(counts, params, Machine(cores=2)).splitlines()
     assert table[0].startswith("sudoku-dam, estimated: 147 k parameters, 16 + 16 tokens, one core at 19 GFLOP/s")
     assert [line.split()[0] for line in table[1:]] == ["stage", "base", "rollout", "train", "total"]
     assert table[-1].split()[1] == "67"
     names = ["sudoku-dam", "sudoku-dam-seed1", "sudoku-dam-seed2", LLADA, "checkerboard-dam"]
-    cpu, gpu = estimate_table(dict.fromkeys(((name, "train") for name in names), 1), params).split("\n\n")
+    trained = dict.fromkeys(((name, "train") for name in names), 1)
+    cpu, gpu = estimate_table(trained, params, Machine(cores=2)).split("\n\n")
     assert [line.split()[0] for line in cpu.splitlines()] == ["run,", *names[:3], "together"]
     assert [line.split()[0] for line in gpu.splitlines()] == ["run,", LLADA, "together"]
-    assert (
-        estimate_table({("sudoku-dam", "prepare"): 1, ("checkerboard-dam", "train"): 1, ("", "all"): 1}, params) == ""
-    )
+    nothing = {("sudoku-dam", "prepare"): 1, ("checkerboard-dam", "train"): 1, ("", "all"): 1}
+    assert estimate_table(nothing, params, Machine(cores=2)) == ""
+
+
+def times(machine: Machine, jobs: dict[str, int], name: str = LLADA) -> dict[str, tuple[float, float]]:
+    """Stage -> time of all its GPUs or cores, time on the clock; as printed."""
+    table = estimate_table({(name, stage): count for stage, count in jobs.items()}, PARAMS, machine).splitlines()[2:]
+    return {row[0]: (float(row[3].replace(",", "")), float(row[4].replace(",", ""))) for row in map(str.split, table)}
+
+
+def test_what_runs_side_by_side():
+    """Eight shards on four, eight or too many GPUs; cores that start fewer jobs; training on as many as it may use."""
+    jobs = {"rollout": 256, "train": 32, "decode": 40}
+    one, four, eight, many = (times(Machine(cores=16, devices=count), jobs) for count in (1, 4, 8, 16))
+    for stage in (*jobs, "total"):
+        assert one[stage][0] == one[stage][1] == eight[stage][0]
+        assert four[stage][1] == pytest.approx(one[stage][1] / 4, rel=0.06)
+        assert eight[stage][1] == many[stage][1] == pytest.approx(one[stage][1] / 8, rel=0.06)
+    assert times(Machine(cores=2, devices=8), jobs)["rollout"][1] == pytest.approx(one["rollout"][1] / 2, rel=0.06)
+    assert times(Machine(cores=16), jobs) == one  # no GPU to be seen: as if there were one
+    nine = times(Machine(cores=16, devices=8), {"rollout": 9})["rollout"]
+    assert nine[1] == pytest.approx(nine[0] * 2 / 9, rel=0.06)  # a whole round, then one of the next
+    cluster = times(Machine(cores=1, cluster_jobs=100, cluster_gpus=2), jobs)
+    assert cluster["rollout"][1] == eight["rollout"][1]
+    assert cluster["train"][1] == pytest.approx(one["train"][1] / 2, rel=0.06)
+
+
+def test_what_runs_side_by_side_on_cores():
+    """Two shards a round, and training with two processes of one thread."""
+    jobs = {"rollout": 20, "train": 10, "evaluate": 4}
+    for cores in (1, 2, 8):
+        shared = {"rollout": min(2, cores), "train": min(2, cores), "evaluate": 1}
+        for stage, (added_up, clock) in times(Machine(cores), jobs, "sudoku-dam").items():
+            if stage in shared:
+                assert clock == pytest.approx(added_up / shared[stage], rel=0.06)
+
+
+def test_runs_of_a_suite_fill_each_others_gaps():
+    names = ["sudoku-dam", "sudoku-dam-seed1", "sudoku-dam-seed2"]
+
+    def together(cores: int) -> list[float]:
+        lines = estimate_table({(name, "evaluate"): 4 for name in names}, PARAMS, Machine(cores)).splitlines()
+        return [float(line.split()[4]) for line in (lines[1], lines[-1])]
+
+    alone, of_one = together(1)
+    assert of_one == pytest.approx(3 * alone, rel=0.06)
+    assert together(2)[1] == pytest.approx(1.5 * alone, rel=0.06)
+    assert together(4) == [alone, alone]
+
+
+def test_the_machine_is_what_snakemake_was_given():
+    def job(rule: str, **resources: object) -> SimpleNamespace:
+        return SimpleNamespace(rule=SimpleNamespace(name=rule), resources=resources)
+
+    pending = [job("train", gres="gpu:a100:4", nodes=2), job("train"), job("rollout", gres="gpu:64")]
+    assert machine_of(SimpleNamespace(cores=8, nodes=None), 4, pending) == Machine(8, 4)
+    assert machine_of(SimpleNamespace(cores=None, nodes=100), 0, pending) == Machine(1, 0, 100, 8)
+    assert machine_of(SimpleNamespace(cores=1, nodes=100), 0, []).cluster_gpus == 0
 
 
 def test_a_dry_run_prints_it(workflow: Workflow, finished: Workflow):
@@ -138,7 +198,7 @@ def test_runs_of_llada_8b_without_network(workflow: Workflow, name: str):
     workflow.params = yaml.safe_load((ROOT / "params.yaml").read_text())
     printed = workflow("--dry-run", name)
     (head,) = [line for line in printed.splitlines() if line.startswith(f"{name}, estimated: ")]
-    assert "8.02 B parameters" in head and "h100" in head and "evaluate" in printed
+    assert "8.02 B parameters" in head and "h100" in head and " at once" in head and "decode" in printed
     assert not (workflow.directory / "data").exists()
 
 
