@@ -37,6 +37,7 @@ def test_hardware_reruns_nothing(copied):
         "threads": 2,
         "models": {"llada": 1},
         "runs": {"small": 1},
+        "devices": 2,
         "preload": False,
     }
     assert copied.pending() == {}

@@ -14,7 +14,7 @@ from pipeline.settings.stages import EvaluateSettings, parse_settings, settings_
 from pipeline.tasks.base import Item
 from tests.conftest import SMALL, Workflow
 
-SVDD = {"name": "svdd", "value": "mc", "candidates": 2, "lookahead": 1}
+SVDD = {"name": "svdd", "value": "pm", "candidates": 2}
 
 
 @pytest.fixture
