@@ -9,7 +9,8 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.evaluation.answers import Answer, decode, in_order, kinds, read_shards, read_splits, write_shard
 from pipeline.evaluation.decoding import load_decoder
-from pipeline.settings.params_file import merge, parse_params
+from pipeline.settings.inheritance import merge
+from pipeline.settings.params_file import parse_params
 from pipeline.settings.stages import EvaluateSettings, parse_settings, settings_json
 from pipeline.tasks.base import Item
 from tests.conftest import SMALL, Workflow
