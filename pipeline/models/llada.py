@@ -1,7 +1,8 @@
 """LLaDA (arXiv 2502.09992): a Llama without the causal mask that predicts masked tokens.
 
 The small embedded model and LLaDA-8B are the same class; only their configurations differ. With weights in bfloat16
-the rotary embedding, the head and the log-softmax are still computed in fp32, at least as precise as the reference.
+the rotary embedding, the head and the log-softmax are still computed in fp32, at least as precise as the reference. On
+a GPU the stages let fp32 matrix products run in TF32, which keeps bfloat16 operands as they are.
 """
 
 from collections.abc import Set as AbstractSet
@@ -41,16 +42,19 @@ class LladaRotaryEmbedding(LlamaRotaryEmbedding):
     transformers recognises by the end of the class name that it must compute the frequencies on loading.
     """
 
-    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = super().forward(x.new_empty(0, dtype=torch.float32), position_ids)
-        return cos, sin
+    def forward(self, x: Tensor, position_ids: Int[Tensor, "n T"]) -> tuple[Tensor, Tensor]:
+        """The angles are products of numbers, where transformers takes a matrix product, which TF32 would round."""
+        angles = position_ids[..., None].float() * self.inv_freq
+        angles = torch.cat([angles, angles], dim=-1)
+        return angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
 
 
 class Head(nn.Linear):
     """Logits in fp32: those of a large vocabulary lose two digits in bfloat16."""
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return nn.functional.linear(hidden.float(), self.weight.float())
+    def forward(self, hidden: Tensor, weight: Tensor | None = None) -> Tensor:
+        """`weight` is the head's own in fp32: 2 GB for LLaDA-8B, converted once for all pieces of a pass."""
+        return nn.functional.linear(hidden.float(), self.weight.float() if weight is None else weight)
 
 
 def attention(
@@ -113,9 +117,10 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
             hidden = self._hidden_with_cache(input_ids, attention_mask, cache)
         if select is not None:
             hidden = hidden[select]
+        head = self.lm_head.weight.float()
         if tokens is None:
-            return Output(logits=self._logits(hidden))
-        return Output(log_prob=self._log_prob(hidden, tokens))
+            return Output(logits=self._logits(hidden, head))
+        return Output(log_prob=self._log_prob(hidden, head, tokens))
 
     def _hidden_with_cache(
         self, input_ids: Int[Tensor, "n S"], attention_mask: Int[Tensor, "n S"] | None, cache: BlockCache
@@ -133,22 +138,26 @@ class LladaForMaskedLM(LlamaPreTrainedModel):
         normed: Tensor = self.model.norm(hidden)
         return normed
 
-    def _logits(self, hidden: Float[Tensor, "*s D"]) -> Float[Tensor, "*s V"]:
-        logits: Tensor = self.lm_head(hidden)
+    def _logits(self, hidden: Float[Tensor, "*s D"], head: Float[Tensor, "V D"]) -> Float[Tensor, "*s V"]:
+        logits: Tensor = self.lm_head(hidden, head)
         logits[..., self.config.mask_token_id] = -torch.inf
         if self.unused is not None:
             logits.index_fill_(-1, self.unused, -torch.inf)
         return logits
 
-    def _log_prob(self, hidden: Float[Tensor, "s D"], tokens: Int[Tensor, "s K"]) -> Float[Tensor, "s K"]:
+    def _log_prob(
+        self, hidden: Float[Tensor, "s D"], head: Float[Tensor, "V D"], tokens: Int[Tensor, "s K"]
+    ) -> Float[Tensor, "s K"]:
         rows = max(1, CHUNK // self.config.vocab_size)
         if len(hidden) <= rows:
-            return self._log_prob_of_chunk(hidden, tokens)
-        pieces = zip(hidden.split(rows), tokens.split(rows), strict=True)
+            return self._log_prob_of_chunk(hidden, head, tokens)
+        pieces = [(part, head, wanted) for part, wanted in zip(hidden.split(rows), tokens.split(rows), strict=True)]
         return torch.cat([checkpoint(self._log_prob_of_chunk, *piece, use_reentrant=False) for piece in pieces])
 
-    def _log_prob_of_chunk(self, hidden: Float[Tensor, "s D"], tokens: Int[Tensor, "s K"]) -> Float[Tensor, "s K"]:
-        return self._logits(hidden).log_softmax(dim=-1).gather(1, tokens)
+    def _log_prob_of_chunk(
+        self, hidden: Float[Tensor, "s D"], head: Float[Tensor, "V D"], tokens: Int[Tensor, "s K"]
+    ) -> Float[Tensor, "s K"]:
+        return self._logits(hidden, head).log_softmax(dim=-1).gather(1, tokens)
 
 
 def create(settings: ModelSection, vocabulary: int, mask_id: int, length: int = 0) -> LladaForMaskedLM:

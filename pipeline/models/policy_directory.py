@@ -42,15 +42,22 @@ def find_checkpoint(name: str, plugin: Model) -> Path:
         raise PipelineError(f"'{name}' is neither a directory nor a model on the Hub: {str(error)[:200]}") from error
 
 
-def load_policy(path: Path, plugin: Model, device: str | torch.device = "cpu") -> tuple[nn.Module, Tokenizer, int]:
-    """(model on a device, tokenizer, id of [MASK]); PipelineError if the directory does not hold a valid policy."""
+def load_policy(
+    path: Path, plugin: Model, device: str | torch.device = "cpu", *, merged: bool = True
+) -> tuple[nn.Module, Tokenizer, int]:
+    """(model on a device, tokenizer, id of [MASK]); PipelineError if the directory does not hold a valid policy.
+
+    Adapters are merged into the weights, so this is the law that rollouts and evaluation sample from and record. With
+    `merged` false they stay apart, for training.
+    """
     tokenizer = load_tokenizer(path)
     module = _open(path, tokenizer, plugin)
     mask, configured = mask_id(tokenizer), getattr(getattr(module, "config", None), "mask_token_id", None)
     if configured not in (None, mask):
         token = tokenizer.id_to_token(mask)
         raise PipelineError(f"'{path}': mask_token_id is {configured} in config.json, but {token} is token {mask}")
-    return module.to(device), tokenizer, mask
+    module.to(device)
+    return merge_adapters(module, plugin) if merged else module, tokenizer, mask
 
 
 def load_frozen(path: Path, plugin: Model, beside: nn.Module, device: torch.device) -> nn.Module:

@@ -20,7 +20,6 @@ from pipeline.models.policy_directory import (
     checkpoint_gradients,
     find_checkpoint,
     load_policy,
-    merge_adapters,
     save_policy,
 )
 from pipeline.objectives.context import value_ids
@@ -56,7 +55,7 @@ def run(args: Namespace, settings: BaseSettings) -> None:
     if source:
         check_prompts(args, task, source, plugin, load_tokenizer(source))
         model, tokenizer, _ = load_policy(source, plugin)
-        cast_weights(merge_adapters(model, plugin), settings.model.dtype)
+        cast_weights(model, settings.model.dtype)
     else:
         tokenizer = character_tokenizer(task.characters(base.lengths or ()))
         check_prompts(args, task, None, plugin, tokenizer)

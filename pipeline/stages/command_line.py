@@ -54,8 +54,11 @@ def main(run: Stage[S], schema: type[S], description: str | None, arguments: Map
     with errors_on_one_line():
         args = parser.parse_args()
         settings = parse_settings(args.settings, schema)
-        if args.threads and "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        if torch := sys.modules.get("torch"):
+            if torch.cuda.is_available():
+                torch.backends.cuda.matmul.allow_tf32 = True  # products of fp32: those of the head, and of fp32 weights
+            if args.threads:
+                torch.set_num_threads(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
         ready, begun = time.time(), time.monotonic()
         measured = run(args, settings)
         cpu_seconds = _of_all_ranks(time.process_time())

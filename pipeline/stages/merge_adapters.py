@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pipeline.models.policy_directory import load_policy, merge_adapters, save_policy
+from pipeline.models.policy_directory import load_policy, save_policy
 from pipeline.plugins import load_model
 from pipeline.stages.command_line import errors_on_one_line
 
@@ -12,7 +12,7 @@ def merge(policy: Path, out: Path) -> None:
     """W + (α/r) B A in the place of W, in the type of W."""
     plugin = load_model("llada")
     module, tokenizer, _ = load_policy(policy, plugin)
-    save_policy(out, merge_adapters(module, plugin), tokenizer, plugin, policy)
+    save_policy(out, module, tokenizer, plugin, policy)
 
 
 if __name__ == "__main__":

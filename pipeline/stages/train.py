@@ -38,7 +38,7 @@ ARGUMENTS = {
 def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     train, plugin, algorithm = settings.train, load_model(settings.model.name), load_algorithm(settings.algorithm.name)
     task, seed, title = resolve_task(settings.task), settings.seed, f"round {args.round} train"
-    policy, tokenizer, mask_id = load_policy(args.policy, plugin)
+    policy, tokenizer, mask_id = load_policy(args.policy, plugin, merged=False)
     make_trainable(policy, plugin, train, seed, args.base, args.out)
     distribute(policy, args.sharding == "full")
     optimizer, warmup = AdamW(policy, train, train.ema), train.warmup

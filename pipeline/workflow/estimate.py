@@ -127,10 +127,10 @@ class Estimate:
         flops = self.shape.training(rows, self.length, read, self.adapters, train.gradient_checkpointing)
         flops += frozen * self.shape.forward(rows, self.length, read, self.adapters)
         copies = 0.0 if self.adapters else frozen * self.weights
-        policy = 4.0 * self.adapters or self.weights
-        optimizer = 8 * self.adapters or (12 if self.bytes == 2 else 8) * self.shape.parameters
+        trained = float(self.adapters or self.shape.parameters)
+        optimizer = 12 if self.bytes == 2 else 8  # two moments, and the master copy of a bfloat16 weight
         memory = self._training_memory(train, self.adapters, self.answer, self.passes, copies)
-        return Cost(flops, memory, policy + optimizer)
+        return Cost(flops, memory, (self.bytes + optimizer) * trained)
 
     def evaluate(self) -> Cost:
         """One shard: held-out items by each sampler at each length, or by the algorithm if it decodes itself."""
@@ -160,13 +160,13 @@ class Estimate:
     ) -> float:
         """Operations of one answer, of which a share is `masked`, in L/k steps. The head runs on the tokens that are
         revealed, or `everywhere` in the block that is masked, on average half of it. With a block cache one step of a
-        block passes the whole sequence, the others the block alone."""
+        block passes the whole sequence, the others the block alone. Adapters are merged."""
         whole, block = self.prompt + length, self._block_length(section, length)
         steps = masked * length / section.tokens_per_step
         read = steps * block / 2 if everywhere else masked * length
         full = min(steps, math.ceil(length / block)) if section.cache else steps
-        flops = self.shape.forward(full, whole, read, self.adapters)
-        return flops + self.shape.forward(steps - full, block, 0, self.adapters, keys=whole)
+        flops = self.shape.forward(full, whole, read)
+        return flops + self.shape.forward(steps - full, block, 0, keys=whole)
 
     def _cache(self, section: Rollout | Evaluate, rows: float, answer: int) -> float:
         """Bytes of the keys and values of so many sequences, if they are kept."""
@@ -183,7 +183,7 @@ class Estimate:
         """Weights, the activations of one block, the logits that are read, and the head in fp32."""
         logits = (READ * read + DRAWN * drawn) * self.shape.vocabulary
         tokens = rows * (self.prompt + (answer or self.answer))
-        return PROCESS + self.weights + 4 * self.adapters + self._block(tokens) + logits + self.head
+        return PROCESS + self.weights + self._block(tokens) + logits + self.head
 
     def _training_memory(self, section: Optimizer, adapters: int, answer: int, passes: int, copies: float) -> float:
         """Weights, training state (16 bytes per trained parameter, the weight included), activations, logits, head."""
@@ -199,8 +199,9 @@ class Estimate:
         return PROCESS + (self.weights + state + copies) / parts + blocks + logits + self.head
 
     def _block(self, tokens: float, adapters: int = 0) -> float:
-        """Bytes that a block keeps for its gradient: per token 12 values of width D and 4 of width I; with adapters, in
-        fp32 and with a dropout mask, also the input of each linear layer."""
+        """Bytes that a block keeps for its gradient: per token 12 values of width D and 4 of width I; with adapters
+        also the input of each linear layer after dropout, and the dropout mask."""
         width, middle = self.shape.hidden, self.shape.intermediate
-        kept = self.bytes * (12.0 * width + 4.0 * middle) + (7.0 * (6 * width + middle) if adapters else 0.0)
+        kept = self.bytes * (12.0 * width + 4.0 * middle)
+        kept += (self.bytes + 1.0) * (6 * width + middle) if adapters else 0.0
         return tokens * kept

@@ -8,9 +8,11 @@ import sys
 import pytest
 import torch
 from transformers import AutoModelForMaskedLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from pipeline.errors import PipelineError
-from pipeline.models.llada import load, save
+from pipeline.models.checkpoint import LladaConfig
+from pipeline.models.llada import LladaRotaryEmbedding, load, save
 from tests.conftest import ROOT, llada
 
 
@@ -24,6 +26,15 @@ def test_attention_is_bidirectional_and_mask_is_banned():
     assert (before[..., 8] == -torch.inf).all()
     select = torch.rand(2, 6, generator=torch.Generator().manual_seed(1)) < 0.5
     torch.testing.assert_close(model(input_ids=tokens, select=select).logits, before[select])
+
+
+def test_angles_are_those_of_a_llama():
+    """To the bit: its matrix product has one term for each angle."""
+    config = LladaConfig(hidden_size=256, num_attention_heads=2)
+    positions = torch.arange(4096)[None]
+    wanted = LlamaRotaryEmbedding(config)(torch.empty(0), positions)
+    for found, angle in zip(LladaRotaryEmbedding(config)(torch.empty(0), positions), wanted, strict=True):
+        assert torch.equal(found, angle)
 
 
 def test_save_and_load(tmp_path):

@@ -97,11 +97,10 @@ def test_memory_of_llada_8b():
 
 
 def test_rollouts_of_llada_8b():
-    """Prompt 200 + 256 tokens in 128 steps, the head where tokens are revealed: 0.83 PFLOP each, and the adapters."""
+    """Prompt 200 + 256 tokens in 128 steps, the head where tokens are revealed: 0.83 PFLOP each."""
     run = read_params(ROOT / "params.yaml").runs[LLADA]
     estimate, trajectories = estimated(run), run.rollout.prompts * run.rollout.completions
-    own = 2 * 128 * 456 * estimate.adapters
-    assert run.rollout.shards * estimate.rollout().flops / trajectories - own == pytest.approx(0.83e15, rel=0.01)
+    assert run.rollout.shards * estimate.rollout().flops / trajectories == pytest.approx(0.83e15, rel=0.01)
 
 
 def test_sizes_come_from_where_the_base_comes_from(tmp_path):
