@@ -7,7 +7,6 @@ Adapters are saved in peft's layout, with the path of the base relative to their
 moved, and with a fingerprint of the base's weights.
 """
 
-import hashlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from pipeline.errors import PipelineError
 from pipeline.models.base import Adapters
 from pipeline.settings.sections import Adapter
 from pipeline.storage.atomic_files import read_tensors
+from pipeline.storage.fingerprint import fingerprint
 from pipeline.storage.model_files import ADAPTER_CONFIG, base_of_adapters
 
 WEIGHTS = "adapter_model.safetensors"
@@ -72,7 +72,7 @@ def add_saved(base: nn.Module, path: Path) -> None:
     Raises:
         PipelineError: for adapters of another base, of another kind, or with tensors missing or left over.
     """
-    base.adapter_fingerprint = fingerprint(base)  # type: ignore[assignment]
+    base.adapter_fingerprint = fingerprint_of_base(base)  # type: ignore[assignment]
     base.adapter_home = base_of_adapters(path).resolve()  # type: ignore[assignment]
     _load(base, path, TRAINED)
 
@@ -91,7 +91,7 @@ def train(module: nn.Module, section: Adapter, base: Path, out: Path) -> None:
         base_model_name_or_path=os.path.relpath(base, out),
     )
     if not are_on(module):
-        module.adapter_fingerprint = fingerprint(module)  # type: ignore[assignment]
+        module.adapter_fingerprint = fingerprint_of_base(module)  # type: ignore[assignment]
         _inject(module, wanted, TRAINED, "train.adapter")
     found = _configs(module)[TRAINED]
     for key in ("r", "lora_alpha", "target_modules"):
@@ -164,15 +164,10 @@ def _rounded(value: Tensor, dtype: torch.dtype, seed: int) -> Tensor:
     return (value.view(torch.int32) + below).bitwise_and_(-(2**16)).view(torch.float32).to(dtype)
 
 
-def fingerprint(module: nn.Module) -> str:
-    """A digest of the base weights: names, shapes and up to 64 values of each, independent of files and sharding."""
-    total = hashlib.sha256()
-    for name, parameter in module.named_parameters():
-        if ".lora_" not in name:
-            sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)][:64]
-            total.update(f"{name.replace('.base_layer', '')} {tuple(parameter.shape)}".encode())
-            total.update(sample.float().cpu().numpy().tobytes())
-    return total.hexdigest()
+def fingerprint_of_base(module: nn.Module) -> str:
+    """The fingerprint of the weights without adapters, whatever files they came from."""
+    named = ((name.replace(".base_layer", ""), value) for name, value in module.named_parameters())
+    return fingerprint((name, value) for name, value in named if ".lora_" not in name)
 
 
 def own_parameters(module: nn.Module, adapter: str = TRAINED) -> Iterator[tuple[str, nn.Parameter]]:
@@ -182,7 +177,11 @@ def own_parameters(module: nn.Module, adapter: str = TRAINED) -> Iterator[tuple[
 
 
 def _by_saved_name(module: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
-    return {PREFIX + name.replace(f".{adapter}.", "."): value for name, value in own_parameters(module, adapter)}
+    return {_saved_name(name, adapter): value for name, value in own_parameters(module, adapter)}
+
+
+def _saved_name(name: str, adapter: str) -> str:
+    return PREFIX + name.replace(f".{adapter}.", ".")
 
 
 @torch.no_grad()
@@ -194,13 +193,17 @@ def _load(module: nn.Module, path: Path, adapter: str) -> None:
     for name, value in tensors.items():
         if not value.is_floating_point():
             raise PipelineError(f"'{path}': the tensor '{name}' has the type {value.dtype}, not a float")
-    _inject(module, _config(path), adapter, f"'{path / ADAPTER_CONFIG}'")
+    _inject(module, _config(path), adapter, f"'{path / ADAPTER_CONFIG}'", empty=True)
     own = _by_saved_name(module, adapter)
     wrong = sorted(tensors.keys() ^ own.keys()) or [name for name in own if own[name].shape != tensors[name].shape]
     if wrong:
         raise PipelineError(f"'{path / WEIGHTS}' does not fit its {ADAPTER_CONFIG} and base: see '{wrong[0]}'")
-    for name, parameter in own.items():
-        parameter.copy_(tensors[name]).requires_grad_(False)
+    for name in [name for name, _ in own_parameters(module, adapter)]:
+        path_of_owner, _, attribute = name.rpartition(".")
+        layer: Any = module.get_submodule(name.split(".lora_")[0])
+        weight, saved = layer.get_base_layer().weight, tensors[_saved_name(name, adapter)]
+        value = nn.Parameter(saved.to(weight.device, weight.dtype), requires_grad=False)
+        setattr(module.get_submodule(path_of_owner), attribute, value)
 
 
 def _config(path: Path) -> LoraConfig:
@@ -213,10 +216,11 @@ def _config(path: Path) -> LoraConfig:
     return config
 
 
-def _inject(module: nn.Module, config: LoraConfig, adapter: str, source: str) -> None:
+def _inject(module: nn.Module, config: LoraConfig, adapter: str, source: str, *, empty: bool = False) -> None:
+    """Add a set of adapters, with random A and B = 0; or `empty`, without memory or values."""
     try:
         with warnings.catch_warnings(action="ignore"):  # that there are several sets of adapters
-            inject_adapter_in_model(config, module, adapter)
+            inject_adapter_in_model(config, module, adapter, low_cpu_mem_usage=empty)
     except ValueError as error:
         raise PipelineError(f"{source}: {str(error)[:200]}") from error
     _activate(module, [TRAINED])

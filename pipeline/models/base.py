@@ -60,7 +60,7 @@ class Model:
     Attributes:
         create: (the section `model`, vocabulary size, id of [MASK], answer length) -> a module with fresh weights,
             drawn from PyTorch's global generator.
-        load: directory -> module; PipelineError unless it holds exactly this architecture.
+        load: (directory, device) -> module on that device; PipelineError unless it holds exactly this architecture.
         save: (module, directory).
         install: (module, token ids of the M values, log-posteriors [2, M + 1, M] as in `ctmc.exact`): set the module's
             posteriors to these. None if it cannot represent arbitrary ones.
@@ -73,7 +73,7 @@ class Model:
     """
 
     create: Callable[[ModelSection, int, int, int], nn.Module]
-    load: Callable[[Path], nn.Module]
+    load: Callable[[Path, torch.device | str], nn.Module]
     save: Callable[[nn.Module, Path], None]
     install: Callable[[nn.Module, Int[Tensor, " M"], Float[Tensor, "2 S M"]], None] | None = None
     recompute: Callable[[nn.Module], None] | None = None
@@ -104,7 +104,7 @@ def save_module(module: nn.Module, path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, path / "model.safetensors")
 
 
-def load_module(build: type[SmallModule], path: Path) -> nn.Module:
+def load_module(build: type[SmallModule], path: Path, device: torch.device | str = "cpu") -> nn.Module:
     """Open what `save_module` wrote; PipelineError if a tensor is missing, unexpected, or of another shape or type."""
     sizes = {name: value for name, value in read_config(path, build.kind).items() if name != "model_type"}
     values = sum(math.prod(header.shape) for header in tensor_headers(path).values())
@@ -114,6 +114,7 @@ def load_module(build: type[SmallModule], path: Path) -> nn.Module:
     try:
         module = build(**sizes)
         module.load_state_dict(load_file(path / "model.safetensors"))
+        module.to(device)
     except (OSError, RuntimeError, TypeError, OverflowError, SafetensorError) as error:
         raise PipelineError(f"cannot load the weights in '{path}': {str(error)[:300]}") from error
     return module.eval()

@@ -172,21 +172,25 @@ def create(settings: ModelSection, vocabulary: int, mask_id: int, length: int = 
     return LladaForMaskedLM(config)
 
 
-def load(path: Path) -> LladaForMaskedLM:
+def load(path: Path, device: torch.device | str = "cpu") -> LladaForMaskedLM:
     """Open a saved model, a checkpoint in the Hub's layout, or saved adapters together with the base that they name.
+
+    Weights are read from the files straight to the device.
 
     Raises:
         PipelineError: if the directory holds no model or another architecture, or a tensor is missing, unexpected or
             of another shape; for adapters, if the base is not the one that they were trained on.
     """
     if adapters.are_in(path):
-        base = load(base_of_adapters(path))
+        base = load(base_of_adapters(path), device)
         adapters.add_saved(base, path)
         base.eval()
         return base
     check_tensors(path)
     try:
-        model = LladaForMaskedLM.from_pretrained(path, local_files_only=True, use_safetensors=True)
+        model = LladaForMaskedLM.from_pretrained(
+            path, device_map={"": torch.device(device)}, local_files_only=True, use_safetensors=True
+        )
     except (OSError, RuntimeError, SafetensorError, StrictDataclassError, *MALFORMED) as error:
         raise PipelineError(f"cannot load the weights in '{path}': {str(error)[:300]}") from error
     model.eval()

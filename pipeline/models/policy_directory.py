@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.errors import PipelineError
 from pipeline.models.base import Model
-from pipeline.runtime.distributed import distribute, is_sharded
+from pipeline.runtime.distributed import device, distribute, is_sharded
 from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.settings.sections import Train
 from pipeline.storage.atomic_files import replacing
@@ -43,7 +43,7 @@ def find_checkpoint(name: str, plugin: Model) -> Path:
 
 
 def load_policy(
-    path: Path, plugin: Model, device: str | torch.device = "cpu", *, merged: bool = True
+    path: Path, plugin: Model, where: str | torch.device = "cpu", *, merged: bool = True
 ) -> tuple[nn.Module, Tokenizer, int]:
     """(model on a device, tokenizer, id of [MASK]); PipelineError if the directory does not hold a valid policy.
 
@@ -51,28 +51,29 @@ def load_policy(
     `merged` false they stay apart, for training.
     """
     tokenizer = load_tokenizer(path)
-    module = _open(path, tokenizer, plugin)
+    module = _open(path, tokenizer, plugin, where)
     mask, configured = mask_id(tokenizer), getattr(getattr(module, "config", None), "mask_token_id", None)
     if configured not in (None, mask):
         token = tokenizer.id_to_token(mask)
         raise PipelineError(f"'{path}': mask_token_id is {configured} in config.json, but {token} is token {mask}")
-    module.to(device)
     return merge_adapters(module, plugin) if merged else module, tokenizer, mask
 
 
-def load_frozen(path: Path, plugin: Model, beside: nn.Module, device: torch.device) -> nn.Module:
+def load_frozen(path: Path, plugin: Model, beside: nn.Module, where: torch.device) -> nn.Module:
     """A frozen policy for use with `beside`, which trains; if their base is the same, they share its weights."""
     if plugin.adapters and (shared := plugin.adapters.share(beside, path)) is not None:
         return shared
-    module = _open(path, load_tokenizer(path), plugin).requires_grad_(False)
-    return distribute(module, sharded=True) if is_sharded(beside) else module.to(device)
+    sharded = is_sharded(beside)
+    module = _open(path, load_tokenizer(path), plugin, "cpu" if sharded else where).requires_grad_(False)
+    return distribute(module, sharded=True) if sharded else module
 
 
-def _open(path: Path, tokenizer: Tokenizer, plugin: Model) -> nn.Module:
-    """The model, restricted to the tokens of the tokenizer; PipelineError if a weight is not finite."""
-    module = plugin.load(path)
+def _open(path: Path, tokenizer: Tokenizer, plugin: Model, where: str | torch.device) -> nn.Module:
+    """The model on a device, restricted to the tokens of the tokenizer; PipelineError if a weight is not finite."""
+    module = plugin.load(path, where)
     for name, value in module.named_parameters():
-        if not value.sum(dtype=torch.float32).isfinite():
+        # On the process's device: a CPU takes many seconds to add 8 billion numbers.
+        if not value.to(device()).sum(dtype=torch.float32).isfinite():
             raise PipelineError(f"'{path}': the weights '{name}' hold a number that is not finite")
     if plugin.restrict:
         plugin.restrict(module, token_ids(tokenizer))

@@ -14,6 +14,7 @@ from pipeline.settings.stages import TrainSettings, plain_json
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
 from pipeline.storage.atomic_files import digest, discard, replacing, write_json
+from pipeline.storage.fingerprint import fingerprint_of
 from pipeline.text.prompts import load_prompt_format
 from pipeline.text.tokenizer import token_ids
 from pipeline.training.adamw import AdamW, load_optimizer_state, optimizer_state
@@ -38,7 +39,10 @@ ARGUMENTS = {
 def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     train, plugin, algorithm = settings.train, load_model(settings.model.name), load_algorithm(settings.algorithm.name)
     task, seed, title = resolve_task(settings.task), settings.seed, f"round {args.round} train"
-    policy, tokenizer, mask_id = load_policy(args.policy, plugin, merged=False)
+    # Shards are cut from the files in memory; a whole copy goes straight to the device.
+    policy, tokenizer, mask_id = load_policy(
+        args.policy, plugin, "cpu" if args.sharding == "full" else device(), merged=False
+    )
     make_trainable(policy, plugin, train, seed, args.base, args.out)
     distribute(policy, args.sharding == "full")
     optimizer, warmup = AdamW(policy, train, train.ema), train.warmup
@@ -52,7 +56,9 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     batches = replay.batches(train.updates, train.batch_size, seed, Stream.REPLAY, args.round)
     directories = {"behavior": args.policy, "base": args.base}
     names = settings.algorithm.frozen_policies
-    frozen = {name: load_frozen(directories[name], plugin, policy, device()) for name in names}
+    once = dict.fromkeys(directories[name] for name in names)  # in round 1 both are the base
+    opened = {path: load_frozen(path, plugin, policy, device()) for path in once}
+    frozen = {name: opened[directories[name]] for name in names}
     values = value_ids(task, tokenizer).to(device())
     end_ids = load_prompt_format(args.policy, policy, tokenizer, task).end_ids
     context = LossContext(settings.algorithm, task, mask_id, values, settings.rollout, frozen, end_ids)
@@ -62,8 +68,8 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     def schedule(number: int) -> float:
         return lr * min(1.0, (number + 1) / max(1, warmup))
 
-    inputs = [args.targets, *weight_files(args.policy), *weight_files(args.base), *filter(None, [args.optimizer])]
-    progress = Progress(args.progress, digest(plain_json(settings), args.code, *inputs))
+    weights = [*weight_files(args.policy), *weight_files(args.base), *filter(None, [args.optimizer])]
+    progress = Progress(args.progress, digest(plain_json(settings), args.code, args.targets, fingerprint_of(*weights)))
     numbers = {"seed": seed, "round_": args.round, "updates": train.updates}
     with Meter(policy, recompute=train.gradient_checkpointing) as meter:
         losses = fit(policy, optimizer, batches, loss, schedule, train, progress, **numbers, title=title)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline import __version__
 from pipeline.settings.stages import EvaluateSettings, plain_json
 from pipeline.settings.validation import Section
-from pipeline.storage.atomic_files import digest
+from pipeline.storage.fingerprint import fingerprint_of
 
 PACKAGES = ("torch", "transformers", "tokenizers")
 CPUINFO = Path("/proc/cpuinfo")
@@ -41,7 +41,7 @@ def result_origin(
         **{key: getattr(settings.task, key, "") for key in ("name", "template", "profile")},
         **settings.evaluate.model_dump(include={"tokens_per_step", "block_length", "cache", "prefill"}),
         "checkpoint": str(checkpoint),
-        "weights": digest(*weights)[:16],
+        "weights": fingerprint_of(*weights)[:16],
         "seed": settings.seed,
         "hardware": hardware,
         "versions": {package: version(package) for package in PACKAGES} | {"pipeline": __version__},
