@@ -43,6 +43,7 @@ if workflow.is_main_process:
     atexit.register(print_estimate, workflow, PARAMS, len(DEVICES))
     atexit.register(explain_targets, workflow, PARAMS)
 RUNS, HARDWARE, KEEP = PARAMS.runs, PARAMS.hardware, PARAMS.keep.model_dump_json()
+COMPILE = json.dumps(HARDWARE.compile)
 ORIGINS = wf.origins(RUNS, PARAMS.default_run)
 CHECKED = Preflight(PARAMS, ORIGINS, workflow.is_main_process)
 SUITES = {suite: runs_of_suite(PARAMS, named) for suite, named in PARAMS.suites.items()}
@@ -192,6 +193,7 @@ rule base:
         devices=lambda wildcards: of_pool(pretraining(wildcards)),
         sharding=HARDWARE.sharding,
         limits=lambda wildcards: wf.prompt_limits(wildcards.run, RUNS, ORIGINS),
+        compile=COMPILE,
     params:
         settings=settings("base"),
         code=code("base"),
@@ -200,7 +202,7 @@ rule base:
         "{resources.launch} pipeline.stages.base --settings {params.settings:q}"
         " --items {input.corpus} --limits {resources.limits:q}"
         " --out {output.policy} --summary {output.summary}"
-        " --progress {params.progress} --code {params.code} --timing {output.timing} --threads {threads}"
+        " --progress {params.progress} --code {params.code} --timing {output.timing} --threads {threads} --compile {resources.compile}"
         " --sharding {resources.sharding}"
         " 2>&1 | tee {log}"
 
@@ -219,6 +221,7 @@ rule rollout:
     resources:
         launch=ON_DEVICE,
         devices=ONE,
+        compile=COMPILE,
     params:
         settings=settings("rollout"),
         code=code("rollout"),
@@ -226,7 +229,7 @@ rule rollout:
         "{resources.launch} pipeline.stages.rollout --settings {params.settings:q}"
         " --items {input.prompts} --policy {input.policy} --round {wildcards.round}"
         " --shard {wildcards.shard} --out {output.rollouts}"
-        " --timing {output.timing} --threads {threads}"
+        " --timing {output.timing} --threads {threads} --compile {resources.compile}"
         " 2>&1 | tee {log}"
 
 
@@ -244,6 +247,7 @@ rule reference:
     resources:
         launch=ON_DEVICE,
         devices=ONE,
+        compile=COMPILE,
     params:
         settings=settings("reference"),
         code=code("reference"),
@@ -252,7 +256,7 @@ rule reference:
         "{resources.launch} pipeline.stages.reference --settings {params.settings:q}"
         " --rollouts {input.rollouts} --base {input.base} --round {wildcards.round}"
         " --shard {wildcards.shard} --replay {params.replay} --out {output.references}"
-        " --timing {output.timing} --threads {threads}"
+        " --timing {output.timing} --threads {threads} --compile {resources.compile}"
         " 2>&1 | tee {log}"
 
 
@@ -309,6 +313,7 @@ rule train:
         devices=lambda wildcards: of_pool(processes(wildcards)),
         sharding=HARDWARE.sharding,
         keep=KEEP,
+        compile=COMPILE,
     params:
         settings=settings("train"),
         code=code("train"),
@@ -321,7 +326,7 @@ rule train:
         " --targets {input.targets} --base {input.base} --policy {input.policy} {params.optimizer}"
         " --round {wildcards.round} --out {output.policy}"
         " --optimizer-out {output.optimizer} --summary {output.summary}"
-        " --progress {params.progress} --code {params.code} --timing {output.timing} --threads {threads}"
+        " --progress {params.progress} --code {params.code} --timing {output.timing} --threads {threads} --compile {resources.compile}"
         " --sharding {resources.sharding} --keep {resources.keep:q}"
         " 2>&1 | tee {log}"
 
@@ -339,6 +344,7 @@ rule decode:
     resources:
         launch=ON_DEVICE,
         devices=ONE,
+        compile=COMPILE,
     params:
         settings=settings("decode"),
         code=code("decode"),
@@ -346,7 +352,7 @@ rule decode:
         "{resources.launch} pipeline.stages.decode --settings {params.settings:q}"
         " --items {input.splits} --policy {input.policy} --round {wildcards.round}"
         " --shard {wildcards.shard} --out {output.answers}"
-        " --timing {output.timing} --threads {threads}"
+        " --timing {output.timing} --threads {threads} --compile {resources.compile}"
         " 2>&1 | tee {log}"
 
 
@@ -364,6 +370,7 @@ rule evaluate:
     resources:
         launch=lambda wildcards: ON_DEVICE if opens_policy(wildcards) else FORK,
         devices=lambda wildcards: ONE * opens_policy(wildcards),
+        compile=COMPILE,
     params:
         settings=settings("evaluate"),
         code=code("evaluate"),
@@ -371,7 +378,7 @@ rule evaluate:
         "{resources.launch} pipeline.stages.evaluate --settings {params.settings:q}"
         " --items {input.splits} --answers {input.answers} --policy {input.policy}"
         " --round {wildcards.round} --out {output.summary}"
-        " --timing {output.timing} --threads {threads}"
+        " --timing {output.timing} --threads {threads} --compile {resources.compile}"
         " 2>&1 | tee {log}"
 
 

@@ -39,6 +39,7 @@ def test_hardware_reruns_nothing(copied):
         "runs": {"small": 1},
         "devices": 2,
         "preload": False,
+        "compile": False,
     }
     assert copied.pending() == {}
 

@@ -20,6 +20,7 @@ from pipeline.models.base import check_cache
 from pipeline.models.policy_directory import load_policy
 from pipeline.objectives.context import DecodeContext, value_ids
 from pipeline.plugins import load_algorithm, load_model, resolve_task
+from pipeline.runtime.compilation import compile_blocks
 from pipeline.runtime.distributed import device
 from pipeline.runtime.random_streams import Stream, uniforms
 from pipeline.samplers import low_confidence
@@ -103,12 +104,17 @@ class Decoder:
         return torch.tensor([metric["reward"] for metric in metrics], dtype=torch.float64, device=rows.device)
 
 
-def load_decoder(directory: Path, settings: EvaluateSettings) -> Decoder:
-    """The policy in a directory, on this process's device, with what `settings` say about decoding."""
+def load_decoder(directory: Path, settings: EvaluateSettings, compiled: bool | None) -> Decoder:
+    """The policy in a directory, on this process's device, with what `settings` say about decoding.
+
+    Args:
+        compiled: whether its blocks are compiled; None: on a GPU.
+    """
     evaluate, task, algorithm = settings.evaluate, resolve_task(settings.task), load_algorithm(settings.algorithm.name)
     plugin = load_model(settings.model.name)
     check_cache(plugin, evaluate, "evaluate")
     policy, tokenizer, mask_id = load_policy(directory, plugin, device())
+    compile_blocks(policy, compiled)
     values = value_ids(task, tokenizer).to(device())
     context = DecodeContext(settings.algorithm, task, mask_id, values, settings.seed, evaluate)
     prompt_format = load_prompt_format(directory, policy, tokenizer, task, evaluate.prefill)

@@ -112,7 +112,7 @@ def make_trainable(module: nn.Module, plugin: Model, train: Train, seed: int, ba
     checkpoint_gradients(module, plugin, train.gradient_checkpointing)
 
 
-def checkpoint_gradients(module: nn.Module, plugin: Model, wanted: bool) -> None:
+def checkpoint_gradients(module: nn.Module, plugin: Model, wanted: bool | None) -> None:
     """Turn gradient checkpointing on if it is wanted; PipelineError if the model does not support it."""
     if not wanted:
         return

@@ -22,10 +22,15 @@ def device() -> torch.device:
     return torch.device(_state().device)
 
 
+def processes() -> int:
+    """How many processes train together."""
+    return int(_state().num_processes)
+
+
 def distribute(policy: nn.Module, sharded: bool) -> nn.Module:
     """Move the module to this process's device; if `sharded`, shard it, each entry of a `ModuleList` as one group.
     Create the optimiser afterwards, because sharding replaces the parameters."""
-    ranks = _state().num_processes
+    ranks = processes()
     if not sharded or ranks == 1:
         return policy.to(device())
     from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415
@@ -79,7 +84,7 @@ def gather_trained(policy: nn.Module) -> None:
 
 def broadcast_decision(decision: bool) -> bool:
     """The main process's decision, on every process."""
-    if _state().num_processes == 1:
+    if processes() == 1:
         return decision
     answer = torch.tensor(int(decision), device=device())
     distributed.broadcast(answer, 0)

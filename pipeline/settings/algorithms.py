@@ -37,6 +37,10 @@ class Settings(PluginSection):
         """The policies that the loss reads beside the one that trains; `train` opens these and no others."""
         return ()
 
+    def passes(self, rollout: Rollout) -> int:
+        """How many sequences the loss passes through the policy for each state of a training batch."""
+        return 1
+
     def replayed(self, rollout: Rollout) -> int:
         """How many rollouts of a round are replayed under the base: all of them where the weights need it."""
         return min(self.kl_rollouts, rollout.prompts * rollout.completions)
@@ -183,6 +187,9 @@ class CoupledGrpo(Surrogate):
     beta: float = Field(default=0.01, ge=0)
     low: float = Field(default=0.2, gt=0, lt=1)
     high: float = Field(default=0.8, gt=0, lt=1)
+
+    def passes(self, rollout: Rollout) -> int:
+        return 1 + 2 * rollout.completions
 
 
 class Agrpo(Surrogate):

@@ -40,7 +40,8 @@ class Optimizer(Section):
     """AdamW with linear warm-up. All batch sizes are global: the number of processes does not change them.
 
     `batch_size` is cut into `gradient_accumulation_steps` parts; gradients are clipped to the norm `max_grad_norm`.
-    `gradient_checkpointing` keeps only each layer's input and computes the layer again in the backward pass.
+    `gradient_checkpointing` keeps only each layer's input and computes the layer again in the backward pass; with null
+    that happens where the memory of the GPU is calculated to be too small without, and the log says so.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"accumulation": "gradient_accumulation_steps", "clip": "max_grad_norm"}
@@ -52,7 +53,7 @@ class Optimizer(Section):
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(default=0.01, ge=0)
     max_grad_norm: PositiveFloat = 1.0
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = None
 
     @model_validator(mode="after")
     def _divides(self) -> "Optimizer":
@@ -189,6 +190,7 @@ class Hardware(Section):
     model waits until it has one to itself; training has one for each process, so no more processes than devices. With
     0, jobs share the GPUs that they see. On a cluster its scheduler hands out the GPUs.
     `sharding: full` gives each process a part of the weights, gradients and moments (FSDP2) instead of a copy (DDP).
+    `compile`: transformer blocks are compiled by torch.compile; null means on GPUs, where it takes some seconds a job.
     `accelerator` is the GPU that the estimate of a dry run reckons with.
     """
 
@@ -199,6 +201,7 @@ class Hardware(Section):
     devices: int | None = Field(default=None, ge=0, le=128)
     preload: bool = True
     sharding: Literal["none", "full"] = "none"
+    compile: bool | None = None
     accelerator: Literal["a100", "h100", "h200", "b200"] = "h100"
 
     @field_validator("models")

@@ -25,6 +25,7 @@ from pipeline.models.policy_directory import (
 from pipeline.objectives.context import value_ids
 from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.plugins import load_model, resolve_task
+from pipeline.runtime.compilation import compile_blocks, compiles
 from pipeline.runtime.distributed import distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.settings.sections import Base
@@ -36,6 +37,7 @@ from pipeline.tasks.base import HELD_OUT, Task, TaskSettings
 from pipeline.text.prompts import prompt_format
 from pipeline.text.tokenizer import character_tokenizer, encode, load_tokenizer, mask_id
 from pipeline.training.adamw import AdamW
+from pipeline.training.checkpointing import decide_checkpointing
 from pipeline.training.loop import Progress, fit
 from pipeline.training.replay_buffer import Batch, Replay
 
@@ -108,8 +110,12 @@ def pretrain(args: Namespace, settings: BaseSettings, model: nn.Module, tokenize
     """Masked-diffusion pre-training of the model; returns the loss of every update."""
     base, seed = settings.base, settings.seed
     items = parquet.read([args.items], parquet.ITEMS)
-    checkpoint_gradients(model, load_model(settings.model.name), base.gradient_checkpointing)
-    distribute(model, args.sharding == "full")
+    longest = max(base.lengths or (resolve_task(settings.task).answer_length,))
+    prompt = max(map(len, items["prompt"].to_pylist()))
+    sharded, compiled = args.sharding == "full", compiles(args.compile)
+    recompute = decide_checkpointing(base, model, prompt=prompt, answer=longest, sharded=sharded, compiled=compiled)
+    checkpoint_gradients(model, load_model(settings.model.name), recompute)
+    distribute(compile_blocks(model, args.compile), sharded)
 
     def schedule(number: int) -> float:
         return base.lr * min(1.0, (number + 1) / max(1, base.warmup)) * (1 - number / base.updates)

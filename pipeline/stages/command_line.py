@@ -44,6 +44,7 @@ def main(run: Stage[S], schema: type[S], description: str | None, arguments: Map
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of all ranks of a node (0: all cores)")
     parser.add_argument("--code", default="", help="digest of the code: progress saved under another is ignored")
     parser.add_argument("--sharding", default="none", choices=("none", "full"), help="of what several ranks train")
+    parser.add_argument("--compile", type=json.loads, choices=(None, True, False), help="blocks; null: on a GPU")
     parser.add_argument("--keep", type=Keep.model_validate_json, default=EVERYTHING, help="rounds to keep, as JSON")
     for name, text in arguments.items():
         option, kind = "--" + name.rstrip("*?#="), name[-1]

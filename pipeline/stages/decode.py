@@ -17,7 +17,7 @@ ARGUMENTS = {
 
 
 def run(args: Namespace, settings: EvaluateSettings) -> None:
-    decoder, splits = load_decoder(args.policy, settings), read_splits(args.items)
+    decoder, splits = load_decoder(args.policy, settings, args.compile), read_splits(args.items)
     answers = decode(decoder, splits, f"round {args.round}", shard=args.shard, shards=settings.evaluate.shards)
     write_shard(args.out, answers, settings)
 

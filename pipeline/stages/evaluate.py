@@ -33,7 +33,7 @@ ARGUMENTS = {
 
 def run(args: Namespace, settings: EvaluateSettings) -> None:
     task, splits = resolve_task(settings.task), read_splits(args.items)
-    decoder = cache(partial(load_decoder, args.policy, settings))
+    decoder = cache(partial(load_decoder, args.policy, settings, args.compile))
     answers = read_shards(args.answers) if args.answers else decode(decoder(), splits, f"round {args.round}")
     hardware = " and ".join(sorted({answer.hardware for answer in answers}))
     origin = result_origin(settings, args.policy, weight_files(args.policy), hardware)

@@ -15,6 +15,7 @@ from pipeline.models.base import check_cache
 from pipeline.models.policy_directory import load_policy
 from pipeline.objectives.targets import rows_to_replay
 from pipeline.plugins import load_model
+from pipeline.runtime.compilation import compile_blocks
 from pipeline.runtime.distributed import device
 from pipeline.runtime.memory_limits import STATES, TOKENS
 from pipeline.samplers.ancestral import Trajectories, path_log_prob
@@ -43,6 +44,7 @@ def run(args: Namespace, settings: ReferenceSettings) -> Measured | None:
     plugin, cached_blocks = load_model(settings.model.name), settings.rollout.cached_blocks
     check_cache(plugin, settings.rollout, "rollout")
     base, tokenizer, mask_id = load_policy(args.base, plugin, device())
+    compile_blocks(base, args.compile)
     vocabulary = token_ids(tokenizer)
     rounds = {"round": range(args.round, args.round + 1)}
     table = parquet.read([args.rollouts], parquet.ROLLOUTS, may_be_empty=True, vocabulary=vocabulary, limits=rounds)

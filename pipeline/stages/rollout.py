@@ -8,6 +8,7 @@ from tqdm import tqdm
 from pipeline.models.base import check_cache
 from pipeline.models.policy_directory import load_policy
 from pipeline.plugins import load_model, resolve_task
+from pipeline.runtime.compilation import compile_blocks
 from pipeline.runtime.distributed import device
 from pipeline.samplers.round_states import prompts_of_round, sample_states
 from pipeline.settings.stages import RolloutSettings
@@ -36,6 +37,7 @@ def run(args: Namespace, settings: RolloutSettings) -> Measured | None:
     score = Scorer(settings.task, rollout.reward_timeout)
     length = rollout.length or task.answer_length
     policy, tokenizer, mask_id = load_policy(args.policy, plugin, device())
+    compile_blocks(policy, args.compile)
     items = parquet.read([args.items], parquet.ITEMS)
     chosen = prompts_of_round(len(items), rollout.prompts, args.round, settings.seed)
     prompt_format = load_prompt_format(args.policy, policy, tokenizer, task, rollout.prefill)

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from pipeline.models.policy_directory import load_frozen, load_policy, make_trainable, save_policy, weight_files
 from pipeline.objectives.context import LossContext, value_ids
 from pipeline.plugins import load_algorithm, load_model, resolve_task
+from pipeline.runtime.compilation import compile_blocks, compiles
 from pipeline.runtime.distributed import device, distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream
 from pipeline.settings.stages import TrainSettings, plain_json
@@ -18,6 +19,7 @@ from pipeline.storage.fingerprint import fingerprint_of
 from pipeline.text.prompts import load_prompt_format
 from pipeline.text.tokenizer import token_ids
 from pipeline.training.adamw import AdamW, load_optimizer_state, optimizer_state
+from pipeline.training.checkpointing import decide_checkpointing
 from pipeline.training.loop import Progress, fit
 from pipeline.training.speed import Measured
 from pipeline.training.throughput import Meter
@@ -43,21 +45,33 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     policy, tokenizer, mask_id = load_policy(
         args.policy, plugin, "cpu" if args.sharding == "full" else device(), merged=False
     )
+    completions, vocabulary = settings.rollout.completions, token_ids(tokenizer)
+    names = settings.algorithm.frozen_policies
+    targets = parquet.read_targets(args.targets, args.round, completions, vocabulary)
+    recompute = decide_checkpointing(
+        train,
+        policy,
+        prompt=max(parquet.lengths(targets, "prompt_tokens")),
+        answer=max(parquet.lengths(targets, "tokens")),
+        adapter=train.adapter,
+        passes=settings.algorithm.passes(settings.rollout),
+        copies=len(names),
+        sharded=args.sharding == "full",
+        compiled=compiles(args.compile),
+    )
+    train = train.model_copy(update={"gradient_checkpointing": recompute})
     make_trainable(policy, plugin, train, seed, args.base, args.out)
-    distribute(policy, args.sharding == "full")
+    distribute(compile_blocks(policy, args.compile), args.sharding == "full")
     optimizer, warmup = AdamW(policy, train, train.ema), train.warmup
     if args.optimizer and not settings.algorithm.restarts_optimizer:
         load_optimizer_state(args.optimizer, optimizer)
         warmup = 0
-    completions, vocabulary = settings.rollout.completions, token_ids(tokenizer)
-    targets = parquet.read_targets(args.targets, args.round, completions, vocabulary)
     assert algorithm.replay and algorithm.loss
     replay = algorithm.replay(targets, settings.rollout, settings.algorithm, mask_id)
     batches = replay.batches(train.updates, train.batch_size, seed, Stream.REPLAY, args.round)
     directories = {"behavior": args.policy, "base": args.base}
-    names = settings.algorithm.frozen_policies
     once = dict.fromkeys(directories[name] for name in names)  # in round 1 both are the base
-    opened = {path: load_frozen(path, plugin, policy, device()) for path in once}
+    opened = {path: compile_blocks(load_frozen(path, plugin, policy, device()), args.compile) for path in once}
     frozen = {name: opened[directories[name]] for name in names}
     values = value_ids(task, tokenizer).to(device())
     end_ids = load_prompt_format(args.policy, policy, tokenizer, task).end_ids
@@ -71,7 +85,7 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     weights = [*weight_files(args.policy), *weight_files(args.base), *filter(None, [args.optimizer])]
     progress = Progress(args.progress, digest(plain_json(settings), args.code, args.targets, fingerprint_of(*weights)))
     numbers = {"seed": seed, "round_": args.round, "updates": train.updates}
-    with Meter(policy, recompute=train.gradient_checkpointing) as meter:
+    with Meter(policy, recompute=recompute) as meter:
         losses = fit(policy, optimizer, batches, loss, schedule, train, progress, **numbers, title=title)
     optimizer.take_averages()
     state = optimizer_state(optimizer)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.models.flops import ACCELERATORS, LLADA_8B, Shape
+from pipeline.models.memory import CARDS, Training
 from pipeline.plugins import resolve_task
-from pipeline.runtime.memory_limits import CHUNK, STATES, TOKENS
+from pipeline.runtime.memory_limits import STATES, TOKENS
 from pipeline.settings.algorithms import Svdd
 from pipeline.settings.run import Run
 from pipeline.settings.sections import Evaluate, Hardware, Optimizer, Rollout
@@ -59,13 +60,13 @@ class Estimate:
         self.bytes = 2 if run.model.dtype == "bfloat16" else 4  # b
         self.weights = float(self.bytes * shape.parameters)
         self.head = 4.0 * shape.vocabulary * shape.hidden if self.bytes == 2 else 0.0
-        # Sequences per state of a training batch: coupled-GRPO masks each completion twice.
-        self.passes = 1 + 2 * run.rollout.completions if run.algorithm.name == "coupled_grpo" else 1
+        self.passes = run.algorithm.passes(run.rollout)
         # Bytes of a compressed row of rollouts or targets: 4 of log-probability and 1 of step for each answer token,
         # log₂ V bits for each token; K completions share a prompt.
         tokens = self.prompt / run.rollout.completions + self.answer
         self.row = 5 * self.answer + tokens * math.log2(shape.vocabulary) / 8
         self.on_gpu = shape.parameters >= GPU_FROM
+        self.card = CARDS[hardware.accelerator] if self.on_gpu else None
         # Operations per second of one GPU or CPU core.
         gpu, core = UTILISATION * ACCELERATORS[hardware.accelerator], min(CORE, CORE_PER_WIDTH * shape.hidden)
         self.speed = gpu if self.on_gpu else core
@@ -84,10 +85,11 @@ class Estimate:
             return Cost(0.0, self.weights, self.weights)
         lengths, flops = base.lengths or (self.task_length,), 0.0
         rows = base.updates * base.batch_size / len(lengths)
+        training = self._training(base, max(lengths))
+        recompute = training.recomputes(base.gradient_checkpointing, self.card)
         for length in lengths:
-            tokens = self.prompt + length
-            flops += self.shape.training(rows, tokens, rows * length / 2, recompute=base.gradient_checkpointing)
-        return Cost(flops, self._training_memory(base, 0, max(lengths), 1, 0.0), self.weights)
+            flops += self.shape.training(rows, self.prompt + length, rows * length / 2, recompute=recompute)
+        return Cost(flops, PROCESS + training.bytes(recompute=recompute), self.weights)
 
     def rollout(self) -> Cost:
         """One shard, L/k passes for each trajectory; a reciprocal one starts half-masked."""
@@ -124,13 +126,13 @@ class Estimate:
         frozen = len(algorithm.frozen_policies)
         rows = float(train.updates * train.batch_size * self.passes)
         read = rows * self.answer * (1.0 if algorithm.name == "diffu_grpo" else 0.5)
-        flops = self.shape.training(rows, self.length, read, self.adapters, train.gradient_checkpointing)
+        training = self._training(train, self.answer, self.adapters, self.passes, 0 if self.adapters else frozen)
+        recompute = training.recomputes(train.gradient_checkpointing, self.card)
+        flops = self.shape.training(rows, self.length, read, self.adapters, recompute)
         flops += frozen * self.shape.forward(rows, self.length, read, self.adapters)
-        copies = 0.0 if self.adapters else frozen * self.weights
         trained = float(self.adapters or self.shape.parameters)
         optimizer = 12 if self.bytes == 2 else 8  # two moments, and the master copy of a bfloat16 weight
-        memory = self._training_memory(train, self.adapters, self.answer, self.passes, copies)
-        return Cost(flops, memory, (self.bytes + optimizer) * trained)
+        return Cost(flops, PROCESS + training.bytes(recompute=recompute), (self.bytes + optimizer) * trained)
 
     def evaluate(self) -> Cost:
         """One shard: held-out items by each sampler at each length, or by the algorithm if it decodes itself."""
@@ -183,25 +185,22 @@ class Estimate:
         """Weights, the activations of one block, the logits that are read, and the head in fp32."""
         logits = (READ * read + DRAWN * drawn) * self.shape.vocabulary
         tokens = rows * (self.prompt + (answer or self.answer))
-        return PROCESS + self.weights + self._block(tokens) + logits + self.head
+        per_token = Training(self.shape, rows, self.prompt, self.answer, self.bytes).kept_per_token()
+        return PROCESS + self.weights + tokens * per_token + logits + self.head
 
-    def _training_memory(self, section: Optimizer, adapters: int, answer: int, passes: int, copies: float) -> float:
-        """Weights, training state (16 bytes per trained parameter, the weight included), activations, logits, head."""
+    def _training(
+        self, section: Optimizer, answer: int, adapters: int = 0, passes: int = 1, copies: int = 0
+    ) -> Training:
+        """What one process of a training job holds."""
         processes = self.hardware.processes
-        parts = processes if self.hardware.sharding == "full" else 1
-        rows = passes * section.batch_size / (section.gradient_accumulation_steps * processes)
-        tokens = rows * (self.prompt + answer)
-        state = 16.0 * adapters or (16.0 - self.bytes) * self.shape.parameters
-        block, layers = self._block(tokens, adapters), self.shape.layers
-        inputs = self.bytes * tokens * self.shape.hidden * layers
-        blocks = inputs + block if section.gradient_checkpointing else layers * block
-        logits = 12.0 * min(CHUNK, rows * answer * self.shape.vocabulary)
-        return PROCESS + (self.weights + state + copies) / parts + blocks + logits + self.head
-
-    def _block(self, tokens: float, adapters: int = 0) -> float:
-        """Bytes that a block keeps for its gradient: per token 12 values of width D and 4 of width I; with adapters
-        also the input of each linear layer after dropout, and the dropout mask."""
-        width, middle = self.shape.hidden, self.shape.intermediate
-        kept = self.bytes * (12.0 * width + 4.0 * middle)
-        kept += (self.bytes + 1.0) * (6 * width + middle) if adapters else 0.0
-        return tokens * kept
+        return Training(
+            self.shape,
+            rows=passes * section.batch_size / (section.gradient_accumulation_steps * processes),
+            prompt=self.prompt,
+            answer=answer,
+            width=self.bytes,
+            adapters=adapters,
+            copies=copies,
+            parts=processes if self.hardware.sharding == "full" else 1,
+            compiled=self.on_gpu and self.hardware.compile is not False,
+        )

@@ -25,14 +25,14 @@ from pipeline.training.replay_buffer import Batch, Replay
 
 MASK, UPDATES, RATE = 8, 4, 2e-3
 TOKENIZER = character_tokenizer("01234567")
-KINDS = ("full", "lora", "bfloat16")
-"""All weights, adapters, and all weights in bfloat16 with fp32 masters."""
+KINDS = ("full", "lora", "bfloat16", "lora-bfloat16")
+"""All weights or adapters, in fp32 or in bfloat16 with fp32 masters."""
 
 
 def settings(kind: str) -> tuple[str, Train]:
-    adapter = Adapter(rank=4, alpha=8, dropout=0.0) if kind == "lora" else None
+    adapter = Adapter(rank=4, alpha=8, dropout=0.0) if kind.startswith("lora") else None
     train = Train(batch_size=8, gradient_accumulation_steps=2, lr=RATE, adapter=adapter, gradient_checkpointing=True)
-    return "bfloat16" if kind == "bfloat16" else "float32", train
+    return "bfloat16" if kind.endswith("bfloat16") else "float32", train
 
 
 def base_of(kind: str) -> Path:

@@ -48,16 +48,17 @@ def test_processes_and_shards_change_nothing(directory, kind, monkeypatch):
             torch.testing.assert_close(two, one, atol=2e-4, rtol=1e-3)
 
 
-def test_bfloat16_on_two_processes_differs_by_rounding(directory, monkeypatch):
+@pytest.mark.parametrize("kind", ["bfloat16", "lora-bfloat16"])
+def test_bfloat16_on_two_processes_differs_by_rounding(directory, kind, monkeypatch):
     """Gradients are summed in bfloat16: the fp32 masters differ by a fraction of what a round moves them."""
     monkeypatch.chdir(directory)
-    alone = sharded.train("bfloat16", "none", directory / "one" / "bfloat16")
+    alone = sharded.train(kind, "none", directory / "one" / kind)
     losses = json.loads((directory / "two" / "losses.json").read_text())
-    before, one = (masters(directory / "one" / "bfloat16" / number) for number in "12")
+    before, one = (masters(directory / "one" / kind / number) for number in "12")
     assert one.dtype == torch.float32
     for sharding in ("none", "full"):
-        assert losses[f"bfloat16 {sharding}"] == pytest.approx(alone, rel=0.02)
-        two = masters(directory / "two" / f"bfloat16-{sharding}" / "2")
+        assert losses[f"{kind} {sharding}"] == pytest.approx(alone, rel=0.02)
+        two = masters(directory / "two" / f"{kind}-{sharding}" / "2")
         assert (two - one).norm() < 0.2 * (one - before).norm()
 
 

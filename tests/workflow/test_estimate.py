@@ -79,7 +79,8 @@ def test_activations_of_a_block(dtype, lora, tmp_path):
     model = {"hidden_size": 64, "intermediate_size": 160, "dtype": str(dtype).removeprefix("torch.")}
     run = Run.model_validate({"model": model, "train": {"adapter": {"rank": 8} if lora else None}})
     estimate = estimated(run)
-    assert estimate._block(4 * 32, estimate.adapters) == pytest.approx(kept(3) - kept(2), rel=0.2)
+    training = estimate._training(run.train, estimate.answer, estimate.adapters)
+    assert 4 * 32 * training.kept_per_token() == pytest.approx(kept(3) - kept(2), rel=0.2)
 
 
 def test_memory_of_llada_8b():

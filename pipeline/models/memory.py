@@ -1,0 +1,62 @@
+"""Memory of a process that trains, in bytes, by the formulas of docs/llada.md. Does not import PyTorch."""
+
+from dataclasses import dataclass
+
+from pipeline.models.flops import Shape
+from pipeline.runtime.memory_limits import CHUNK
+
+CARDS = {"a100": 80e9, "b200": 180e9, "h100": 80e9, "h200": 141e9}
+"""Memory of an accelerator, as the makers state it (SXM modules)."""
+USABLE = 0.92
+"""Of a card's memory; the rest is left to the CUDA context, the libraries' workspaces and fragmentation."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one process trains.
+
+    Attributes:
+        rows: sequences of one forward pass, each of `prompt` + `answer` tokens.
+        width: bytes of a weight.
+        adapters: trained parameters of adapters; 0 if all weights train.
+        copies: frozen policies that have weights of their own.
+        parts: processes that share weights, gradients and moments (FSDP2).
+        compiled: blocks are compiled: dropout masks and what they leave are computed again.
+    """
+
+    shape: Shape
+    rows: float
+    prompt: int
+    answer: int
+    width: int
+    adapters: int = 0
+    copies: int = 0
+    parts: int = 1
+    compiled: bool = False
+
+    def bytes(self, *, recompute: bool) -> float:
+        """Weights, training state (16 bytes per trained parameter, the weight included), activations, logits, and the
+        head in fp32. With gradient checkpointing (`recompute`) only a block's input is kept, and one block at a time.
+        """
+        shape, tokens = self.shape, self.rows * (self.prompt + self.answer)
+        weights = float(self.width * shape.parameters)
+        state = 16.0 * self.adapters or (16.0 - self.width) * shape.parameters
+        block = tokens * self.kept_per_token()
+        blocks = self.width * tokens * shape.hidden * shape.layers + block if recompute else shape.layers * block
+        logits = 12.0 * min(CHUNK, self.rows * self.answer * shape.vocabulary)
+        head = 4.0 * shape.vocabulary * shape.hidden if self.width == 2 else 0.0
+        return (weights * (1 + self.copies) + state) / self.parts + blocks + logits + head
+
+    def kept_per_token(self) -> float:
+        """What a block keeps for its gradient: 12 values of width D and 4 of width I; with adapters also the input of
+        each linear layer after dropout, and the dropout mask."""
+        hidden, middle = self.shape.hidden, self.shape.intermediate
+        dropped = (self.width + 1.0) * (6 * hidden + middle)
+        return self.width * (12.0 * hidden + 4.0 * middle) + (dropped if self.adapters and not self.compiled else 0.0)
+
+    def recomputes(self, wanted: bool | None, card: float | None) -> bool:
+        """Whether to train with gradient checkpointing: as wanted; if that is None, where a card with so much memory
+        is too small without. A CPU (None) is never too small."""
+        if wanted is not None:
+            return wanted
+        return card is not None and self.bytes(recompute=False) > USABLE * card

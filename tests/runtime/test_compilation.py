@@ -1,0 +1,60 @@
+"""Compiled blocks compute what blocks do, for every size, policy and mode that training needs."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from pipeline.models import adapters, llada
+from pipeline.models.policy_directory import load_frozen, make_trainable
+from pipeline.runtime.compilation import compile_blocks, compiles
+from pipeline.settings.sections import Adapter, Train
+from tests.conftest import llada as tiny
+
+SECTION = Train(adapter=Adapter(rank=4, alpha=8, dropout=0.0), gradient_checkpointing=True)
+
+
+def policies(base: Path, backend: str | None) -> list[torch.nn.Module]:
+    """A policy with adapters that trains, compiled or not, and the base beside it."""
+    model = llada.load(base)
+    make_trainable(model, llada.PLUGIN, SECTION, 0, base, base.parent / "out")
+    generator = torch.Generator().manual_seed(0)
+    for _, value in adapters.own_parameters(model):
+        value.data = torch.randn(value.shape, generator=generator) * 0.1
+    compile_blocks(model, backend is not None, backend or "")
+    return [model, load_frozen(base, llada.PLUGIN, model, torch.device("cpu"))]
+
+
+def logits_and_gradients(models: list[torch.nn.Module], tokens: torch.Tensor) -> list[torch.Tensor]:
+    """Of a loss that compares policy and base, as several algorithms do."""
+    policy, base = models
+    policy.train()
+    with torch.no_grad():
+        known = base(input_ids=tokens).logits[..., :8]
+    logits = policy(input_ids=tokens).logits[..., :8]
+    (logits - known).square().sum().backward()
+    found = [logits, known, *(value.grad for _, value in adapters.own_parameters(policy))]
+    policy.zero_grad()
+    return found
+
+
+def test_the_same_numbers(tmp_path):
+    """With checkpointing, adapters and a frozen base; two graphs, which serve other batches and lengths too."""
+    backend = "inductor" if shutil.which("g++") else "aot_eager"
+    llada.save(tiny(9, 8, num_hidden_layers=1, initializer_range=0.2), tmp_path / "base")
+    torch._dynamo.reset()
+    compiled, eager = policies(tmp_path / "base", backend), policies(tmp_path / "base", None)
+    counts = torch._dynamo.utils.counters["stats"]
+    before = counts["unique_graphs"]
+    for rows, length in ((3, 6), (5, 6), (4, 9)):
+        tokens = torch.randint(8, (rows, length), generator=torch.Generator().manual_seed(rows))
+        found, wanted = logits_and_gradients(compiled, tokens), logits_and_gradients(eager, tokens)
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    assert counts["unique_graphs"] - before == 2
+
+
+def test_on_gpus_only_unless_asked():
+    assert not compiles(False) and compiles(True)
+    assert compiles(None) == torch.cuda.is_available()
+    model = compile_blocks(tiny(9, 8), False)
+    assert all(layer._compiled_call_impl is None for layer in model.model.layers)

@@ -1,0 +1,44 @@
+"""Gradient checkpointing is on where the card is too small without it, and the formula is near what was measured."""
+
+import pytest
+
+from pipeline.models.flops import LLADA_8B
+from pipeline.models.memory import Training
+from pipeline.settings.sections import Adapter, Train
+from pipeline.training import checkpointing
+from pipeline.training.checkpointing import decide_checkpointing
+from tests.conftest import llada
+
+SIZES = {"prompt": 8, "answer": 8, "adapter": Adapter(rank=2)}
+
+
+@pytest.mark.parametrize(("rows", "recompute", "gigabytes"), [(8, False, 49), (12, False, 61), (8, True, 25)])
+def test_what_llada_8b_needs(rows, recompute, gigabytes):
+    """LoRA of rank 128 in bfloat16, blocks compiled, 200 + 256 tokens: peaks of an H200 with torch 2.11."""
+    trained = LLADA_8B.adapters(Adapter())
+    training = Training(LLADA_8B, rows, prompt=200, answer=256, width=2, adapters=trained, compiled=True)
+    assert training.bytes(recompute=recompute) / 1e9 == pytest.approx(gigabytes, rel=0.1)
+
+
+@pytest.mark.parametrize(("share", "decision"), [(1.5, False), (0.5, True)])
+def test_the_card_decides(share, decision, monkeypatch, capsys):
+    model = llada(9, 8)
+    monkeypatch.setattr(checkpointing, "card_memory", lambda: None)
+    assert not decide_checkpointing(Train(), model, **SIZES) and not capsys.readouterr().out
+    needed = []
+
+    def record(training: Training, *, recompute: bool) -> float:
+        needed.append(original(training, recompute=recompute))
+        return needed[-1]
+
+    original = Training.bytes
+    monkeypatch.setattr(Training, "bytes", record)
+    monkeypatch.setattr(checkpointing, "card_memory", lambda: 1e20)
+    decide_checkpointing(Train(), model, **SIZES)
+    monkeypatch.setattr(checkpointing, "card_memory", lambda: share * needed[0])
+    capsys.readouterr()
+    assert decide_checkpointing(Train(), model, **SIZES) == decision
+    assert capsys.readouterr().out.startswith(f"gradient checkpointing is {'on' if decision else 'off'}: without it")
+    for forced in (False, True):
+        assert decide_checkpointing(Train(gradient_checkpointing=forced), model, **SIZES) == forced
+    assert not capsys.readouterr().out
