@@ -1,247 +1,197 @@
-"""Rollouts and training steps of LLaDA-8B on one GPU, compared with the GPU's peak.
+"""LLaDA-8B as the pipeline uses it: rollouts, training steps and the start of a stage, on one GPU or several.
 
-The weights are random and made on the device; sampler, loss, adapters and optimiser are the pipeline's. The floor is
-the time for the operations of `pipeline.models.flops` at the GPU's peak or, if that is unknown, at the speed of a large
-matrix product.
+The weights are random and made on the device; sampler, adapters, optimiser, training loop and files are the pipeline's.
+A share is that of the GPU's peak or, where that is unknown, of the speed of a large matrix product. A line that fails,
+for example for want of memory, says why, and the others go on.
 
-    python -m benchmarks.llada_gpu
-    python -m benchmarks.llada_gpu --shape small --device cpu --prompt 17 --answer 32 --batch 4 --train-batch 4
+    python -m benchmarks.llada_gpu --json speed.json
+    python -m benchmarks.llada_gpu --shape small --prompt 17 --answer 32 --batch 4 --train-batch 4
 """
 
 import argparse
+import json
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.llada_bench import CACHES, SHAPES, Bench, Row, product_speed, set_compiled, top
 from benchmarks.rollout import at_least_one
-from pipeline.models import adapters
-from pipeline.models.flops import Shape, peak
-from pipeline.models.llada import create, recompute
-from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
-from pipeline.runtime.random_streams import Stream
-from pipeline.samplers.ancestral import rollout
-from pipeline.settings.sections import Adapter, ModelSection, Train
-from pipeline.storage.provenance import processor
-from pipeline.training.adamw import AdamW
-from pipeline.training.replay_buffer import Replay
-from pipeline.training.throughput import Meter, now
+from pipeline.models import adapters, llada
+from pipeline.models.flops import peak
+from pipeline.models.policy_directory import load_policy, save_policy, weight_files
+from pipeline.runtime.distributed import device, distribute, is_main_process, processes
+from pipeline.storage.fingerprint import fingerprint_of
+from pipeline.storage.provenance import hardware
+from pipeline.text.tokenizer import character_tokenizer
+from pipeline.training.throughput import now
 
-SHAPES = {
-    "8b": (
-        ModelSection(
-            hidden_size=4096,
-            intermediate_size=12288,
-            num_hidden_layers=32,
-            num_attention_heads=32,
-            rope_theta=5e5,
-            initializer_range=0.02,
-        ),
-        126464,
-    ),
-    "small": (ModelSection(), 512),
-}
-"""Name -> the section `model` and the vocabulary size, of LLaDA-8B and of the embedded model."""
-
-TOP = 8
-"""Number of operators in a profile."""
+BLOCKS, PARTS = ("eager", "compiled"), ("rollouts", "training", "start")
 
 
-@dataclass(frozen=True)
-class Row:
-    """Result of one batch size: tokens, seconds, operations, and peak memory of the device in bytes."""
+class Table:
+    """Prints a line for each measurement as it comes, and keeps it for the JSON file."""
 
-    batch: int
-    tokens: int
-    seconds: float
-    flops: float
-    memory: int
+    def __init__(self, title: str, best: float):
+        self.best, self.rows = best, list[dict[str, object]]()
+        head = ["what", "batch", "processes", "seconds", "tokens/s", "TFLOP/s", "share", "GB", "before, with compiling"]
+        if is_main_process():
+            print(f"\n{title}.\n", line(head), line(["---", *["---:"] * 8]), sep="\n", flush=True)
 
-
-class Bench:
-    """A model on a device, and the measurements of it."""
-
-    def __init__(self, args: argparse.Namespace):
-        self.args, self.device = args, torch.device(args.device)
-        settings, self.vocabulary = SHAPES[args.shape]
-        self.mask_id = self.vocabulary - 1
-        torch.manual_seed(0)
-        with self.device, default_type(torch.bfloat16):
-            self.model = create(settings, self.vocabulary, self.mask_id).eval()
-        self.shape = Shape.of(self.model.config.to_dict())
-        self.weights = sum(value.nbytes for value in self.model.parameters())
-        self.adapter = Adapter(rank=self.shape.hidden // 32)  # 128 for LLaDA-8B
-
-    def prompt(self, rows: int) -> Tensor:
-        return torch.randint(self.mask_id, (rows, self.args.prompt), device=self.device)
-
-    def rollout(self, batch: int) -> Row:
-        """Sample `batch` complete answers at once, after a few warm-up steps."""
-        self.sample(batch, 4 * self.args.tokens_per_step)
-        self._reset()
-        with Meter(self.model) as meter:
-            self.sample(batch, self.args.answer)
-        return Row(batch, batch * self.args.answer, meter.seconds, meter.flops, self._memory())
-
-    def sample(self, batch: int, masked: int) -> None:
-        """Reveal the last `masked` positions of random answers."""
-        start = torch.randint(self.mask_id, (batch, self.args.answer), device=self.device)
-        start[:, -masked:] = self.mask_id
-        order, token = torch.rand(2, *start.shape, dtype=torch.float64, device=self.device)
-        noise = {"order_noise": order, "token_noise": token}
-        k = self.args.tokens_per_step
-        rollout(self.model, self.prompt(batch), start, mask_id=self.mask_id, tokens_per_step=k, **noise)
-
-    def add_adapters(self) -> None:
-        """Train adapters from now on, with gradient checkpointing."""
-        with self.device:
-            adapters.train(self.model, self.adapter, Path("base"), Path("policy"))
-        recompute(self.model)
-        self.optimizer = AdamW(self.model, Train())
-
-    def train(self, batch: int) -> Row:
-        """`updates` training steps on re-masked answers, after a warm-up step."""
-        updates = self.args.updates
-        answers = torch.randint(self.mask_id, (batch, self.args.answer))
-        replay = Replay.of_texts(self.prompt(batch).cpu(), answers, self.mask_id)
-        batches = [piece.to(self.device) for piece in replay.batches(updates + 1, batch, 0, Stream.REPLAY, 1)]
-        self.model.train()
-        meter = Meter(self.model, recompute=True)
-        for number, piece in enumerate(batches):
-            if number == 1:
-                self._reset()
-                meter = Meter(self.model, recompute=True)
-            with meter:
-                weighted_cross_entropy(self.model, piece, self.mask_id).mean().backward()
-                nn.utils.clip_grad_norm_(self.optimizer.trained.values(), 0.2)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-        self.model.eval()
-        return Row(batch, meter.positions // updates, meter.seconds / updates, meter.flops / updates, self._memory())
-
-    def _reset(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-
-    def _memory(self) -> int:
-        return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else 0
-
-
-@contextmanager
-def default_type(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def product_speed(device: torch.device, size: int) -> float:
-    """Operations per second of a square bfloat16 product, the best of five."""
-    left, right = torch.randn(2, size, size, device=device, dtype=torch.bfloat16)
-    seconds = []
-    for _ in range(6):
-        started = now()
-        left @ right
-        seconds.append(now() - started)
-    return 2 * size**3 / min(seconds[1:])
-
-
-def table(measure: Callable[[int], Row], batches: list[int], best: float) -> list[str]:
-    """A Markdown table with a line per batch size, until one does not fit in memory."""
-    lines = [
-        "| batch | seconds | floor | tokens/s | TFLOP/s | share of the peak | GB |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for batch in batches:
+    def measure(self, what: str, work: Callable[[], Row]) -> None:
         try:
-            row = measure(batch)
-        except torch.OutOfMemoryError:
-            lines.append(f"| {batch} | out of memory | | | | | |")
-            break
+            row = work()
+        except (RuntimeError, torch.OutOfMemoryError) as error:
+            reason = str(error).splitlines()[0][:120]
+            self.rows.append({"what": what, "error": reason})
+            print(line([what, reason]), flush=True)
+            return
+        finally:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
         speed = row.flops / row.seconds
-        lines.append(
-            f"| {batch} | {row.seconds:.3g} | {row.flops / best:.3g} | {row.tokens / row.seconds:.4g} |"
-            f" {speed / 1e12:.3g} | {speed / best:.0%} | {f'{row.memory / 1e9:.1f}' if row.memory else '–'} |"
-        )
-    return lines
+        found = {"tokens_per_second": row.tokens / row.seconds, "share": speed / self.best}
+        self.rows.append({**asdict(row), "what": what, **found})
+        numbers = [f"{row.seconds:.3g}", f"{found['tokens_per_second']:.4g}", f"{speed / 1e12:.3g}"]
+        numbers += [f"{found['share']:.0%}", f"{row.memory / 1e9:.1f}" if row.memory else "–"]
+        numbers += [f"{row.first_seconds:.3g}"]
+        if is_main_process():
+            print(line([what, str(row.batch), str(row.processes), *numbers]), flush=True)
 
 
-def top(work: Callable[[], object], device: torch.device) -> list[str]:
-    """A Markdown table of the operators that take most of the device's time."""
-    cuda = device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
-        work()
-    entries = [
-        (event.self_device_time_total if cuda else event.self_cpu_time_total, event.key, event.count)
-        for event in profiler.key_averages()
-    ]
-    total = sum(spent for spent, _, _ in entries) or 1
-    lines = ["| operator | calls | ms | share |", "|---|---:|---:|---:|"]
-    for spent, name, count in sorted(entries, reverse=True)[:TOP]:
-        lines.append(f"| `{name[:60]}` | {count} | {spent / 1e3:.4g} | {spent / total:.0%} |")
-    return lines
+def line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
-def report(args: argparse.Namespace) -> None:
-    bench = Bench(args)
-    device = bench.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-    product = product_speed(device, args.product)
-    known = peak(name)
-    best = known or product
-    print(
-        f"Hardware: {name}, torch {torch.__version__}; a bfloat16 product of {args.product}³ runs at"
-        f" {product / 1e12:.3g} TFLOP/s. Shares and floors are of {best / 1e12:.4g} TFLOP/s,"
-        f" {'the peak that the maker states' if known else 'that product'}."
-    )
-    trained = bench.shape.adapters(bench.adapter)
-    print(
-        f"Shape: {bench.shape.parameters:,} random parameters in bfloat16, {bench.weights / 1e9:.3g} GB;"
-        f" {trained:,} in adapters of rank {bench.adapter.rank}, {16 * trained / 1e9:.3g} GB to train them;"
-        f" prompt {args.prompt}, answer {args.answer}, {args.tokens_per_step} tokens per step."
-    )
-    section("Rollouts: a batch of answers; tokens of answers", table(bench.rollout, args.batch, best))
-    small, steps = args.batch[0], 4 * args.tokens_per_step
-    section(f"Operators of four steps at batch {small}", top(lambda: bench.sample(small, steps), device))
+def rollouts(bench: Bench, best: float) -> list[dict[str, object]]:
+    """Of a policy whose adapters are apart, as they train, and merged, as rule `rollout` samples from them."""
+    table = Table(f"Rollouts in blocks of {bench.args.block}; tokens of answers", best)
     bench.add_adapters()
-    title = "Training: a step with LoRA, gradient checkpointing and AdamW; tokens of prompts and answers"
-    section(title, table(bench.train, args.train_batch, best))
-    small = args.train_batch[0]
-    section(f"Operators of {args.updates + 1} steps at batch {small}", top(lambda: bench.train(small), device))
+    for state, blocks in product(("apart", "merged"), bench.args.blocks):
+        if state == "merged":
+            adapters.merge(bench.model)
+        set_compiled(bench.model, blocks == "compiled")
+        for cache, batch in product(CACHES if state == "merged" else CACHES[:1], bench.args.batch):
+            what = f"adapters {state}, {blocks}, cache {cache}"
+            table.measure(what, lambda cache=cache, batch=batch: bench.rollout(batch, cache))  # type: ignore[misc]
+    operators("Operators of the last block", lambda: bench.sample(bench.args.batch[0], CACHES[-1]), bench.args.top)
+    return table.rows
 
 
-def section(title: str, lines: list[str]) -> None:
-    print(f"\n{title}.\n", *lines, sep="\n", flush=True)
+def operators(title: str, work: Callable[[], object], count: int) -> None:
+    """Print those that take most of the device's time."""
+    print(f"\n{title}.\n", line(["operator", "calls", "ms", "share"]), line(["---", *["---:"] * 3]), sep="\n")
+    for name, calls, milliseconds, share in top(work, count):
+        print(line([f"`{name[:60]}`", str(calls), f"{milliseconds:.4g}", f"{share:.0%}"]), flush=True)
+
+
+def training(bench: Bench, best: float) -> list[dict[str, object]]:
+    """With adapters, compiled or not, with gradient checkpointing and without."""
+    table = Table("Training: a step with LoRA and AdamW; tokens of prompts and answers", best)
+    bench.add_adapters()
+    distribute(bench.model, sharded=False)
+    for blocks, recompute, batch in product(bench.args.blocks, (True, False), bench.args.train_batch):
+        set_compiled(bench.model, blocks == "compiled")
+        what = f"{blocks}, checkpointing {'on' if recompute else 'off'}"
+        table.measure(what, lambda batch=batch, recompute=recompute: bench.train(batch, recompute))  # type: ignore[misc]
+    if processes() == 1:
+        batch = bench.args.train_batch[0]
+        operators("Operators of training steps", lambda: bench.train(batch, recompute=False), bench.args.top)
+    return table.rows
+
+
+def start(bench: Bench) -> dict[str, float]:
+    """Seconds that a stage takes before it computes: imports, weights to the device, the fingerprint of their files."""
+    with tempfile.TemporaryDirectory(dir=bench.args.folder) as folder:
+        path = Path(folder) / "policy"
+        letters = map(chr, range(0x10000, 0x10000 + bench.mask_id))  # any characters, as many as the vocabulary has
+        save_policy(path, bench.model, character_tokenizer("".join(letters)), llada.PLUGIN)
+        del bench.model  # its memory is needed
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import pipeline.models.llada, pipeline.training.loop"], check=True)
+        imported = time.perf_counter()
+        fingerprint_of(*weight_files(path))
+        fingerprinted = now()
+        load_policy(path, llada.PLUGIN, device())
+        loaded = now()
+    seconds = {"imports": imported - begun, "fingerprint": fingerprinted - imported, "weights": loaded - fingerprinted}
+    print("\nStart of a stage, seconds.\n", line(list(seconds)), line(["---:"] * len(seconds)), sep="\n")
+    print(line([f"{value:.2f}" for value in seconds.values()]), flush=True)
+    return seconds
+
+
+def on_processes(count: int, arguments: list[str]) -> list[dict[str, object]]:
+    """The training part in so many processes, one for each GPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--standalone"]
+        own = ["--part", "training", "--processes", "1", "--json", str(Path(folder) / "rows.json")]
+        done = subprocess.run([*torchrun, "-m", "benchmarks.llada_gpu", *arguments, *own], check=False)
+        if done.returncode:
+            return [{"what": f"{count} processes", "error": f"exit status {done.returncode}"}]
+        rows: list[dict[str, object]] = json.loads((Path(folder) / "rows.json").read_text())["training"]
+        return rows
+
+
+def report(args: argparse.Namespace, arguments: list[str]) -> dict[str, object]:
+    name = hardware()
+    measured = product_speed(args.product)
+    best = peak(name) or measured
+    found: dict[str, object] = {"hardware": name, "torch": torch.__version__, "product": measured, "peak": best}
+    found["arguments"] = {key: value for key, value in vars(args).items() if key not in ("json", "folder")}
+    if is_main_process():
+        print(f"Hardware: {name}, torch {torch.__version__}; a bfloat16 product of {args.product}³ runs at", end=" ")
+        print(f"{measured / 1e12:.3g} TFLOP/s; shares are of {best / 1e12:.4g} TFLOP/s.", flush=True)
+    if "rollouts" in args.part:
+        found["rollouts"] = rollouts(Bench(args), best)
+    if "training" in args.part:
+        found["training"] = training(Bench(args), best)
+    for count in args.processes if "training" in args.part else ():
+        found["training"] += on_processes(count, arguments) if count > 1 else []  # type: ignore[operator]
+    if "start" in args.part:
+        found["start"] = start(Bench(args))
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    cuda = torch.cuda.is_available()
+    cuda, gpus = torch.cuda.is_available(), torch.cuda.device_count()
     parser.add_argument("--shape", choices=SHAPES, default="8b" if cuda else "small", help="of the model")
-    parser.add_argument("--device", default="cuda" if cuda else "cpu", help="where it runs")
+    parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS, help="what to measure")
+    parser.add_argument("--blocks", choices=BLOCKS, nargs="+", default=BLOCKS, help="as they are, or compiled")
+    parser.add_argument("--json", type=Path, help="file to write the results to")
+    parser.add_argument("--folder", type=Path, help="where the start of a stage writes its weights, 16 GB for LLaDA-8B")
     for option, default, text in (
         ("prompt", 200, "prompt tokens"),
         ("answer", 256, "answer tokens"),
+        ("block", 32, "answer tokens in a block, of which one is sampled"),
         ("tokens-per-step", 2, "positions revealed per step"),
         ("updates", 3, "timed training steps"),
+        ("top", 8, "operators of a profile"),
         ("product", 8192 if cuda else 1024, "size of the matrix product that is timed"),
     ):
         parser.add_argument(f"--{option}", type=at_least_one, default=default, help=text)
     for option, sizes, text in (
-        ("batch", [1, 4, 8, 16, 32, 64], "answers sampled at once"),
-        ("train-batch", [1, 2, 4, 8, 16], "sequences of a training step"),
+        ("batch", [64], "answers sampled at once"),
+        ("train-batch", [8], "sequences of a training step in each process"),
+        ("processes", sorted({1, max(1, gpus)}), "GPUs that train side by side"),
     ):
         parser.add_argument(f"--{option}", type=at_least_one, nargs="+", default=sizes, help=text)
-    report(parser.parse_args(arguments))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = parser.parse_args(arguments)
+    torch.backends.cuda.matmul.allow_tf32 = cuda
+    found = report(args, arguments)
+    if args.json and is_main_process():
+        args.json.write_text(json.dumps(found, indent=1, default=str) + "\n", encoding="utf-8")
     return 0
 
 

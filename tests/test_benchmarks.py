@@ -1,5 +1,7 @@
 """The benchmarks run, print their tables, and notice a sampler with another law. No test depends on timings."""
 
+import json
+
 import pytest
 import torch
 
@@ -56,13 +58,32 @@ def test_both_samplers_reveal_everything_with_its_log_prob():
         torch.testing.assert_close(log_prob, exact.gather(1, tokens), rtol=0, atol=1e-4)
 
 
-def test_llada_gpu_on_a_cpu(capsys):
-    """With the small shape, every table has all its lines."""
+def test_llada_gpu_on_a_cpu(capsys, tmp_path):
+    """With the small shape, every table has all its lines, and the file has them too; two processes train as well."""
     torch.set_num_threads(1)
-    sizes = "--shape small --device cpu --prompt 3 --answer 4 --updates 1 --product 64 --batch 1 2 --train-batch 2"
-    assert llada_gpu.main(sizes.split()) == 0
+    sizes = "--shape small --prompt 3 --answer 4 --block 2 --updates 1 --product 64 --batch 1 2 --train-batch 2"
+    options = ["--blocks", "eager", "--processes", "1", "2", "--json", str(tmp_path / "speed.json")]
+    assert llada_gpu.main([*sizes.split(), *options]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("Hardware: ") and "211,904 random parameters in bfloat16" in lines[1]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith(("| 1 ", "| 2 "))]
-    assert [row[0] for row in rows] == ["1", "2", "2"] and all(float(row[1]) > 0 for row in rows)
-    assert sum(line.startswith("| `") for line in lines) == 2 * llada_gpu.TOP
+    assert lines[0].startswith("Hardware: ") and sum(line.startswith("| `") for line in lines) == 2 * 8
+    found = json.loads((tmp_path / "speed.json").read_text())
+    rollouts, training = found["rollouts"], found["training"]
+    wanted = [("apart", "none"), *[("merged", cache) for cache in llada_gpu.CACHES]]
+    names = [f"adapters {state}, eager, cache {cache}" for state, cache in wanted for _ in (1, 2)]
+    assert [row["what"] for row in rollouts] == names
+    assert [row["what"] for row in training] == ["eager, checkpointing on", "eager, checkpointing off"] * 2
+    assert [row["processes"] for row in training] == [1, 1, 2, 2]
+    assert not [row for row in (*rollouts, *training) if "error" in row or not row["tokens_per_second"] > 0]
+    assert [row["tokens"] for row in rollouts[:2]] == [2, 4] and training[2]["tokens"] == 2 * training[0]["tokens"]
+    assert set(found["start"]) == {"imports", "fingerprint", "weights"}
+
+
+def test_llada_gpu_goes_on_after_a_failure(capsys):
+    table = llada_gpu.Table("Title", 1.0)
+
+    def fails() -> llada_gpu.Row:
+        raise torch.OutOfMemoryError("no memory\nmore")
+
+    table.measure("first", fails)
+    assert table.rows == [{"what": "first", "error": "no memory"}]
+    assert capsys.readouterr().out.endswith("| first | no memory |\n")
