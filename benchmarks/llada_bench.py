@@ -1,6 +1,7 @@
 """A model with random weights on a device, and measurements of it: what `benchmarks.llada_gpu` puts into tables."""
 
 import argparse
+import gc
 import inspect
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -66,6 +67,8 @@ class Bench:
     """A model with random weights on the device of this process."""
 
     def __init__(self, args: argparse.Namespace):
+        torch._dynamo.reset()  # compiled graphs and cycles keep the memory of the model before
+        gc.collect()
         self.args = args
         settings, self.vocabulary = SHAPES[args.shape]
         self.mask_id = self.vocabulary - 1

@@ -48,6 +48,8 @@ class Table:
         try:
             row = work()
         except (RuntimeError, torch.OutOfMemoryError) as error:
+            if processes() > 1:  # the others wait for this one
+                raise
             reason = str(error).splitlines()[0][:120]
             self.rows.append({"what": what, "error": reason})
             print(line([what, reason]), flush=True)
