@@ -51,8 +51,8 @@ def loss(policy: torch.nn.Module, batch: Batch, others: list[torch.nn.Module]) -
 
 def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDATES) -> list[float]:
     """One round of training, from the policy and the moments of the round before."""
-    train, base, here = settings(kind)[1], base_of(kind), out / str(number)
-    before = out / f"{number - 1}" / "policy" if number > 1 else base
+    train, base, here = settings(kind)[1], base_of(kind), out / f"round_{number}"
+    before = out / f"round_{number - 1}" / "policy" if number > 1 else base
     policy = llada.load(before)
     make_trainable(policy, llada.PLUGIN, train, 0, base, here / "policy")
     distribute(policy, sharding == "full")
@@ -96,9 +96,9 @@ def train(kind: str, sharding: str, out: Path) -> list[float]:
 
 if __name__ == "__main__":
     found = {
-        f"{kind} {sharding}": train(kind, sharding, Path(sys.argv[1]) / f"{kind}-{sharding}")
+        f"{kind} {sharding}": train(kind, sharding, Path(f"{sys.argv[1]}-{kind}-{sharding}"))
         for kind in KINDS
         for sharding in ("none", "full")
     }
     if is_main_process():
-        Path(sys.argv[1], "losses.json").write_text(json.dumps(found))
+        Path(f"{sys.argv[1]}.json").write_text(json.dumps(found))

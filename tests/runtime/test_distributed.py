@@ -36,15 +36,15 @@ def directory(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_processes_and_shards_change_nothing(directory, kind, monkeypatch):
     monkeypatch.chdir(directory)
-    alone = sharded.train(kind, "none", directory / "one" / kind)
-    losses = json.loads((directory / "two" / "losses.json").read_text())
+    alone = sharded.train(kind, "none", directory / f"one-{kind}")
+    losses = json.loads((directory / "two.json").read_text())
     assert len(alone) == 8
     weights = "adapter_model.safetensors" if kind == "lora" else "model.safetensors"
     for sharding in ("none", "full"):
         assert losses[f"{kind} {sharding}"] == pytest.approx(alone, abs=1e-4)
         for name in (f"policy/{weights}", "optimizer.safetensors"):
-            one = load_file(directory / "one" / kind / "2" / name)
-            two = load_file(directory / "two" / f"{kind}-{sharding}" / "2" / name)
+            one = load_file(directory / f"one-{kind}" / "round_2" / name)
+            two = load_file(directory / f"two-{kind}-{sharding}" / "round_2" / name)
             torch.testing.assert_close(two, one, atol=2e-4, rtol=1e-3)
 
 
@@ -52,13 +52,13 @@ def test_processes_and_shards_change_nothing(directory, kind, monkeypatch):
 def test_bfloat16_on_two_processes_differs_by_rounding(directory, kind, monkeypatch):
     """Gradients are summed in bfloat16: the fp32 masters differ by a fraction of what a round moves them."""
     monkeypatch.chdir(directory)
-    alone = sharded.train(kind, "none", directory / "one" / kind)
-    losses = json.loads((directory / "two" / "losses.json").read_text())
-    before, one = (masters(directory / "one" / kind / number) for number in "12")
+    alone = sharded.train(kind, "none", directory / f"one-{kind}")
+    losses = json.loads((directory / "two.json").read_text())
+    before, one = (masters(directory / f"one-{kind}" / f"round_{number}") for number in "12")
     assert one.dtype == torch.float32
     for sharding in ("none", "full"):
         assert losses[f"{kind} {sharding}"] == pytest.approx(alone, rel=0.02)
-        two = masters(directory / "two" / f"{kind}-{sharding}" / "2")
+        two = masters(directory / f"two-{kind}-{sharding}" / "round_2")
         assert (two - one).norm() < 0.2 * (one - before).norm()
 
 
@@ -70,7 +70,7 @@ def masters(round_: Path) -> torch.Tensor:
 
 def test_the_base_is_untouched_and_named(directory):
     """Adapters that were trained in shards load again, on the base that they name, whose weights are unchanged."""
-    policy = llada.load(directory / "two" / "lora-full" / "2" / "policy")
+    policy = llada.load(directory / "two-lora-full" / "round_2" / "policy")
     assert policy.adapter_home == (directory / "base-float32").resolve()
     base = load_file(directory / "base-float32" / "model.safetensors")
     for name, value in tiny(9, 8, initializer_range=0.2).state_dict().items():
