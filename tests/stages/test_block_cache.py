@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.plugins import load_model
-from pipeline.settings.params_file import merge, parse_params
+from pipeline.settings.inheritance import merge
+from pipeline.settings.params_file import parse_params
 from pipeline.settings.run import WITHOUT_CACHE
 from pipeline.settings.sections import Hardware
 from pipeline.storage import parquet
