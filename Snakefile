@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path.cwd()))  # so that tasks beside the Snakefile can be
 
 from pipeline.runtime import devices, slurm
 from pipeline.workflow import rules as wf
-from pipeline.workflow.code_digest import code_digest
 from pipeline.errors import PipelineError
 from pipeline.workflow.dry_run import print_estimate
 from pipeline.workflow.preflight import Preflight, explain_targets
@@ -24,6 +23,7 @@ from pipeline.settings.params_file import read_params, runs_of_suite
 from pipeline.settings.stages import settings_json
 from pipeline.runtime.fork_server import Preloaded
 from pipeline.runtime.launch import SHELL
+from pipeline.workflow.records import judge
 from pipeline.workflow.seal import restore
 from pipeline.tasks.base import HELD_OUT, SPLITS
 
@@ -52,6 +52,7 @@ if DEVICES:
     workflow.register_resource("devices", len(DEVICES))
 STARTED = time.time()
 os.environ.setdefault("TQDM_MININTERVAL", "1")
+os.environ.setdefault("PYTHONUTF8", "1")  # jobs write UTF-8, whatever the locale
 # SLURM announces the end by SIGTERM, on which training saves its progress: the shell and `tee` must outlive it.
 NOTICE = "trap '' TERM; " if "SLURM_JOB_ID" in os.environ else ""
 shell.prefix(f"set -euo pipefail; export {SHELL}=$$; {NOTICE}")
@@ -95,7 +96,7 @@ def opens_policy(wildcards):
 
 
 def code(stage):
-    return lambda wildcards: code_digest(stage, RUNS[wildcards.run])
+    return lambda wildcards: wf.made_with(stage, RUNS[wildcards.run])
 
 
 def of_origin(path):
@@ -171,10 +172,9 @@ rule prepare:
     params:
         settings=settings("prepare"),
         code=code("prepare"),
-        data=lambda wildcards: wf.data(RUNS[wildcards.run]),
     shell:
         "{resources.launch} pipeline.stages.prepare --settings {params.settings:q}"
-        " --out data/runs/{wildcards.run}/items --timing {output.timing}"
+        " --out data/runs/{wildcards.run}/items --timing {output.timing} --code {params.code:q}"
         " 2>&1 | tee {log}"
 
 
@@ -202,7 +202,7 @@ rule base:
         "{resources.launch} pipeline.stages.base --settings {params.settings:q}"
         " --items {input.corpus} --limits {resources.limits:q}"
         " --out {output.policy} --summary {output.summary}"
-        " --progress {params.progress} --code {params.code} --timing {output.timing} --threads {threads} --compile {resources.compile}"
+        " --progress {params.progress} --code {params.code:q} --timing {output.timing} --threads {threads} --compile {resources.compile}"
         " --sharding {resources.sharding}"
         " 2>&1 | tee {log}"
 
@@ -229,7 +229,7 @@ rule rollout:
         "{resources.launch} pipeline.stages.rollout --settings {params.settings:q}"
         " --items {input.prompts} --policy {input.policy} --round {wildcards.round}"
         " --shard {wildcards.shard} --out {output.rollouts}"
-        " --timing {output.timing} --threads {threads} --compile {resources.compile}"
+        " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
         " 2>&1 | tee {log}"
 
 
@@ -256,7 +256,7 @@ rule reference:
         "{resources.launch} pipeline.stages.reference --settings {params.settings:q}"
         " --rollouts {input.rollouts} --base {input.base} --round {wildcards.round}"
         " --shard {wildcards.shard} --replay {params.replay} --out {output.references}"
-        " --timing {output.timing} --threads {threads} --compile {resources.compile}"
+        " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
         " 2>&1 | tee {log}"
 
 
@@ -287,7 +287,7 @@ rule adjoint:
         " --rollouts {input.rollouts} --references {input.references} {params.previous}"
         " --policy {input.policy} --round {wildcards.round}"
         " --out {output.targets} --summary {output.summary}"
-        " --timing {output.timing} --threads {threads}"
+        " --timing {output.timing} --code {params.code:q} --threads {threads}"
         " 2>&1 | tee {log}"
 
 
@@ -326,7 +326,7 @@ rule train:
         " --targets {input.targets} --base {input.base} --policy {input.policy} {params.optimizer}"
         " --round {wildcards.round} --out {output.policy}"
         " --optimizer-out {output.optimizer} --summary {output.summary}"
-        " --progress {params.progress} --code {params.code} --timing {output.timing} --threads {threads} --compile {resources.compile}"
+        " --progress {params.progress} --code {params.code:q} --timing {output.timing} --threads {threads} --compile {resources.compile}"
         " --sharding {resources.sharding} --keep {resources.keep:q}"
         " 2>&1 | tee {log}"
 
@@ -352,7 +352,7 @@ rule decode:
         "{resources.launch} pipeline.stages.decode --settings {params.settings:q}"
         " --items {input.splits} --policy {input.policy} --round {wildcards.round}"
         " --shard {wildcards.shard} --out {output.answers}"
-        " --timing {output.timing} --threads {threads} --compile {resources.compile}"
+        " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
         " 2>&1 | tee {log}"
 
 
@@ -378,7 +378,7 @@ rule evaluate:
         "{resources.launch} pipeline.stages.evaluate --settings {params.settings:q}"
         " --items {input.splits} --answers {input.answers} --policy {input.policy}"
         " --round {wildcards.round} --out {output.summary}"
-        " --timing {output.timing} --threads {threads} --compile {resources.compile}"
+        " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
         " 2>&1 | tee {log}"
 
 
@@ -398,7 +398,7 @@ rule joint:
         code=code("joint"),
     shell:
         "{resources.launch} pipeline.stages.joint --settings {params.settings:q} --items {input.prompts}"
-        " --policy {input.policy} --out {output.joint} --timing {output.timing} --threads {threads}"
+        " --policy {input.policy} --out {output.joint} --timing {output.timing} --code {params.code:q} --threads {threads}"
         " 2>&1 | tee {log}"
 
 
@@ -427,7 +427,7 @@ rule report:
     shell:
         "{resources.launch} pipeline.stages.report --settings {params.settings:q}"
         " --run data/runs/{wildcards.run} --origin {params.origin} {params.joint} --out {output.html} --metrics {output.metrics}"
-        " --figure {output.figure} --timing {output.timing} --keep {resources.keep:q}"
+        " --figure {output.figure} --timing {output.timing} --code {params.code:q} --keep {resources.keep:q}"
         " 2>&1 | tee {log}"
 
 
@@ -438,7 +438,7 @@ rule estimators:
         policy=policy(last_round),
     output:
         summary="data/runs/{run}/estimators.json",
-        timing="data/runs/{run}/estimators.timing.json",
+        timing="data/runs/{run}/timings/estimators.json",
     log:
         "data/runs/{run}/logs/estimators.log",
     resources:
@@ -449,7 +449,7 @@ rule estimators:
     shell:
         "{resources.launch} pipeline.stages.estimators --settings {params.settings:q}"
         " --items {input.prompts} --base {input.base} --policy {input.policy}"
-        " --out {output.summary} --timing {output.timing}"
+        " --out {output.summary} --timing {output.timing} --code {params.code:q}"
         " 2>&1 | tee {log}"
 
 
@@ -467,13 +467,20 @@ rule compare:
     resources:
         launch=FORK,
     params:
-        code=code_digest("compare"),
+        code=lambda wildcards: wf.made_with_suite(PARAMS.suites[wildcards.suite]),
         published=lambda wildcards: json.dumps(PARAMS.suites[wildcards.suite].published),
     shell:
         "{resources.launch} pipeline.stages.compare --settings '{{}}' --metrics {input.metrics}"
         " --joints {input.joints} --estimators {input.estimators} --published {params.published:q}"
         " --out {output.table} --markdown {output.markdown} --figure {output.figure}"
-        " --html {output.html} --timing {output.timing} 2>&1 | tee {log}"
+        " --html {output.html} --timing {output.timing} --code {params.code:q} 2>&1 | tee {log}"
+
+
+if workflow.is_main_process:
+    for run in RUNS:
+        judge(wf.timings(run), workflow.rules, wf.origin_of(RUNS[run]))
+    for suite, named in PARAMS.suites.items():
+        judge([wf.timing_of_suite(suite)], workflow.rules, wf.origin_of_suite(named))
 
 
 onstart:

@@ -8,6 +8,7 @@ all its ranks.
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from pipeline.settings.sections import Keep
 from pipeline.settings.stages import parse_settings
 from pipeline.settings.validation import Section
 from pipeline.storage.atomic_files import write_json
+from pipeline.storage.provenance import origin
 from pipeline.training.speed import Measured, speed, speed_in_words
 
 S = TypeVar("S", bound=Section)
@@ -29,6 +31,16 @@ Stage = Callable[[argparse.Namespace, S], Measured | None]
 """(arguments, settings) -> how fast the stage was, for its log and timing; None if it does not measure that."""
 
 CONVERT: Mapping[str, Callable[[str], object]] = {"#": int, "=": json.loads}
+LESS_MEMORY = {
+    "base": "raise base.gradient_accumulation_steps or set base.gradient_checkpointing: true",
+    "rollout": "lower rollout.batch_size",
+    "train": "raise train.gradient_accumulation_steps or set train.gradient_checkpointing: true",
+    "decode": "lower evaluate.batch_size",
+    "evaluate": "lower evaluate.batch_size",
+}
+"""What lowers the memory of a stage."""
+OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory")
+ASKED = re.compile(r"tried to allocate [\d.]+ \w+", re.IGNORECASE)
 EVERYTHING = Keep(buffers="all", optimizer="all")
 
 
@@ -42,7 +54,7 @@ def main(run: Stage[S], schema: type[S], description: str | None, arguments: Map
     parser.add_argument("--settings", required=True, help="sections of the run, as JSON")
     parser.add_argument("--timing", required=True, type=Path, help="JSON to write: when the stage started and finished")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of all ranks of a node (0: all cores)")
-    parser.add_argument("--code", default="", help="digest of the code: progress saved under another is ignored")
+    parser.add_argument("--code", default="", help="digests of the code and data, for the timing and saved progress")
     parser.add_argument("--sharding", default="none", choices=("none", "full"), help="of what several ranks train")
     parser.add_argument("--compile", type=json.loads, choices=(None, True, False), help="blocks; null: on a GPU")
     parser.add_argument("--keep", type=Keep.model_validate_json, default=EVERYTHING, help="rounds to keep, as JSON")
@@ -52,7 +64,8 @@ def main(run: Stage[S], schema: type[S], description: str | None, arguments: Map
             parser.add_argument(option, type=Path, nargs="*", default=[], help=text)
         else:
             parser.add_argument(option, type=CONVERT.get(kind, Path), required=kind != "?", help=text)
-    with errors_on_one_line():
+    stage = Path(run.__code__.co_filename).stem
+    with errors_on_one_line(LESS_MEMORY.get(stage, "")):
         args = parser.parse_args()
         settings = parse_settings(args.settings, schema)
         if torch := sys.modules.get("torch"):
@@ -66,19 +79,29 @@ def main(run: Stage[S], schema: type[S], description: str | None, arguments: Map
         if os.environ.get("RANK", "0") == "0":
             started = psutil.Process().create_time()
             finished = ready + (time.monotonic() - begun)  # even if the clock has been changed meanwhile
-            timing = {"started": started, "ready": ready, "finished": finished, "cpu_seconds": cpu_seconds}
-            write_json(args.timing, timing | ({"measured": measured} if measured else {}))
+            times = {"started": started, "ready": ready, "finished": finished, "cpu_seconds": cpu_seconds}
+            made_with = origin(stage, args.settings, args.code)
+            write_json(args.timing, {**times, "origin": made_with, **({"measured": measured} if measured else {})})
             if measured:
                 print(speed_in_words(speed([measured])))
 
 
 @contextmanager
-def errors_on_one_line() -> Iterator[None]:
-    """End the program with one line if the user can fix the error."""
+def errors_on_one_line(less_memory: str = "") -> Iterator[None]:
+    """End the program with one line if the user can fix the error.
+
+    Args:
+        less_memory: what to do if memory runs out.
+    """
     try:
         yield
     except PipelineError as error:
         sys.exit(f"error: {error}")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        asked = ASKED.search(str(error))
+        sys.exit(f"error: out of memory{f' ({asked[0]})' if asked else ''}: {less_memory or 'use a machine with more'}")
     except OSError as error:
         sys.exit(f"error: {error.filename or 'writing the output'}: {error.strerror or error}")
 

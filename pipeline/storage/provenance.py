@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline import __version__
 from pipeline.settings.stages import EvaluateSettings, plain_json
 from pipeline.settings.validation import Section
+from pipeline.storage.atomic_files import digest
 from pipeline.storage.fingerprint import fingerprint_of
 
 PACKAGES = ("torch", "transformers", "tokenizers")
@@ -31,6 +32,15 @@ def git_revision() -> str:
 def provenance(settings: Section) -> dict[str, str]:
     """The version, the Git revision and the settings of the stage."""
     return {"version": __version__, "git": git_revision(), "settings": plain_json(settings)}
+
+
+Origin = dict[str, str]
+"""What a job was made with: its stage, a digest of its settings, and digests of code and whatever else there is."""
+
+
+def origin(stage: str, settings: str, code: str) -> Origin:
+    """As a stage writes it into its timing, from its arguments."""
+    return {"stage": stage, "settings": digest(settings)[:16], "code": code}
 
 
 def result_origin(

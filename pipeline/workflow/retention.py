@@ -21,6 +21,13 @@ def prune(run: Path, newest: int, keep: Keep) -> None:
                 _remove(run / f"round_{number:03d}" / name)
 
 
+def may_be_removed(name: str) -> bool:
+    """Whether a file of a finished run, named by its path in the run's directory, may be gone: a log, or one of a kind
+    that `prune` removes, which the user may remove as well."""
+    folder, *rest = Path(name).parts
+    return folder == "logs" or (folder.startswith("round_") and rest[0] in (*BUFFERS, *OPTIMIZER))
+
+
 def disk_use(run: Path) -> dict[str, int]:
     """The bytes that a run's buffers, optimiser states and policies take."""
     kinds = {"buffers": BUFFERS, "optimizer": OPTIMIZER, "policies": POLICY}

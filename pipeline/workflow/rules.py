@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ from pipeline.errors import PipelineError
 from pipeline.plugins import load_task, resolve_task
 from pipeline.runtime.devices import NEEDED
 from pipeline.settings.run import Run
-from pipeline.settings.stages import settings_json
-from pipeline.storage.atomic_files import sha256_of
+from pipeline.settings.sections import Suite
+from pipeline.settings.stages import STAGES, settings_json
+from pipeline.storage.atomic_files import digest, sha256_of
+from pipeline.storage.provenance import Origin, origin
 from pipeline.tasks.data import Data
+from pipeline.workflow.code_digest import code_digest
 
 ROUND = "data/runs/{run}/round_{round}"
 
@@ -114,6 +118,46 @@ def errors(runs: Iterable[str], *, since: float) -> str:
 def _logs(runs: Iterable[str], since: float) -> list[Path]:
     logs = [log for run in runs for log in sorted(Path("data/runs", run, "logs").glob("*.log"))]
     return [log for log in logs if log.stat().st_mtime > since]
+
+
+def made_with(stage: str, run: Run) -> str:
+    """What a job is made with beside its settings and files: a digest of its code, and for `prepare` the digests of the
+    data that it reads, for `reference` the number of rollouts to replay."""
+    beside = ""
+    if stage == "prepare":
+        beside = data(run)
+    elif stage == "reference":
+        beside = str(run.algorithm.replayed(run.rollout))
+    return f"{code_digest(stage, run)} {beside}".rstrip()
+
+
+def made_with_suite(suite: Suite) -> str:
+    """The same of a suite's report."""
+    return f"{code_digest('compare')} {digest(json.dumps(suite.published))[:16]}"
+
+
+def timings(run: str) -> list[Path]:
+    """What the stages of a run have written of themselves."""
+    return list(Path("data/runs", run, "timings").glob("*.json"))
+
+
+def timing_of_suite(suite: str) -> Path:
+    return Path("data/results/timings", f"{suite}.json")
+
+
+def origin_of(run: Run) -> Callable[[str], Origin | None]:
+    """A function from a stage to what a job of this run has as its origin now, None for an unknown stage."""
+
+    @cache
+    def found(stage: str) -> Origin | None:
+        return origin(stage, settings_json(run, stage), made_with(stage, run)) if stage in STAGES else None
+
+    return found
+
+
+def origin_of_suite(suite: Suite) -> Callable[[str], Origin | None]:
+    """The same of a suite's report."""
+    return lambda stage: origin(stage, "{}", made_with_suite(suite)) if stage == "compare" else None
 
 
 def data(run: Run) -> str:

@@ -1,22 +1,23 @@
-"""`python -m pipeline.workflow.seal RUN`: lets Snakemake trust a run's directory that DVC has moved.
+"""`python -m pipeline.workflow.seal RUN`: keeps a run's files fresh for Snakemake when DVC moves or rewrites them.
 
-DVC compares bytes; Snakemake compares times and its records in `.snakemake`, and trusts a file without a record. So
-`seal.json` in the run's directory holds every file's SHA-256 and time, and the records. If the bytes are as sealed,
-the Snakefile restores times and records. A seal may come from a stranger's DVC remote: it can change nothing else.
+Snakemake compares times of files, DVC their bytes, and files that DVC brings have new times. So `seal.json` in the
+run's directory holds every file's SHA-256 and time. The Snakefile gives a file that is as sealed its time again, unless
+the timings say that a stage has run since. A seal may come from a stranger's DVC remote: it can change nothing else.
+How the files were made stands in the timings, too (`pipeline/workflow/records.py`).
 """
 
 import sys
-from base64 import b64decode
-from contextlib import suppress
 from os import utime
 from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.errors import PipelineError
-from pipeline.storage.atomic_files import sha256_of, write_json, write_text
+from pipeline.storage.atomic_files import sha256_of, write_json
+from pipeline.workflow.retention import may_be_removed
 
-RUNS, SEAL, STATE = Path("data/runs"), "seal.json", Path(".snakemake")
+RUNS, SEAL = Path("data/runs"), "seal.json"
+TIMESTAMP = ".snakemake_timestamp"
 
 
 class File(BaseModel):
@@ -26,48 +27,41 @@ class File(BaseModel):
 
 class Seal(BaseModel):
     files: dict[str, File] = {}  # by their path in the run's directory
-    records: dict[str, str] = {}  # by their path in `.snakemake`
 
 
 def seal(run: str) -> None:
-    """Write the seal of a finished run; PipelineError if there is none. Files of unchanged time are not read again."""
+    """Write the seal of a finished run. Files of unchanged time are not read again.
+
+    Raises:
+        PipelineError: if there is no such run, or a file of its last seal is gone that Snakemake would not miss.
+    """
     if not (RUNS / run).is_dir():
         raise PipelineError(f"{RUNS / run} does not exist")
-    known, files = _read(run).files, {}
-    for name, path in sorted(_files(run).items()):
+    known, found, files = _read(run).files, _files(run), {}
+    if lost := sorted(name for name in known.keys() - found.keys() if not may_be_removed(name)):
+        file = RUNS / run / lost[0]
+        raise PipelineError(f"{file} is gone: `dvc checkout` brings it back, `snakemake --cores all {file}` makes it")
+    for name, path in sorted(found.items()):
         time, old = path.stat().st_mtime_ns, known.get(name)
         files[name] = old if old and old.time == time else File(time=time, sha256=sha256_of(path))
-    records = {str(path.relative_to(STATE)): path.read_bytes().decode() for path in sorted(_records(run, "metadata"))}
-    write_json(RUNS / run / SEAL, Seal(files=files, records=records).model_dump())
-    write_text(_marker(run), sha256_of(RUNS / run / SEAL))
+    write_json(RUNS / run / SEAL, Seal(files=files).model_dump())
 
 
 def restore(run: str) -> None:
-    """Restore times and records if all files are as sealed; change nothing if some were computed here since.
+    """Give files that are as sealed their times again; do nothing if a stage has run here since.
 
-    PipelineError if the seal was made elsewhere and does not describe the files, or is no seal of this run.
+    A file that differs from its seal keeps its time, as does the time that Snakemake keeps of the directory that it is
+    in, so that what depends on it is stale. PipelineError if this is no seal.
     """
-    sealed, found, file, marker = _read(run), _files(run), RUNS / run / SEAL, _marker(run)
-    moved = [name for name, was in sealed.files.items() if name in found and found[name].stat().st_mtime_ns != was.time]
-    current = not file.exists() or (marker.exists() and marker.read_text(encoding="utf-8") == sha256_of(file))
-    differing = (name for name in moved if sha256_of(found[name]) != sealed.files[name].sha256)
-    unlike = min(found.keys() ^ sealed.files, default=None) or next(differing, None)
-    if current and (unlike or not moved):  # nothing to restore, or something computed here since
+    sealed, found = _read(run).files, _files(run)
+    moved = [name for name in sealed.keys() & found.keys() if found[name].stat().st_mtime_ns != sealed[name].time]
+    same = {name for name in moved if sha256_of(found[name]) == sealed[name].sha256}
+    unlike = {*moved} - same | (sealed.keys() ^ found.keys())
+    if any(name.startswith("timings/") for name in unlike):
         return
-    if unlike:
-        mend = "restore both by `dvc checkout --force`, or delete them"
-        raise PipelineError(f"{RUNS / run / unlike} is not what {file} describes: {mend}")
-    for name in sealed.records:
-        if not _is_record(run, "metadata", STATE / name):
-            raise PipelineError(f"{file} holds '{name}', which is no record of this run: delete {RUNS / run}")
-    for path in [*_records(run, "metadata"), *_records(run, "incomplete")]:
-        path.unlink()
-    for name, text in sealed.records.items():
-        (STATE / name).parent.mkdir(parents=True, exist_ok=True)
-        (STATE / name).write_text(text, encoding="utf-8")
-    for name in moved:
-        utime(found[name], ns=(sealed.files[name].time,) * 2)
-    write_text(marker, sha256_of(file))
+    changed = {str(Path(name).parent / TIMESTAMP) for name in unlike}
+    for name in same - changed:
+        utime(found[name], ns=(sealed[name].time,) * 2)
 
 
 def _read(run: str) -> Seal:
@@ -78,32 +72,10 @@ def _read(run: str) -> Seal:
         raise PipelineError(f"{file} is not a seal ({error.errors()[0]['msg']}): delete {RUNS / run}") from error
 
 
-def _marker(run: str) -> Path:
-    """Holds the digest of the seal that the times and records in this working directory belong to."""
-    return STATE / "seals" / run
-
-
 def _files(run: str) -> dict[str, Path]:
     """The files in the run's directory by name. A seal's names are only compared with these, never opened."""
     paths = (path for path in (RUNS / run).rglob("*") if path.is_file() and path != RUNS / run / SEAL)
     return {str(path.relative_to(RUNS / run)): path for path in paths}
-
-
-def _records(run: str, kind: str) -> list[Path]:
-    return [path for path in (STATE / kind).rglob("*") if path.is_file() and _is_record(run, kind, path)]
-
-
-def _is_record(run: str, kind: str, path: Path) -> bool:
-    """Whether this is Snakemake's record of an output of this run, and no link leads out of `.snakemake/KIND`.
-
-    Its name is the output's path in base64; if that is long, directories that begin with @ hold its first parts.
-    """
-    with suppress(ValueError):
-        *cut, last = path.relative_to(STATE / kind).parts
-        output = b64decode("".join([*(part[1:] for part in cut), last]), b"-_", validate=True)
-        inside = path.resolve().is_relative_to((STATE / kind).resolve()) and all(part[0] == "@" for part in cut)
-        return inside and output.startswith(f"{RUNS / run}/".encode())
-    return False
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Repository(Workflow):
     def run(self, *command: str, ok: bool = True) -> str:
         done = subprocess.run(command, **self.process(), capture_output=True, text=True, timeout=600, check=False)
         assert (done.returncode == 0) == ok, (done.stdout + done.stderr)[-4000:]
-        return done.stdout
+        return done.stdout if ok else done.stdout + done.stderr
 
     def process(self) -> dict[str, Any]:
         """Where and how its commands run."""

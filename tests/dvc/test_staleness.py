@@ -1,5 +1,7 @@
 """What is stale after which edit: Snakemake and DVC, side by side."""
 
+import shutil
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -112,3 +114,42 @@ def test_snakemake_and_dvc_agree_on_what_is_stale(repository, edit):
     change, pending, stale = CONTRACT[edit]
     change(repository)
     assert (repository.stale(), repository.pending()) == (stale, pending)
+
+
+def lose_records(repository: Repository) -> None:
+    shutil.rmtree(repository.directory / ".snakemake")
+
+
+def copy_into_a_fresh_clone(repository: Repository) -> None:
+    """As `cp -r` does: new times, in the order of the names."""
+    shutil.rmtree(repository.directory / ".snakemake")
+    data, copy = repository.directory / "data", repository.directory / "copy"
+    shutil.copytree(data, copy, copy_function=shutil.copyfile)
+    shutil.rmtree(data)
+    copy.rename(data)
+
+
+@pytest.mark.parametrize("lose", [lose_records, copy_into_a_fresh_clone])
+@pytest.mark.parametrize(
+    "edit", ["nothing", "code of train", "evaluation setting", "one more round", "learning rate", "source data"]
+)
+def test_verdicts_without_snakemakes_records_are_the_same(repository, edit, lose):
+    change, pending, _ = CONTRACT[edit]
+    lose(repository)
+    change(repository)
+    assert repository.pending() == pending
+
+
+def test_an_edit_by_hand_is_noticed_without_records(repository):
+    lose_records(repository)
+    edit_by_hand(repository)
+    assert repository.pending() == CONTRACT["output edited by hand"][1]
+
+
+def test_a_run_that_lost_a_file_is_no_success(repository):
+    """Snakemake does not miss a policy that nothing pending reads; DVC would record the loss."""
+    (repository.run_directory / "round_001" / "policy" / "model.safetensors").unlink()
+    repository.dvc("repro", ok=False)
+    assert "round_001/policy/model.safetensors is gone" in repository.run(
+        sys.executable, "-m", "pipeline.workflow.seal", "small", ok=False
+    )

@@ -1,0 +1,76 @@
+"""Finished jobs are judged by what their own files say of their making, where Snakemake has no record of them.
+
+Snakemake keeps in `.snakemake` how each file was made, and trusts a file without a record. There is none if that
+directory was lost or data/ was copied into a fresh clone, and a wrong one if other files were copied or fetched over
+those it describes. So every stage writes digests of its settings and code into its timing. Before Snakemake looks, a
+timing newer than its record is compared with what the run asks for now: the record is removed, or replaced by one that
+makes the job stale.
+"""
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from pipeline.storage.atomic_files import write_text
+from pipeline.storage.provenance import Origin
+
+RECORDS = Path(".snakemake/metadata")
+STALE = json.dumps({"record_format_version": 6, "params": ["made with other settings, code or data"]})
+"""A record whose parameters are no job's."""
+LONGEST_NAME = 254
+
+
+def judge(timings: Iterable[Path], rules: Iterable[Any], expected: Callable[[str], Origin | None]) -> None:
+    """Put Snakemake's records of the jobs with these timings right.
+
+    Args:
+        rules: of the workflow; those with an output called `timing`.
+        expected: a stage -> what a job of it has as its origin now, None if there is no such stage.
+    """
+    for path in filter(Path.exists, timings):
+        if _recorded(path):
+            continue
+        origin = _origin(path)
+        for record in map(record_of, outputs_beside(path, rules)):
+            if origin and origin == expected(origin.get("stage", "")):
+                record.unlink(missing_ok=True)
+            else:
+                record.parent.mkdir(parents=True, exist_ok=True)
+                write_text(record, STALE)
+
+
+def outputs_beside(timing: Path, rules: Iterable[Any]) -> list[Path]:
+    """All outputs of the job that wrote a timing: if one has no record, Snakemake does not look at the others'."""
+    for rule in rules:
+        pattern = getattr(rule.output, "timing", None)
+        if found := pattern and pattern.match(str(timing)):
+            return [Path(output.apply_wildcards(found.groupdict())) for output in rule.output]
+    return []
+
+
+def record_of(output: Path) -> Path:
+    """Where Snakemake keeps its record of an output: the path in base64, in parts if it is long."""
+    name = urlsafe_b64encode(str(output).encode()).decode()
+    parts = [name[start : start + LONGEST_NAME] for start in range(0, len(name), LONGEST_NAME)]
+    return RECORDS.joinpath(*("@" + part for part in parts[:-1]), parts[-1])
+
+
+def _recorded(path: Path) -> bool:
+    """Whether Snakemake has written a record of this output after the output was last written, copied or fetched: ctime
+    tells, which no program sets."""
+    record = record_of(path)
+    if not record.exists() or record.stat().st_size == len(STALE):
+        return False
+    return record.stat().st_mtime_ns >= path.stat().st_ctime_ns
+
+
+def _origin(path: Path) -> Origin:
+    """{} if the timing says nothing of it, or not as it should."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return TypeAdapter(Origin).validate_python(json.loads(path.read_text(encoding="utf-8"))["origin"])
+    return {}
