@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="*", default=default, help="files to update (README.md, docs/*.md)")
     for path in parser.parse_args().files:
         try:
-            before = path.read_text()
+            before = path.read_text(encoding="utf-8")
             after = with_current_tables(before, Path())
             if after != before:
                 write_text(path, after)

@@ -138,7 +138,7 @@ def read_tokenizer_config(policy: Path) -> dict[str, object]:
 
 def _template(policy: Path, settings: dict[str, object]) -> str:
     path = policy / CHAT_TEMPLATE
-    found = path.read_text() if path.is_file() else settings.get("chat_template")
+    found = path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template")
     if isinstance(found, list):
         found = next((entry["template"] for entry in found if entry.get("name") == "default"), None)
     if not isinstance(found, str):
