@@ -88,7 +88,7 @@ def train(policy: torch.nn.Module, found: Targets, run: AdjointSettings, number:
     optimizer = torch.optim.Adam(policy.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, updates)
     replay = dam.replay(table, run.rollout, run.algorithm, MASK)
-    for batch in replay.batches(updates, 512, 0, Stream.REPLAY, number):
+    for batch in replay.batches(updates, 256, 0, Stream.REPLAY, number):
         optimizer.zero_grad()
         weighted_cross_entropy(policy, batch, MASK).mean().backward()
         optimizer.step()

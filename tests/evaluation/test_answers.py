@@ -33,7 +33,7 @@ def test_shards_change_nothing(finished: Workflow, tmp_path: Path, settings, alg
     """64 test and 16 hard items in batches of 16, two samplers: 10 batches. Some of 20 shards stay empty."""
     chosen = settings(evaluate={"batch_size": 16}, algorithm=algorithm)
     run = finished.run_directory
-    decoder = load_decoder(run / "round_001" / "policy", chosen)
+    decoder = load_decoder(run / "round_001" / "policy", chosen, compiled=False)
     splits = read_splits([run / "items" / f"{split}.parquet" for split in ("test", "hard")])
     whole, paths = decode(decoder, splits, "alone"), [tmp_path / f"{shard}.parquet" for shard in range(shards)]
     sizes = []

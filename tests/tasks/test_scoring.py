@@ -62,6 +62,15 @@ def test_bad_rewards(scorer, reward, message, capfd):
         assert f'{Path(rewards.__file__)}", line ' in capfd.readouterr().err
 
 
+def _running(pid: int) -> list[psutil.Process]:
+    """The process, unless it has ended; one that nobody has waited for has ended too."""
+    try:
+        process = psutil.Process(pid)
+        return [] if process.status() == psutil.STATUS_ZOMBIE else [process]
+    except psutil.NoSuchProcess:
+        return []
+
+
 @pytest.mark.parametrize(
     "reward", ["times_itself", "leaves_its_handler", "catches_everything", "catches_for_ever", "hangs_with_a_child"]
 )
@@ -75,7 +84,8 @@ def test_hangs(scorer, reward, tmp_path, capfd):
     assert time.monotonic() - start < 0.5 + 2
     assert f"in {reward}" in capfd.readouterr().err
     if reward == "hangs_with_a_child":
-        assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+        psutil.wait_procs(_running(int((tmp_path / "pid").read_text())), timeout=5)
+        assert not _running(int((tmp_path / "pid").read_text()))
 
 
 def test_one_process_for_all_answers(scorer):
