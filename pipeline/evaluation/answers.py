@@ -4,6 +4,7 @@ Whole batches go to a shard, so a batch is composed alike, and computed alike, f
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import cycle, product
 from pathlib import Path
 from typing import NamedTuple
@@ -51,12 +52,13 @@ def decode(decoder: Decoder, splits: Splits, title: str, *, shard: int = 0, shar
     """The answers of one shard. The batches of all kinds are numbered through and dealt out in turn."""
     evaluate, task, done = decoder.context.evaluate, decoder.context.task, []
     mine = cycle([number == shard for number in range(shards)])
-    for split, sampler, length in kinds(splits, evaluate, task):
-        items, bar = splits[split], f"{title} {split} {sampler} {length}" if shard == 0 else ""
-        texts = decoder.answers(sampler, items, length, bar, mine)
-        metrics = decoder.score([items[id_] for id_ in texts], list(texts.values()), list(texts))
-        for (id_, text), scores in zip(texts.items(), metrics, strict=True):
-            done.append(Answer(split, sampler, length, id_, text, scores, hardware()))
+    with closing(decoder.score) as score:
+        for split, sampler, length in kinds(splits, evaluate, task):
+            items, bar = splits[split], f"{title} {split} {sampler} {length}" if shard == 0 else ""
+            texts = decoder.answers(sampler, items, length, bar, mine)
+            metrics = score([items[id_] for id_ in texts], list(texts.values()), list(texts))
+            for (id_, text), scores in zip(texts.items(), metrics, strict=True):
+                done.append(Answer(split, sampler, length, id_, text, scores, hardware()))
     return done
 
 

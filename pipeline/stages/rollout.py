@@ -1,6 +1,7 @@
 """Rule `rollout`: one shard of a round's trajectories, sampled from the policy and rewarded."""
 
 from argparse import Namespace
+from contextlib import closing
 
 import numpy as np
 from tqdm import tqdm
@@ -34,7 +35,6 @@ ARGUMENTS = {
 def run(args: Namespace, settings: RolloutSettings) -> Measured | None:
     rollout, task, plugin = settings.rollout, resolve_task(settings.task), load_model(settings.model.name)
     check_cache(plugin, rollout, "rollout")
-    score = Scorer(settings.task, rollout.reward_timeout)
     length = rollout.length or task.answer_length
     policy, tokenizer, mask_id = load_policy(args.policy, plugin, device())
     compile_blocks(policy, args.compile)
@@ -49,14 +49,16 @@ def run(args: Namespace, settings: RolloutSettings) -> Measured | None:
     batches = buckets([len(prompt) for prompt in prompts], states_per_batch)[args.shard :: rollout.shards]
     done: list[dict[str, np.ndarray]] = []
     meter = Meter(policy)
-    for states in tqdm(batches, desc=f"round {args.round} rollout", unit="batch", disable=args.shard > 0):
-        with meter:
-            rows = sample_states(policy, prompts, chosen, states, length, mask_id, rollout, settings.seed, args.round)
-        answers = prompt_format.answers(rows["tokens"])
-        ids = rows["prompt_id"].tolist()
-        metrics = score([item_of[index] for index in ids], answers, ids)
-        reward = np.array([float(metric["reward"]) for metric in metrics])
-        done.append({**{name: values.numpy() for name, values in rows.items()}, "reward": reward})
+    numbers = {"seed": settings.seed, "round_": args.round}
+    with closing(Scorer(settings.task, rollout.reward_timeout)) as score:
+        for states in tqdm(batches, desc=f"round {args.round} rollout", unit="batch", disable=args.shard > 0):
+            with meter:
+                rows = sample_states(policy, prompts, chosen, states, length, mask_id, rollout, **numbers)
+            answers = prompt_format.answers(rows["tokens"])
+            ids = rows["prompt_id"].tolist()
+            metrics = score([item_of[index] for index in ids], answers, ids)
+            reward = np.array([float(metric["reward"]) for metric in metrics])
+            done.append({**{name: values.numpy() for name, values in rows.items()}, "reward": reward})
     columns = {name: parquet.joined([rows[name] for rows in done]) for name in parquet.ROLLOUTS.names}
     parquet.write(args.out, columns, parquet.ROLLOUTS, provenance(settings))
     return meter.measured(tokens=sum(rows["tokens"].size for rows in done))

@@ -23,6 +23,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
@@ -47,10 +48,10 @@ def run(args: argparse.Namespace) -> None:
     score, saved = scorer(args.task, args.profile)
     metrics: list[Mapping[str, float]] = []
     cells: list[int] = []
-    for numbers, items, answers in batches(args.generations, saved):
-        metrics += score(items, answers, numbers)
-        cells += [saved.cells(item) if saved.cells else 1 for item in items]
-    score.close()
+    with closing(score):
+        for numbers, items, answers in batches(args.generations, saved):
+            metrics += score(items, answers, numbers)
+            cells += [saved.cells(item) if saved.cells else 1 for item in items]
     if not metrics:
         raise PipelineError(f"{args.generations} has no lines")
     totals = {"task": args.task, "profile": args.profile, **summarize(metrics)}

@@ -50,6 +50,6 @@ class Scorer:
         return results
 
     def close(self) -> None:
-        """End the reward's process, if there is one."""
+        """End the reward's process, if there is one, with the processes that it has started."""
         if self.process:
             self.process.close()

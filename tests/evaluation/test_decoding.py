@@ -1,9 +1,11 @@
-"""Decoding of held-out prompts: which law each sampler draws from, whatever the batch."""
+"""Decoding of held-out prompts: which law each sampler draws from, whatever the batch; nothing runs on afterwards."""
 
+import psutil
 import pytest
 import torch
 
 from pipeline.algorithms.dam import PLUGIN
+from pipeline.evaluation.answers import decode
 from pipeline.evaluation.decoding import Decoder
 from pipeline.objectives.context import DecodeContext
 from pipeline.plugins import load_task
@@ -54,3 +56,26 @@ def test_ancestral_samplers_draw_from_the_law_of_rollouts_in_their_order(sampler
     found = answers(2)
     assert found == answers(256)
     assert [answer.replace(" ", "") for answer in found] == [text.replace(" ", "") for text in expected]
+
+
+def test_a_reward_leaves_no_process_behind(tmp_path, monkeypatch):
+    """Neither its own nor one that it has started, such as a sandbox that runs code."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "leaving").mkdir()
+    (tmp_path / "leaving" / "task.py").write_text(
+        "from dataclasses import replace\n"
+        "from pipeline.tasks.sudoku import PLUGIN\n"
+        "from tests.tasks.cases.rewards import leaves_a_child as score\n"
+        "PLUGIN = replace(PLUGIN, score=score)\n"
+    )
+    task = load_task("leaving.task")
+    tokenizer = character_tokenizer(task.characters(()))
+    mask = mask_id(tokenizer)
+    context = DecodeContext(Dam(name="dam"), task, mask, torch.empty(0, dtype=torch.long), 5, Evaluate())
+    policy, score = llada(tokenizer.get_vocab_size(), mask), Scorer(task.settings(name="leaving.task"), 5.0)
+    decoder = Decoder(policy, PromptFormat(tokenizer, task, None), PLUGIN, context, score)
+    done = decode(decoder, {"test": ITEMS}, "")
+    assert len(done) == 2 * len(ITEMS)
+    child = int(done[0].metrics["reward"])
+    if psutil.pid_exists(child):  # killed, but perhaps not gone yet
+        assert psutil.wait_procs([psutil.Process(child)], timeout=10)[1] == []

@@ -91,3 +91,9 @@ def changing(item, answer):
 
 def own_metric(item, answer):
     return {"reward": float(len(answer)), "length": float(len(answer))}
+
+
+def leaves_a_child(item, answer):
+    if not COUNT:
+        COUNT.append(subprocess.Popen(["sleep", "1000"]).pid)
+    return {**ZERO, "reward": float(COUNT[0])}
