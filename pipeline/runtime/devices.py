@@ -56,13 +56,17 @@ def share(devices: Sequence[str]) -> None:
         os.environ[POOL] = json.dumps([f"{tempfile.gettempdir()}/dam-devices-{os.getuid()}", *devices])
 
 
+def of_pool() -> int:
+    """How many devices this job needs of the pool; 0 if there is none."""
+    return int(os.environ.get(NEEDED, "0")) if POOL in os.environ else 0
+
+
 def hold() -> list[int]:
     """Lock as many devices as this job needs, wait until they are free, and return the open files.
 
     Jobs queue up: a job that needs several devices takes each that becomes free, and those behind it wait.
     """
-    needed = int(os.environ.get(NEEDED, "0"))
-    if not needed or POOL not in os.environ:
+    if not (needed := of_pool()):
         return []
     directory, *names = json.loads(os.environ[POOL])
     try:

@@ -1,7 +1,8 @@
 """Starts one process per rank: `python -m pipeline.runtime.launch 2 pipeline.stages.train …`.
 
-0 starts a single process outside `torch.distributed`. In a SLURM job the number does not count: there is one rank for
-each GPU of every node. Elsewhere there are at most as many ranks as GPUs, if there are any.
+0 starts a single process outside `torch.distributed`. In a job that SLURM gives to the stage the number does not count:
+there is one rank for each GPU of every node. Elsewhere, and for a stage that holds devices of a pool, there are at most
+as many ranks as GPUs, if there are any.
 """
 
 import ctypes
@@ -45,8 +46,11 @@ def launcher(ranks: int, nodes: int) -> list[str]:
 
 def start(ranks: int, command: list[str]) -> NoReturn:
     """Replace this process by the ranks of `python -m COMMAND`."""
-    ranks = ranks and int(os.environ.get("SLURM_GPUS_ON_NODE", limit_to_gpus(ranks)))
-    everything = [*launcher(ranks, slurm.nodes()), *command]
+    if devices.of_pool():  # Snakemake runs within an allocation and hands out its devices itself
+        everything = [*launcher(limit_to_gpus(ranks), nodes=1), *command]
+    else:
+        ranks = ranks and int(os.environ.get("SLURM_GPUS_ON_NODE", limit_to_gpus(ranks)))
+        everything = [*launcher(ranks, slurm.nodes()), *command]
     os.execvp(everything[0], everything)
 
 

@@ -111,6 +111,20 @@ def test_a_job_gets_one_rank_for_each_gpu(started, monkeypatch):
     assert "--nproc-per-node 4 " in started(1)
 
 
+def test_a_job_of_a_snakemake_within_an_allocation_has_a_rank_for_each_device_it_holds(started, monkeypatch, tmp_path):
+    """The others of the allocation are those of jobs beside it."""
+    monkeypatch.setattr(devices, "FILES", tmp_path)
+    for number in range(4):
+        (tmp_path / f"nvidia{number}").touch()
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "4")
+    monkeypatch.setattr(slurm, "nodes", lambda: 2)
+    monkeypatch.setenv(devices.POOL, json.dumps([str(tmp_path), "0", "1", "2", "3"]))
+    for held, started_as in (("2", " -m stage"), ("0,3", " -m torch.distributed.run --nproc-per-node 2 ")):
+        monkeypatch.setenv(devices.NEEDED, "2")
+        monkeypatch.setenv(devices.VISIBLE, held)
+        assert started(2).startswith(started_as)
+
+
 def test_nodes_meet_at_the_first(started, monkeypatch):
     """`srun` does not see the variables of the job step on the first node."""
     monkeypatch.setenv("SLURM_NNODES", "1")
