@@ -8,6 +8,7 @@ directory of the user, so that all workflows of this user share the pool.
 import fcntl
 import json
 import os
+import platform
 import stat
 import sys
 import tempfile
@@ -53,7 +54,9 @@ def devices_of(wanted: int | None) -> list[str]:
 def share(devices: Sequence[str]) -> None:
     """Let the jobs that this process starts share these devices; without any, jobs do not wait for each other."""
     if devices:
-        os.environ[POOL] = json.dumps([f"{tempfile.gettempdir()}/dam-devices-{os.getuid()}", *devices])
+        # The machine's name, since the directory for temporary files may be one that several machines share.
+        folder = f"{tempfile.gettempdir()}/dam-devices-{os.getuid()}-{platform.node()}"
+        os.environ[POOL] = json.dumps([folder, *devices])
 
 
 def of_pool() -> int:

@@ -33,7 +33,7 @@ def pool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv(devices.VISIBLE, "0,1,2,3")
     monkeypatch.setenv(devices.POOL, "")  # so that the end of the test restores it
     devices.share(["0", "1", "2", "3"])
-    return tmp_path / f"dam-devices-{os.getuid()}"
+    return Path(json.loads(os.environ[devices.POOL])[0])
 
 
 def job(needed: int, seconds: float = 0.3) -> subprocess.Popen[str]:
@@ -110,6 +110,13 @@ def test_the_directory_of_another_user_is_refused(pool: Path, monkeypatch: pytes
     pool.unlink()
     pool.touch()
     assert str(pool) in said(devices.hold)
+
+
+def test_machines_that_share_a_directory_for_temporary_files_have_pools_of_their_own(pool: Path, monkeypatch):
+    """Device 0 of one is not device 0 of the other, and a network file system passes locks on."""
+    monkeypatch.setattr(devices.platform, "node", lambda: "other")
+    devices.share(["0"])
+    assert json.loads(os.environ[devices.POOL])[0] != str(pool)
 
 
 def test_jobs_without_need_or_pool_take_none(pool: Path, monkeypatch: pytest.MonkeyPatch):
