@@ -4,6 +4,7 @@ No path in a file may lead out of the directory that the file belongs to. Weight
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +55,8 @@ def read_config(path: Path, kind: str) -> dict[str, Any]:
 def base_of_adapters(path: Path) -> Path:
     """The directory of the base model that the saved adapters in `path` name.
 
-    It must lie beside them, or, for adapters of a round, among the runs.
+    Its path must lead beside them, or, for adapters of a round, among the runs. Symbolic links there are the user's
+    own, for example to a larger disk, and are followed.
 
     Raises:
         PipelineError: if it does not, or is not there.
@@ -64,11 +66,12 @@ def base_of_adapters(path: Path) -> Path:
         reference = str(read_object(file).get("base_model_name_or_path"))
     except ValueError as error:
         raise PipelineError(f"cannot read '{file}': {error}") from error
-    home = path.resolve()
+    home = Path(os.path.normpath(path.absolute()))
     tree = home.parents[2] if home.name == "policy" and home.parent.name.startswith("round_") else home.parent
-    for base in (path / reference, Path(reference)):
+    for place in (home / reference, Path(reference).absolute()):
+        base = Path(os.path.normpath(place))
         if (base / CONFIG).is_file():
-            if not base.resolve().is_relative_to(tree):
+            if not (base.is_relative_to(tree) or base.resolve().is_relative_to(tree.resolve())):
                 raise PipelineError(f"'{file}': base_model_name_or_path '{reference}' leads out of '{tree}'")
             return base
     raise PipelineError(f"'{file}': base_model_name_or_path names '{reference}', which is not a model directory")

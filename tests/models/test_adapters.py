@@ -222,6 +222,14 @@ def test_what_does_not_fit_is_refused(base, trained, damage, message):
         llada.load(trained[0])
 
 
+def test_a_base_may_lie_on_another_disk(base, trained, tmp_path_factory):
+    """The user has moved the large round 0 there and left a link."""
+    before, moved = logits(llada.load(trained[0])), tmp_path_factory.mktemp("disk") / "round_000"
+    shutil.move(base.parent, moved)
+    base.parent.symlink_to(moved)
+    assert torch.equal(logits(llada.load(trained[0])), before)
+
+
 def test_small_models_take_none(tmp_path, base):
     with pytest.raises(PipelineError, match=r"train\.adapter: this model takes no adapters"):
         make_trainable(torch.nn.Linear(1, 1), mlp.PLUGIN, section(), 0, tmp_path, tmp_path)
