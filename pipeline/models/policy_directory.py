@@ -47,8 +47,9 @@ def load_policy(
 ) -> tuple[nn.Module, Tokenizer, int]:
     """(model on a device, tokenizer, id of [MASK]); PipelineError if the directory does not hold a valid policy.
 
-    Adapters are merged into the weights, so this is the law that rollouts and evaluation sample from and record. With
-    `merged` false they stay apart, for training.
+    Adapters are merged into the weights: the law that rollouts and evaluation sample from and record. In bfloat16 the
+    merged weights are rounded at random, by a generator of the device, so another kind of device has a law that differs
+    by roundings. With `merged` false adapters stay apart, for training.
     """
     tokenizer = load_tokenizer(path)
     module = _open(path, tokenizer, plugin, where)

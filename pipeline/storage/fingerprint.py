@@ -14,7 +14,8 @@ VALUES = 64
 
 
 def fingerprint(tensors: Iterable[tuple[str, "Tensor"]]) -> str:
-    """A digest of tensors, in this order: of each its name, its shape and up to 64 values at equal distances.
+    """A digest of tensors, in this order: of each its name, its shape and up to 64 values at equal distances from
+    the first on; of n values the last n mod 64 are never among them.
 
     Training moves nearly every value of a tensor, so other weights have another fingerprint; but it does not protect
     against a change that is made on purpose.

@@ -3,8 +3,8 @@
 Snakemake keeps in `.snakemake` how each file was made, and trusts a file without a record. There is none if that
 directory was lost or data/ was copied into a fresh clone, and a wrong one if other files were copied or fetched over
 those it describes. So every stage writes digests of its settings and code into its timing. Before Snakemake looks, a
-timing newer than its record is compared with what the run asks for now: the record is removed, or replaced by one that
-makes the job stale.
+timing that was written, copied or fetched after its record (moving a directory above it does not count) is compared
+with what the run asks for now: the record is removed, or replaced by one that makes the job stale.
 """
 
 import json

@@ -14,6 +14,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def _undecided(one: str, other: str) -> bool:
 
 def serve() -> None:
     """Answer each line of standard input, a JSON list of two tidy answers, with TRUE or FALSE."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    with suppress(ValueError, OSError):  # macOS has no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, unlike a handler also within a call into C
     logging.disable(logging.CRITICAL)
