@@ -487,7 +487,10 @@ onstart:
     if workflow.local_exec:
         devices.share(DEVICES)
         if not LOCAL and devices.devices_of(HARDWARE.devices):
-            print("all jobs use the first GPU: give --cores alone, without --jobs", file=sys.stderr)
+            print(
+                "all jobs use the first GPU: give --cores alone, without --jobs",
+                file=sys.stderr,
+            )
         PRELOADED.start()
         if workflow.cores < len(DEVICES):
             print(
