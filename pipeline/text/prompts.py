@@ -1,6 +1,7 @@
 """Converts prompts and answers between text and token ids: chat templates, prefills, stop tokens.
 
-transformers renders a checkpoint's chat template in jinja2's immutable sandbox, so it cannot run code.
+transformers renders a checkpoint's chat template in jinja2's immutable sandbox, so it cannot run code; a process with
+limits keeps it from taking time or memory without end.
 """
 
 from collections.abc import Sequence
@@ -11,18 +12,20 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import PipelineError
+from pipeline.runtime.bounded import BoundsError, bounded
 from pipeline.storage.model_files import read_object
 from pipeline.tasks.base import Task, TaskSettings
 from pipeline.text.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, encode, mask_id
 
 STOP_TOKENS = ("<|eot_id|>", "<|endoftext|>", "<|im_end|>")
 """Tokens that end an answer, besides the end-of-text token in a checkpoint's configuration."""
+TEMPLATE_SECONDS, TEMPLATE_MEMORY = 10, 2**30
+"""What rendering the prompts of a split, or of a batch, may take: thousands take a second."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,22 @@ class ChatFormat:
     stops: frozenset[int]
     max_length: int | None
 
-    def text(self, message: str) -> str:
-        """The user's message in the chat template, up to where the answer begins."""
-        messages = [{"role": "user", "content": message}]
+    def texts(self, messages: Sequence[str]) -> list[str]:
+        """Each user's message in the chat template, up to where the answer begins.
+
+        Raises:
+            PipelineError: if the template fails, or takes more than `TEMPLATE_SECONDS` or `TEMPLATE_MEMORY`.
+        """
+
+        def render() -> list[str]:
+            chats = [[{"role": "user", "content": message}] for message in messages]
+            return list(self.template.apply_chat_template(chats, tokenize=False, add_generation_prompt=True))
+
         try:
-            return str(self.template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise PipelineError(f"the checkpoint's chat template fails: {reason}") from error
+            found: list[str] = bounded(render, TEMPLATE_SECONDS, TEMPLATE_MEMORY)
+        except BoundsError as error:
+            raise PipelineError(f"the checkpoint's chat template fails: {' '.join(str(error).split())}") from error
+        return found
 
 
 @dataclass(frozen=True)
@@ -75,10 +86,12 @@ class PromptFormat:
         """
         if self.chat is None:
             return list(encode(self.tokenizer, texts))
-        texts = [self.chat.text(text) + self.chat.prefill for text in texts]
+        texts = [text + self.chat.prefill for text in self.chat.texts(texts)]
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
         mask, limit = mask_id(self.tokenizer), self.chat.max_length
         for number, row in zip(ids, rows, strict=True):
+            if not row:
+                raise PipelineError(f"the prompt of item {number} has no tokens in the checkpoint's chat template")
             if mask in row:
                 raise PipelineError(f"the prompt of item {number} holds the token {self.tokenizer.id_to_token(mask)}")
             if limit is not None and len(row) + length > limit:
@@ -138,9 +151,13 @@ def read_tokenizer_config(policy: Path) -> dict[str, object]:
 
 def _template(policy: Path, settings: dict[str, object]) -> str:
     path = policy / CHAT_TEMPLATE
-    found = path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template")
+    try:
+        found = path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template")
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"cannot read '{path}': {error}") from error
     if isinstance(found, list):
-        found = next((entry["template"] for entry in found if entry.get("name") == "default"), None)
+        named = [entry for entry in found if isinstance(entry, dict) and entry.get("name") == "default"]
+        found = named[0].get("template") if named else None
     if not isinstance(found, str):
         missing = f"'{policy}' has no chat template in {TOKENIZER_CONFIG} or {CHAT_TEMPLATE}"
         raise PipelineError(

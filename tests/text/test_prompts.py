@@ -106,7 +106,10 @@ def test_a_policy_keeps_its_template_and_no_code(checkpoint, opened, spoken, tmp
     ("template", "message"),
     [
         ("", "has no chat template"),
-        ("{{ raise_exception('one system message only') }}", "chat template fails: one system message only"),
+        (
+            "{{ raise_exception('one system message only') }}",
+            "chat template fails: TemplateError: one system message only",
+        ),
         ("{{ messages.__class__.__mro__ }}", "chat template fails: .*unsafe"),
         ("{% for %}", "chat template fails"),
     ],
