@@ -33,6 +33,12 @@ PREFIX = "base_model.model."
 """Begins the name of every tensor in peft's layout."""
 
 
+FREE = {"r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"}
+FREE |= {"layers_to_transform", "layers_pattern", "use_rslora", "base_model_name_or_path", "revision", "inference_mode"}
+FREE |= {"task_type", "peft_type", "peft_version", "auto_mapping", "runtime_config"}
+"""The options of adapter_config.json that may differ from peft's defaults: others change W + (α/r) B A, or W itself."""
+
+
 class Frozen(nn.Module):
     """Another policy on the weights of a module that trains: the base alone, or with another set of adapters."""
 
@@ -213,7 +219,16 @@ def _config(path: Path) -> LoraConfig:
         raise PipelineError(f"cannot read '{path / ADAPTER_CONFIG}': {str(error)[:200]}") from error
     if not isinstance(config, LoraConfig):
         raise PipelineError(f"'{path}' holds adapters of the kind {config.peft_type}, not LORA")
+    for key, value in vars(LoraConfig()).items():
+        if key not in FREE and getattr(config, key) != value and not _gaussian(key, getattr(config, key)):
+            problem = f"{key}: {getattr(config, key)!r}, this project supports only {value!r}"
+            raise PipelineError(f"'{path / ADAPTER_CONFIG}' says {problem}")
     return config
+
+
+def _gaussian(key: str, value: object) -> bool:
+    """Whether this is how fresh adapters were drawn, which says nothing of trained ones."""
+    return key == "init_lora_weights" and value in (False, "gaussian")
 
 
 def _inject(module: nn.Module, config: LoraConfig, adapter: str, source: str, *, empty: bool = False) -> None:

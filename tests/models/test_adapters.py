@@ -254,3 +254,15 @@ def test_master_copies_keep_steps_that_bfloat16_would_lose():
     for name, value in optimizers[exact].masters.items():
         torch.testing.assert_close(optimizers[model].masters[name], value)
         assert torch.equal(optimizers[model].trained[name], value.bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("use_dora", True), ("alora_invocation_tokens", [1]), ("bias", "all"), ("init_lora_weights", "pissa")],
+)
+def test_variants_of_lora_are_refused(trained, key, value):
+    """Their law is not W + (α/r) B A, or their base not W."""
+    path = trained[0] / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(PipelineError, match=f"adapter_config.json' says {key}: .*, this project supports only"):
+        llada.load(trained[0])
