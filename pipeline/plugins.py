@@ -72,7 +72,10 @@ def resolve_task(settings: "PluginSection") -> "Task[PluginSection]":
     original: Task[PluginSection] = importlib.import_module(task.resolve.__module__).PLUGIN
     names = (field.name for field in dataclasses.fields(task))
     own = {name: getattr(task, name) for name in names if getattr(task, name) is not getattr(original, name)}
-    return dataclasses.replace(task.resolve(settings), **own)
+    try:
+        return dataclasses.replace(task.resolve(settings), **own)
+    except Exception as error:  # whatever a user's function raises
+        raise PipelineError(f"task '{settings.name}': resolve raised {type(error).__name__}: {error}") from error
 
 
 def source(kind: str, name: str) -> Path:
@@ -88,10 +91,16 @@ def _load(kind: str, name: str):  # type: ignore[no-untyped-def]  # the load_ fu
     check(kind, name)
     try:
         found = importlib.import_module(_path(kind, name))
-    except (Exception, SystemExit) as error:  # whatever a user's module raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a user's module raises
         raise PipelineError(f"cannot import {kind} '{name}': {type(error).__name__}: {error}") from error
     if not hasattr(found, "PLUGIN"):
         raise PipelineError(f"module '{found.__name__}' ({found.__file__}) does not define PLUGIN")
+    wanted = getattr(importlib.import_module(f"{KINDS[kind].__name__}.base"), kind.capitalize())
+    if not isinstance(found.PLUGIN, wanted):
+        what = f"is of the type {type(found.PLUGIN).__name__}, not {wanted.__module__}.{wanted.__name__}"
+        raise PipelineError(f"PLUGIN of module '{found.__name__}' ({found.__file__}) {what}")
     return found.PLUGIN
 
 

@@ -1,6 +1,8 @@
 """Rule `prepare`: the items of every split, checked, as Parquet."""
 
+import traceback
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
 
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_task
@@ -8,11 +10,11 @@ from pipeline.settings.stages import PrepareSettings
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
 from pipeline.storage.provenance import provenance
-from pipeline.tasks.base import HELD_OUT, OPTIONAL, SPLITS
+from pipeline.tasks.base import HELD_OUT, OPTIONAL, SPLITS, Item
 
 
 def run(args: Namespace, settings: PrepareSettings) -> None:
-    splits = load_task(settings.task.name).items(settings.task, settings.seed)
+    splits = items_of(settings)
     held_out = {item.prompt for split in HELD_OUT for item in splits.get(split, ())}
     for split in SPLITS:
         items = splits.get(split, ())
@@ -26,6 +28,24 @@ def run(args: Namespace, settings: PrepareSettings) -> None:
         columns = {name: [getattr(item, name) for item in items] for name in ("prompt", "reference", "group")}
         columns["item_id"] = list(range(len(items)))
         parquet.write(args.out / f"{split}.parquet", columns, parquet.ITEMS, provenance(settings))
+
+
+def items_of(settings: PrepareSettings) -> Mapping[str, Sequence[Item]]:
+    """The items of each split. PipelineError if a user's code raises or returns something else; the log has details."""
+    name = settings.task.name
+    try:
+        splits = load_task(name).items(settings.task, settings.seed)
+        for split, items in splits.items():
+            for item in items:
+                if not isinstance(item, Item) or not all(isinstance(value, str) for value in vars(item).values()):
+                    raise TypeError(f"an item of the split '{split}' is no Item of three texts: {str(item)[:200]}")
+                "".join(vars(item).values()).encode()  # ValueError for lone surrogates
+    except (PipelineError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # whatever a user's code raises
+        traceback.print_exc()
+        raise PipelineError(f"task '{name}': items raised {type(error).__name__}: {error}") from error
+    return splits
 
 
 if __name__ == "__main__":

@@ -101,6 +101,14 @@ class Task(Generic[S]):
     whole_text: bool = False
     end: str = ""
 
+    def __post_init__(self) -> None:
+        """TypeError for what is no function or no schema, as soon as a user's module is imported."""
+        if not (isinstance(self.settings, type) and issubclass(self.settings, PluginSection)):
+            raise TypeError("settings must be a subclass of pipeline.tasks.base.TaskSettings")
+        for name in ("items", "score", "render"):
+            if not callable(getattr(self, name)):
+                raise TypeError(f"{name} must be a function, not {getattr(self, name)!r}")
+
     def characters(self, lengths: Sequence[int]) -> str:
         """The alphabet of a base model trained on answers of these lengths: includes `end` if any exceeds L."""
         return self.alphabet + (self.end if max(lengths, default=0) > self.answer_length else "")
