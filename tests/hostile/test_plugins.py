@@ -1,0 +1,144 @@
+"""Tasks and rewards of users that raise, end their process or return nonsense."""
+
+import argparse
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.settings.params_file import parse_params
+from pipeline.settings.stages import PrepareSettings, parse_settings, settings_json
+from pipeline.stages import prepare
+from pipeline.tasks.scoring import Scorer
+from tests.hostile.harness import VALUES, examples, line_of, working_directory
+
+NUMBERS = itertools.count()
+PICTURE = {"model": {"name": "tabular"}, "base": {"exact": True}}
+ITEMS = (
+    "None",
+    "{{}}",
+    "{{'train': [3]}}",
+    "{{'base': None}}",
+    "{{3: [Item('a', 'b')]}}",
+    "{{'train': [Item(1, 2)]}}",
+    "1 / 0",
+    "{{'train': [Item('\\ud800', '')]}}",
+)
+BODIES = {
+    "returns": "return {value!r}",
+    "returns a metric": "return {{'reward': {value!r}}}",
+    "returns another metric": "return {{'reward': 1.0, 'x': {value!r}}}",
+    "names a metric": "return {{'reward': 1.0, str({value!r}): 1.0}}",
+    "changes": "item.prompt = {value!r}",
+    "raises": "raise {error}({value!r})",
+    "writes": "print({value!r}, flush=True); return {{'reward': 1.0}}",
+    "recurses": "return score(item, answer)",
+    "imports": "import {error}",
+}
+ERRORS = [
+    "ValueError",
+    "KeyError",
+    "OSError",
+    "MemoryError",
+    "SystemExit",
+    "GeneratorExit",
+    "BaseException",
+    "StopIteration",
+    "Nothing",
+]
+FILE = """
+import dataclasses
+from pipeline.tasks.base import Item
+from pipeline.tasks.pinwheel import PLUGIN
+
+nan, inf = float("nan"), float("inf")
+
+def score(item, answer):
+    {}
+
+{}
+"""
+ENDS = ("PLUGIN = dataclasses.replace(PLUGIN, score=score)",) * 6
+ENDS += (
+    "PLUGIN = 3",
+    "PLUGIN = None",
+    "del PLUGIN",
+    "PLUGIN = dataclasses.replace(PLUGIN, score=None)",
+    "raise {error}('no')",
+)
+ENDS += (
+    "PLUGIN = dataclasses.replace(PLUGIN, settings=dict)",
+    "PLUGIN = dataclasses.replace(PLUGIN, resolve=score)",
+    "PLUGIN =",
+    "x\n\x00",
+)
+
+
+def use_task(name: str, *, apart: bool) -> None:
+    """Read the section of params.yaml, make the items, and score an answer; `apart` in a process of its own."""
+    params = parse_params({"default_run": "x", "runs": {"x": PICTURE | {"task": {"name": name, "base_items": 5}}}})
+    section = parse_settings(settings_json(params.runs["x"], "prepare"), PrepareSettings).task
+    scorer = Scorer(section, timeout=1.0)
+    if not apart:
+        scorer.process = None
+    try:
+        prepare.run(argparse.Namespace(out=Path("items")), PrepareSettings(seed=0, task=section))
+        item = prepare.items_of(PrepareSettings(seed=0, task=section))["train"][0]
+        (metrics,) = scorer([item], ["0a"])
+        assert all(math.isfinite(value) for value in metrics.values()) and "reward" in metrics
+    finally:
+        scorer.close()
+
+
+def write_task(work: Path, body: str, end: str) -> str:
+    """A module that was never imported before, and its name."""
+    name = f"mine{next(NUMBERS)}"
+    (work / name).mkdir()
+    (work / name / "task.py").write_bytes(FILE.format(body, end).encode(errors="surrogatepass"))
+    return f"{name}.task"
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_unchanged_task_works(apart, monkeypatch):
+    with working_directory() as work:
+        monkeypatch.syspath_prepend(work)
+        use_task(write_task(work, "return {'reward': 1.0}", ENDS[0]), apart=apart)
+
+
+ENDS += tuple(
+    f"from pipeline.tasks.base import Item; PLUGIN = dataclasses.replace(PLUGIN, items=lambda *_: {made})"
+    for made in ITEMS
+)
+
+
+@examples(100)
+@given(st.sampled_from(sorted(BODIES)), VALUES, st.sampled_from(ERRORS), st.sampled_from(ENDS))
+def test_tasks_of_users(kind, value, error, end):
+    """In this process, except for what only a process of its own survives: see tasks/test_rewards.py."""
+    with working_directory() as work, pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(work)
+        name = write_task(work, BODIES[kind].format(value=value, error=error), end.format(error=error))
+        line_of(lambda: use_task(name, apart=False), name, "reward", "score", "metric")
+
+
+@examples(5)
+@given(
+    st.sampled_from(
+        (
+            "os._exit(0)",
+            "os.kill(os.getpid(), 9)",
+            "os.close(3)",
+            "os.closerange(3, 99)",
+            "os.abort()",
+            "time.sleep(99)",
+        )
+    )
+)
+def test_rewards_that_end_their_process(call):
+    with working_directory() as work, pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(work)
+        name = write_task(work, f"import os, time; {call}; return {{'reward': 1.0}}", ENDS[0])
+        line_of(lambda: use_task(name, apart=True), "reward")
