@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
 from pipeline.storage.atomic_files import replacing
-from pipeline.storage.row_checks import check_column, check_groups
+from pipeline.storage.row_checks import check_column, check_groups, check_lengths
 
 VERSION = 2
 ROW_GROUP = 4096
@@ -125,8 +125,9 @@ def read(
 
     Raises:
         PipelineError: for a file that is missing, truncated, empty or of another schema. Names file and row if a value
-            is missing or not finite, a list has another length, a token id is unknown, an `unmask_step` is too big, a
-            log-probability is positive, or the rows of a state do not belong together.
+            is missing or not finite, a list has another length than those of other rows or columns, a token id is
+            unknown, an `unmask_step` is too big, a log-probability is positive, or the rows of a state do not belong
+            together.
     """
     tables = []
     for path in paths:
@@ -135,6 +136,8 @@ def read(
             raise PipelineError(f"{path} has no rows")
         for name in schema.names if len(table) else ():
             check_column(path, name, table.column(name).combine_chunks(), vocabulary, limits or {})
+        if len(table):
+            check_lengths(path, table)
         tables.append(table)
     table = pa.concat_tables(tables)
     if completions:

@@ -46,6 +46,15 @@ def check_column(
         _check(path, rows, name, column, pc.less_equal(column, ROUNDING), "the logarithm of a probability")
 
 
+def check_lengths(path: Path, table: pa.Table) -> None:
+    """PipelineError unless all columns of answer tokens have lists of one length."""
+    names = [name for name in table.column_names if pa.types.is_list(table.schema.field(name).type) and name != RAGGED]
+    lengths = {name: len(table.column(name)[0]) for name in names}
+    for name, length in lengths.items():
+        if length != lengths[names[0]]:
+            raise PipelineError(f"{path}, row 0: {name} has {length} values, but {names[0]} {lengths[names[0]]}")
+
+
 def _check(path: Path, rows: np.ndarray | pa.Array, name: str, values: pa.Array, valid: pa.Array, wanted: str) -> None:
     for place in np.flatnonzero(~np.asarray(valid))[:1]:
         raise PipelineError(f"{path}, row {rows[place]}: {name} is {values[place]}, not {wanted}")

@@ -124,3 +124,8 @@ def test_empty_prompts_and_files(tmp_path):
         read(tmp_path / "x", **nothing)
     table = parquet.read([tmp_path / "x"], parquet.ROLLOUTS, may_be_empty=True, completions=2, vocabulary=range(4))
     assert table.num_rows == 0
+
+
+def test_columns_of_tokens_have_one_length(tmp_path):
+    with pytest.raises(PipelineError, match="x, row 0: tokens has 1 values, but start 2"):
+        read(tmp_path / "x", tokens=[[1], [2]])
