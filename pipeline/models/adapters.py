@@ -24,7 +24,7 @@ from pipeline.models.base import Adapters
 from pipeline.settings.sections import Adapter
 from pipeline.storage.atomic_files import read_tensors
 from pipeline.storage.fingerprint import fingerprint
-from pipeline.storage.model_files import ADAPTER_CONFIG, base_of_adapters
+from pipeline.storage.model_files import ADAPTER_CONFIG, MALFORMED, base_of_adapters
 
 WEIGHTS = "adapter_model.safetensors"
 TRAINED, BEHAVIOR = "default", "behavior"
@@ -215,7 +215,7 @@ def _load(module: nn.Module, path: Path, adapter: str) -> None:
 def _config(path: Path) -> LoraConfig:
     try:
         config = PeftConfig.from_pretrained(str(path))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, *MALFORMED) as error:
         raise PipelineError(f"cannot read '{path / ADAPTER_CONFIG}': {str(error)[:200]}") from error
     if not isinstance(config, LoraConfig):
         raise PipelineError(f"'{path}' holds adapters of the kind {config.peft_type}, not LORA")
@@ -236,8 +236,8 @@ def _inject(module: nn.Module, config: LoraConfig, adapter: str, source: str, *,
     try:
         with warnings.catch_warnings(action="ignore"):  # that there are several sets of adapters
             inject_adapter_in_model(config, module, adapter, low_cpu_mem_usage=empty)
-    except ValueError as error:
-        raise PipelineError(f"{source}: {str(error)[:200]}") from error
+    except MALFORMED as error:
+        raise PipelineError(f"{source}: {type(error).__name__}: {str(error)[:200]}") from error
     _activate(module, [TRAINED])
 
 

@@ -29,11 +29,9 @@ from pipeline.models.checkpoint import LladaConfig
 from pipeline.models.llada_files import check_tensors, read_sizes
 from pipeline.runtime.memory_limits import CHUNK
 from pipeline.settings.sections import ModelSection
-from pipeline.storage.model_files import base_of_adapters
+from pipeline.storage.model_files import MALFORMED, base_of_adapters
 
 ATTENTION = "llada"
-MALFORMED = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
-"""What transformers raises for an entry of config.json that the model itself does not use."""
 
 
 class LladaRotaryEmbedding(LlamaRotaryEmbedding):

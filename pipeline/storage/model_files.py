@@ -5,6 +5,7 @@ No path in a file may lead out of the directory that the file belongs to. Weight
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,17 @@ from pipeline.errors import PipelineError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
+MALFORMED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RecursionError,
+    re.error,
+)
+"""What transformers and peft raise for an entry of a configuration that is of another type than they expect."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 

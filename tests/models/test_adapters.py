@@ -266,3 +266,11 @@ def test_variants_of_lora_are_refused(trained, key, value):
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(PipelineError, match=f"adapter_config.json' says {key}: .*, this project supports only"):
         llada.load(trained[0])
+
+
+@pytest.mark.parametrize("changes", [{"rank_pattern": [1]}, {"r": "4"}, {"target_modules": 3}])
+def test_options_of_another_type_are_refused(trained, changes):
+    path = trained[0] / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(PipelineError, match=r"adapter_config\.json': |does not fit its adapter_config\.json"):
+        llada.load(trained[0])
