@@ -5,3 +5,13 @@ CHUNK = 2**26
 
 STATES, TOKENS = 256, 2**16
 """The most that one forward pass over given states takes."""
+
+LESS_MEMORY = {
+    "base": "raise base.gradient_accumulation_steps, or set base.gradient_checkpointing: true",
+    "rollout": "lower rollout.batch_size",
+    "reference": "set model.dtype: bfloat16",
+    "train": "set train.adapter, raise train.gradient_accumulation_steps, or set train.gradient_checkpointing: true",
+    "decode": "lower evaluate.batch_size",
+    "evaluate": "lower evaluate.batch_size",
+}
+"""What lowers the memory that a rule needs."""

@@ -19,6 +19,7 @@ from typing import TypeVar
 import psutil
 
 from pipeline.errors import PipelineError
+from pipeline.runtime.memory_limits import LESS_MEMORY
 from pipeline.settings.sections import Keep
 from pipeline.settings.stages import parse_settings
 from pipeline.settings.validation import Section
@@ -31,14 +32,6 @@ Stage = Callable[[argparse.Namespace, S], Measured | None]
 """(arguments, settings) -> how fast the stage was, for its log and timing; None if it does not measure that."""
 
 CONVERT: Mapping[str, Callable[[str], object]] = {"#": int, "=": json.loads}
-LESS_MEMORY = {
-    "base": "raise base.gradient_accumulation_steps or set base.gradient_checkpointing: true",
-    "rollout": "lower rollout.batch_size",
-    "train": "raise train.gradient_accumulation_steps or set train.gradient_checkpointing: true",
-    "decode": "lower evaluate.batch_size",
-    "evaluate": "lower evaluate.batch_size",
-}
-"""What lowers the memory of a stage."""
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory")
 ASKED = re.compile(r"tried to allocate [\d.]+ \w+", re.IGNORECASE)
 EVERYTHING = Keep(buffers="all", optimizer="all")

@@ -13,11 +13,15 @@ from pipeline.errors import PipelineError
 from pipeline.models import WITHOUT_ADAPTERS
 from pipeline.models.llada_files import KIND, Sizes, check_tensors, read_sizes
 from pipeline.plugins import nearest, resolve_task
+from pipeline.runtime.memory_limits import LESS_MEMORY
 from pipeline.settings.params_file import Params
 from pipeline.settings.run import Run
 from pipeline.settings.sections import Hardware, Optimizer
 from pipeline.storage.model_files import read_config, read_object, tensor_headers
+from pipeline.workflow.estimate import Estimate, shape_of
 
+MARGIN = 1.2
+"""How far an estimate of memory may be off."""
 SECONDS = 5.0
 """How long a dry run waits for the Hub."""
 
@@ -71,6 +75,20 @@ def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
         yield from _targets(run, sizes)
     if sizes and resolve_task(run.task).chat:
         yield from _lengths(run, sizes.max_position_embeddings)
+    yield from too_large(run, hardware)
+
+
+def too_large(run: Run, hardware: Hardware) -> Iterator[str]:
+    """Why a job's memory, as estimated, exceeds that of `hardware.accelerator` by so much that the estimate cannot be
+    what is wrong."""
+    shape = shape_of(run)
+    if shape is None:
+        return
+    estimate = Estimate(run, hardware, shape)
+    for stage, cost in estimate.stages().items() if estimate.card else ():
+        if estimate.card and cost.memory > MARGIN * estimate.card:
+            card = f"{hardware.accelerator} (hardware.accelerator) has {estimate.card / 1e9:.0f}"
+            yield f"rule {stage} needs about {cost.memory / 1e9:.0f} GB in a process, an {card}: {LESS_MEMORY[stage]}"
 
 
 def _batches(name: str, section: Optimizer, processes: int) -> Iterator[str]:

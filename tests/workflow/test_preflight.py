@@ -14,10 +14,10 @@ from torch import nn
 from pipeline.errors import PipelineError
 from pipeline.models import NAMES, WITHOUT_ADAPTERS
 from pipeline.plugins import load_model
-from pipeline.settings.params_file import parse_params
+from pipeline.settings.params_file import parse_params, read_params
 from pipeline.settings.sections import Hardware, ModelSection
 from pipeline.workflow import preflight, rules
-from tests.conftest import Workflow, said
+from tests.conftest import ROOT, Workflow, said
 from tests.models import hub
 
 NOWHERE = Path("no/such/place")
@@ -215,3 +215,42 @@ def test_only_runs_that_are_needed_are_checked(workflow):
     assert output.count("note: rwr: algorithm 'raft' does not take over largest_step from the run") == 1
     output = workflow("--dry-run", "smal", ok=False)
     assert "error: 'smal' is neither a run nor a suite: did you mean 'small'? known: rwr, small, wrong" in output
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({}, ["train needs about 237 GB"]),
+        ({"model": {"dtype": "bfloat16"}, "train": {"adapter": {}}}, []),
+        (
+            {
+                "model": {"dtype": "bfloat16"},
+                "train": {"adapter": {}},
+                "rollout": {"batch_size": 4096, "order": "confidence"},
+            },
+            ["rollout needs"],
+        ),
+    ],
+)
+def test_jobs_that_no_card_of_the_named_kind_can_hold(changes, wrong):
+    chat = {"name": "countdown", "template": "chat", "profile": "d1", "answer_length": 256}
+    raw = {
+        "default_run": "large",
+        "runs": {
+            "large": {
+                "task": chat,
+                "base": {"path": "GSAI-ML/LLaDA-8B-Base"},
+                "evaluate": {"batch_size": 32, "block_length": 32},
+                **changes,
+            }
+        },
+    }
+    run = parse_params(raw).runs["large"]
+    found = list(preflight.too_large(run, Hardware(accelerator="h100")))
+    assert len(found) == len(wrong) and all(part in problem for part, problem in zip(wrong, found, strict=True)), found
+
+
+def test_the_named_runs_fit_their_card():
+    params = read_params(ROOT / "params.yaml")
+    for name, run in params.runs.items():
+        assert not list(preflight.too_large(run, params.hardware.of(name, run.model.name))), name
