@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.models import WITHOUT_ADAPTERS
+from pipeline.models.flops import Shape
 from pipeline.models.llada_files import KIND, Sizes, check_tensors, read_sizes
 from pipeline.plugins import nearest, resolve_task
 from pipeline.runtime.memory_limits import LESS_MEMORY
@@ -18,7 +19,7 @@ from pipeline.settings.params_file import Params
 from pipeline.settings.run import Run
 from pipeline.settings.sections import Hardware, Optimizer
 from pipeline.storage.model_files import read_config, read_object, tensor_headers
-from pipeline.workflow.estimate import Estimate, shape_of
+from pipeline.workflow.estimate import Estimate
 
 MARGIN = 1.2
 """How far an estimate of memory may be off."""
@@ -75,15 +76,13 @@ def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
         yield from _targets(run, sizes)
     if sizes and resolve_task(run.task).chat:
         yield from _lengths(run, sizes.max_position_embeddings)
-    yield from too_large(run, hardware)
+    if sizes and run.base.path:
+        yield from too_large(run, hardware, Shape.of(sizes.model_dump()))
 
 
-def too_large(run: Run, hardware: Hardware) -> Iterator[str]:
+def too_large(run: Run, hardware: Hardware, shape: Shape) -> Iterator[str]:
     """Why a job's memory, as estimated, exceeds that of `hardware.accelerator` by so much that the estimate cannot be
     what is wrong."""
-    shape = shape_of(run)
-    if shape is None:
-        return
     estimate = Estimate(run, hardware, shape)
     for stage, cost in estimate.stages().items() if estimate.card else ():
         if estimate.card and cost.memory > MARGIN * estimate.card:
