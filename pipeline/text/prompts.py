@@ -51,6 +51,9 @@ class ChatFormat:
             PipelineError: if the template fails, or takes more than `TEMPLATE_SECONDS` or `TEMPLATE_MEMORY`.
         """
 
+        if not messages:
+            return []
+
         def render() -> list[str]:
             chats = [[{"role": "user", "content": message}] for message in messages]
             return list(self.template.apply_chat_template(chats, tokenize=False, add_generation_prompt=True))

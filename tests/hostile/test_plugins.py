@@ -95,7 +95,7 @@ def use_task(name: str, *, apart: bool) -> None:
 
 def write_task(work: Path, body: str, end: str) -> str:
     """A module that was never imported before, and its name."""
-    name = f"mine{next(NUMBERS)}"
+    name = f"hostile{next(NUMBERS)}"
     (work / name).mkdir()
     (work / name / "task.py").write_bytes(FILE.format(body, end).encode(errors="surrogatepass"))
     return f"{name}.task"
