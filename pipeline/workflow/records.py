@@ -36,8 +36,9 @@ def judge(timings: Iterable[Path], rules: Iterable[Any], expected: Callable[[str
         if _recorded(path):
             continue
         origin = _origin(path)
+        current = bool(origin) and origin == expected(origin.get("stage", ""))
         for record in map(record_of, outputs_beside(path, rules)):
-            if origin and origin == expected(origin.get("stage", "")):
+            if current:
                 record.unlink(missing_ok=True)
             else:
                 record.parent.mkdir(parents=True, exist_ok=True)
