@@ -110,6 +110,7 @@ class FamilyRow(TypedDict):
     cpu_seconds: float
     cpu_seconds_se: float
     seeds: list[float]
+    by_seed: NotRequired[dict[str, Summary]]
     splits: dict[str, Summary]
     lengths: dict[str, Summary]
     base_lengths: dict[str, Summary]

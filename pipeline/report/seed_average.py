@@ -14,6 +14,8 @@ from pipeline.evaluation.summary import summarize
 from pipeline.report.json_types import FamilyRow, Published, RunMetrics, SuiteResult, Summary
 from pipeline.report.run_metrics import headline_metric, metric_values, sampler_title, scalars
 
+SEED = re.compile(r"-seed(\d+)$")
+
 
 def suite_result(suite: str, runs: Sequence[RunMetrics], published: Mapping[str, Published]) -> SuiteResult:
     """The content of data/results/SUITE.json: a row for each family, and the code and hardware behind the numbers.
@@ -42,16 +44,22 @@ def by_family(runs: Sequence[RunMetrics]) -> dict[str, list[RunMetrics]]:
 
 def family_name(run: str) -> str:
     """The name of a run without `-seed<number>`."""
-    return re.sub(r"-seed\d+$", "", run)
+    return re.sub(SEED, "", run)
+
+
+def seed_of(run: str) -> str:
+    """The number in `-seed<number>`; "" for a run without."""
+    found = re.search(SEED, run)
+    return found[1] if found else ""
 
 
 def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> FamilyRow:
     """Means over the runs of a family.
 
     `final` and `base` are the metrics after the last round and of the base model, `seeds` the final headline metric of
-    each run, `splits` the final metrics on the other held-out splits and by ancestral sampling. `lengths` and
-    `base_lengths` are the metrics by number of answer tokens, empty if there is only one number. `cache` is that of
-    decoding, "" for none.
+    each run. `by_seed` has each run's final reward and metrics by its seed, for paired comparisons. `splits` are the
+    final metrics on the other held-out splits and by ancestral sampling. `lengths` and `base_lengths` are the metrics
+    by number of answer tokens, empty if there is only one number. `cache` is that of decoding, "" for none.
     """
     effort = summarize([{"rollouts": run["rollouts"], "cpu_seconds": run["time"]["cpu_seconds"]} for run in runs])
     headline = headline_metric(runs[0]["final"])
@@ -64,6 +72,7 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
         "base": seed_means([run["base"] for run in runs]),
         **effort,
         "seeds": [run["final"][headline] for run in runs],
+        "by_seed": {seed_of(run["run"]): _with_reward(run["final"]) for run in runs},
         "splits": _splits(runs),
         "lengths": _lengths(runs, len(runs[0]["rounds"]), runs[0]["sampler"]),
         "base_lengths": _lengths(runs, 0, "greedy"),
@@ -71,6 +80,10 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
         "curve": learning_curve(runs),
     }
     return cast(FamilyRow, row)
+
+
+def _with_reward(final: Summary) -> Summary:
+    return {name: final[name] for name in ("reward", *metric_values(final)) if name in final}
 
 
 def learning_curve(runs: Sequence[RunMetrics]) -> list[Summary]:

@@ -1,7 +1,9 @@
 """The tables of a suite, from the rows of its JSON. Cells are text; the first line is the head."""
 
+import math
 from collections.abc import Mapping, Sequence
 
+from pipeline.evaluation.paired import MOST, compare, holm
 from pipeline.report.json_types import FamilyRow, Summary
 from pipeline.report.run_metrics import metric_values
 
@@ -9,11 +11,15 @@ Cells = list[list[str]]
 
 
 def suite_tables(rows: Sequence[FamilyRow]) -> dict[str, Cells]:
-    """Title -> cells: metrics after the last round, by answer length, and at the same compute."""
+    """Title -> cells: metrics after the last round, by answer length, paired differences, and at the same rollouts and
+    compute."""
     found = {"After the last round": last_rounds(rows), "By number of answer tokens": by_length(rows)}
     for task in dict.fromkeys(row["task"] for row in rows):
-        trained = [row for row in rows if row["task"] == task and len(row["curve"]) > 1]
+        of_task = [row for row in rows if row["task"] == task]
+        found[f"Paired by seed: {task}, differences from {of_task[0]['run']}"] = paired_differences(of_task)
+        trained = [row for row in of_task if len(row["curve"]) > 1]
         if len(trained) > 1:
+            found[f"At the same rollouts: {task}"] = at_the_same_rollouts(trained)
             budget = min(row["curve"][-1]["cpu_seconds"] for row in trained)
             title = f"At the same compute: {task}, {budget:,.0f} CPU seconds of rollouts, targets and training"
             found[title] = at_the_same_compute(trained, budget)
@@ -73,6 +79,50 @@ def at_the_same_compute(rows: Sequence[FamilyRow], budget: float) -> Cells:
         effort = [f"{point['rollouts']:,.0f}", f"{point['cpu_seconds']:.0f}"]
         cells.append([row["run"], cell(point, name), *effort, cell(end, "reward"), "" if row is reference else share])
     return cells
+
+
+def at_the_same_rollouts(rows: Sequence[FamilyRow]) -> Cells:
+    """Reward and headline metric of greedy decoding after all rollouts of the first family, a half, a quarter, ….
+
+    Shown are the budgets after which the first family was evaluated; the others' last evaluation within each.
+    """
+    name, points = rows[0]["headline"], {point["rollouts"] for point in rows[0]["curve"][1:]}
+    budgets = sorted(budget for budget in points if math.log2(max(points) / budget).is_integer())
+    cells = [["run", *(f"{metric}: {budget:,.0f}" for metric in ("reward", name) for budget in budgets)]]
+    for row in rows:
+        within = [[point for point in row["curve"] if point["rollouts"] <= budget][-1] for budget in budgets]
+        cells.append([row["run"], *(cell(point, metric) for metric in ("reward", name) for point in within)])
+    return cells
+
+
+def paired_differences(rows: Sequence[FamilyRow]) -> Cells:
+    """Each family minus the first, over the seeds that both have: mean ± standard error, p and Holm's p.
+
+    p is that of the exact sign-flip test; Holm's is corrected for the number of rows, for each metric on its own.
+    """
+    reference, metrics = rows[0], ("reward", rows[0]["headline"])
+    others = [row for row in rows[1:] if 1 < len(_common_seeds(reference, row)) <= MOST]
+    cells = [["run", "seeds", *(f"{metric}{column}" for metric in metrics for column in ("", ": p", ": p, Holm"))]]
+    columns = [[row["run"] for row in others], [str(len(_common_seeds(reference, row))) for row in others]]
+    for metric in metrics:
+        found = [compare(_differences(reference, row, metric)) for row in others]
+        scale, unit = (100, " points") if metric.endswith("accuracy") else (1, "")
+        columns.append([f"{scale * one.mean:+.3g} ± {scale * one.error:.2g}{unit}" for one in found])
+        columns.append([f"{one.p_value:.2g}" for one in found])
+        columns.append([f"{value:.2g}" for value in holm([one.p_value for one in found])])
+    return cells + [list(line) for line in zip(*columns, strict=True)]
+
+
+def _common_seeds(reference: FamilyRow, row: FamilyRow) -> list[str]:
+    """The seeds of runs that both families have and measured alike; none in files of earlier versions."""
+    if reference["headline"] != row["headline"]:
+        return []
+    return sorted(reference.get("by_seed", {}).keys() & row.get("by_seed", {}).keys())
+
+
+def _differences(reference: FamilyRow, row: FamilyRow, metric: str) -> list[float]:
+    seeds = _common_seeds(reference, row)
+    return [row["by_seed"][seed][metric] - reference["by_seed"][seed][metric] for seed in seeds]
 
 
 def markdown(cells: Cells) -> str:

@@ -68,7 +68,7 @@ def test_rows():
 def test_tables():
     """Accuracies in percent; columns that no row fills are left out."""
     shown = suite_tables(suite_result("both", RUNS, {"other": {"grid_accuracy": (0.1, 0.9)}})["rows"])
-    ends, compute = shown.values()
+    ends, rollouts, compute = shown.values()
     assert markdown(ends).splitlines() == [
         "| run | seeds | grid_accuracy: base | grid_accuracy | grid_accuracy: published, base → final "
         "| grid_accuracy: each seed | grid_accuracy: hard | rollouts | cpu_seconds |",
@@ -76,11 +76,33 @@ def test_tables():
         "| one | 2 | 0.0 ± 0.0 % | 40.0 ± 20.0 % |  | 20.0, 60.0 | 20.0 ± 10.0 % | 2,000 | 7 |",
         "| other | 1 | 0.0 ± 10.0 % | 50.0 ± 10.0 % | 10.0 % → 90.0 % |  | 25.0 ± 10.0 % | 2,000 | 7 |",
     ]
-    assert list(shown)[1] == "At the same compute: sudoku, 12 CPU seconds of rollouts, targets and training"
+    assert markdown(rollouts).splitlines() == [
+        "| run | reward: 1,000 | reward: 2,000 | grid_accuracy: 1,000 | grid_accuracy: 2,000 |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| one | 0.7 ± 0.1 | 0.9 ± 0.2 | 20.0 ± 10.0 % | 40.0 ± 20.0 % |",
+        "| other | 0.75 | 1 | 25.0 ± 10.0 % | 50.0 ± 10.0 % |",
+    ]
+    assert list(shown)[2] == "At the same compute: sudoku, 12 CPU seconds of rollouts, targets and training"
     assert [line[:4] for line in compute[1:]] == [
         ["one", "40.0 ± 20.0 %", "2,000", "12"],
         ["other", "25.0 ± 10.0 %", "1,000", "8"],
     ]
+
+
+def test_paired_differences():
+    """Over the seeds that both families have, minus the first family; Holm's p is corrected for the two rows."""
+    at = {"one": (0.1, 0.2, 0.3, 0.2), "worse": (0.05, 0.1, 0.2, 0.15), "other": (0.2, 0.1, 0.3, 0.2), "single": (0.4,)}
+    runs = [metrics(f"{name}-seed{k}", value) for name, values in at.items() for k, value in enumerate(values)]
+    runs.append(metrics("worse-seed9", 0.5))
+    table = suite_tables(suite_result("all", runs, {})["rows"])["Paired by seed: sudoku, differences from one"]
+    assert table[0] == [
+        "run",
+        "seeds",
+        *(f"{name}{p}" for name in ("reward", "grid_accuracy") for p in ("", ": p", ": p, Holm")),
+    ]
+    worse, other = table[1:]
+    assert worse[:2] + worse[5:] == ["worse", "4", "-15 ± 2.9 points", "0.12", "0.25"]  # 2 of 16 signs, twice
+    assert other == ["other", "4", "+0 ± 0.082", "1", "1", "+0 ± 8.2 points", "1", "1"]
 
 
 def test_how_soon_the_first_row_has_the_reward_of_another():

@@ -54,5 +54,5 @@ def test_a_missing_file_is_one_line(text):
 
 def test_an_unknown_table(text):
     """The message names the tables that the file has."""
-    with pytest.raises(PipelineError, match=r"suite\.json.*'By length'.*After the last round, At the same compute"):
+    with pytest.raises(PipelineError, match=r"suite\.json.*'By length'.*After the last round, .*At the same compute"):
         with_current_tables(text.read_text().replace("After the last round", "By length"), text.parent)
