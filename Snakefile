@@ -25,6 +25,7 @@ from pipeline.runtime.fork_server import Preloaded
 from pipeline.runtime.launch import SHELL
 from pipeline.workflow.records import judge
 from pipeline.workflow.seal import restore
+from pipeline.workflow.terminal import Terminal, leave_out_single_jobs, pending_jobs
 from pipeline.tasks.base import HELD_OUT, SPLITS
 
 try:
@@ -42,6 +43,7 @@ except PipelineError as error:
 if workflow.is_main_process:
     atexit.register(print_estimate, workflow, PARAMS, len(DEVICES))
     atexit.register(explain_targets, workflow, PARAMS)
+    leave_out_single_jobs(workflow)
 RUNS, HARDWARE, KEEP = PARAMS.runs, PARAMS.hardware, PARAMS.keep.model_dump_json()
 COMPILE = json.dumps(HARDWARE.compile)
 ORIGINS = wf.origins(RUNS, PARAMS.default_run)
@@ -50,10 +52,10 @@ SUITES = {suite: runs_of_suite(PARAMS, named) for suite, named in PARAMS.suites.
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
 if DEVICES:
     workflow.register_resource("devices", len(DEVICES))
-STARTED = time.time()
+STARTED, TERMINAL = time.time(), Terminal(PARAMS)
 os.environ.setdefault("TQDM_MININTERVAL", "1")
 os.environ.setdefault("PYTHONUTF8", "1")  # jobs write UTF-8, whatever the locale
-# SLURM announces the end by SIGTERM, on which training saves its progress: the shell and `tee` must outlive it.
+# SLURM announces the end by SIGTERM, on which training saves its progress: the shell must outlive it.
 NOTICE = "trap '' TERM; " if "SLURM_JOB_ID" in os.environ else ""
 shell.prefix(f"set -euo pipefail; export {SHELL}=$$; {NOTICE}")
 # Resources and threads, unlike params, rerun nothing when they change.
@@ -175,7 +177,7 @@ rule prepare:
     shell:
         "{resources.launch} pipeline.stages.prepare --settings {params.settings:q}"
         " --out data/runs/{wildcards.run}/items --timing {output.timing} --code {params.code:q}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule base:
@@ -204,7 +206,7 @@ rule base:
         " --out {output.policy} --summary {output.summary}"
         " --progress {params.progress} --code {params.code:q} --timing {output.timing} --threads {threads} --compile {resources.compile}"
         " --sharding {resources.sharding}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule rollout:
@@ -230,7 +232,7 @@ rule rollout:
         " --items {input.prompts} --policy {input.policy} --round {wildcards.round}"
         " --shard {wildcards.shard} --out {output.rollouts}"
         " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule reference:
@@ -257,7 +259,7 @@ rule reference:
         " --rollouts {input.rollouts} --base {input.base} --round {wildcards.round}"
         " --shard {wildcards.shard} --replay {params.replay} --out {output.references}"
         " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule adjoint:
@@ -288,7 +290,7 @@ rule adjoint:
         " --policy {input.policy} --round {wildcards.round}"
         " --out {output.targets} --summary {output.summary}"
         " --timing {output.timing} --code {params.code:q} --threads {threads}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule train:
@@ -328,7 +330,7 @@ rule train:
         " --optimizer-out {output.optimizer} --summary {output.summary}"
         " --progress {params.progress} --code {params.code:q} --timing {output.timing} --threads {threads} --compile {resources.compile}"
         " --sharding {resources.sharding} --keep {resources.keep:q}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule decode:
@@ -353,7 +355,7 @@ rule decode:
         " --items {input.splits} --policy {input.policy} --round {wildcards.round}"
         " --shard {wildcards.shard} --out {output.answers}"
         " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule evaluate:
@@ -379,7 +381,7 @@ rule evaluate:
         " --items {input.splits} --answers {input.answers} --policy {input.policy}"
         " --round {wildcards.round} --out {output.summary}"
         " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule joint:
@@ -399,7 +401,7 @@ rule joint:
     shell:
         "{resources.launch} pipeline.stages.joint --settings {params.settings:q} --items {input.prompts}"
         " --policy {input.policy} --out {output.joint} --timing {output.timing} --code {params.code:q} --threads {threads}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule report:
@@ -428,7 +430,7 @@ rule report:
         "{resources.launch} pipeline.stages.report --settings {params.settings:q}"
         " --run data/runs/{wildcards.run} --origin {params.origin} {params.joint} --out {output.html} --metrics {output.metrics}"
         " --figure {output.figure} --timing {output.timing} --code {params.code:q} --keep {resources.keep:q}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule estimators:
@@ -450,7 +452,7 @@ rule estimators:
         "{resources.launch} pipeline.stages.estimators --settings {params.settings:q}"
         " --items {input.prompts} --base {input.base} --policy {input.policy}"
         " --out {output.summary} --timing {output.timing} --code {params.code:q}"
-        " 2>&1 | tee {log}"
+        " > {log} 2>&1"
 
 
 rule compare:
@@ -473,7 +475,7 @@ rule compare:
         "{resources.launch} pipeline.stages.compare --settings '{{}}' --metrics {input.metrics}"
         " --joints {input.joints} --estimators {input.estimators} --published {params.published:q}"
         " --out {output.table} --markdown {output.markdown} --figure {output.figure}"
-        " --html {output.html} --timing {output.timing} --code {params.code:q} 2>&1 | tee {log}"
+        " --html {output.html} --timing {output.timing} --code {params.code:q} > {log} 2>&1"
 
 
 if workflow.is_main_process:
@@ -484,6 +486,7 @@ if workflow.is_main_process:
 
 
 onstart:
+    TERMINAL.start(pending_jobs(workflow))
     if workflow.local_exec:
         devices.share(DEVICES)
         if not LOCAL and devices.devices_of(HARDWARE.devices):
@@ -504,9 +507,10 @@ onstart:
 
 onsuccess:
     PRELOADED.stop()
+    TERMINAL.stop()
     print(wf.results(RUNS, since=STARTED))
 
 
 onerror:
     PRELOADED.stop()
-    print(wf.errors(RUNS, since=STARTED), file=sys.stderr)
+    TERMINAL.stop()

@@ -78,6 +78,7 @@ class Workflow:
     def __init__(self, directory: Path):
         self.directory = directory
         self.params = json.loads(json.dumps(SMALL))
+        self.said = ""
         self.run_directory = directory / "data" / "runs" / "small"
 
     def command(self, *arguments: str) -> list[str]:
@@ -202,9 +203,9 @@ def workflow(tmp_path: Path) -> Workflow:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """The small workflow, run once; tests that change something copy it."""
+    """The small workflow, run once, with what it `said`; tests that change something copy it."""
     workflow = Workflow(tmp_path_factory.mktemp("finished"))
-    workflow()
+    workflow.said = workflow()
     return workflow
 
 

@@ -1,7 +1,7 @@
 """Means and standard errors of the metrics of single answers. Torch-free."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 Metrics = Mapping[str, float]
 
@@ -19,6 +19,12 @@ def summarize(metrics: Sequence[Metrics]) -> dict[str, float]:
         variance = math.fsum((value - mean) ** 2 for value in values) / max(1, count - 1)
         summary |= {name: mean, f"{name}_se": math.sqrt(variance / count)}
     return summary
+
+
+def shown(names: Iterable[str]) -> list[str]:
+    """The metrics that are shown, the headline metric last: `reward` only if it is the only one."""
+    names = list(names)
+    return [name for name in names if name != "reward"] or names
 
 
 def by_group(metrics: Sequence[Metrics], groups: Sequence[str]) -> dict[str, dict[str, float]]:

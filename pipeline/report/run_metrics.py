@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
+from pipeline.evaluation.summary import shown
 from pipeline.report.json_types import EvaluatedRound, Result, Round, RunMetrics, RunTime, Summary, Timing
 from pipeline.settings.run import Run
 from pipeline.storage.atomic_files import read_json
@@ -114,8 +115,7 @@ def selected_round(evaluations: Sequence[EvaluatedRound]) -> Summary | None:
 
 def metric_names(evaluation: Mapping[str, float]) -> list[str]:
     """The task's metrics that are shown: `reward` only if it is the only one."""
-    names = [name for name in evaluation if f"{name}_se" in evaluation and name not in EXACT]
-    return [name for name in names if name != "reward"] or names
+    return shown(name for name in evaluation if f"{name}_se" in evaluation and name not in EXACT)
 
 
 def sampler_title(sampler: str) -> str:

@@ -10,7 +10,7 @@ from functools import cache, partial
 from pipeline.evaluation.answers import Answer, decode, in_order, kinds, read_shards, read_splits
 from pipeline.evaluation.decoding import Decoder, load_decoder
 from pipeline.evaluation.exact_kl import exact_kl, posteriors_of
-from pipeline.evaluation.summary import by_group, summarize
+from pipeline.evaluation.summary import by_group, shown, summarize
 from pipeline.models.policy_directory import weight_files
 from pipeline.plugins import resolve_task
 from pipeline.settings.stages import EvaluateSettings
@@ -49,7 +49,8 @@ def run(args: Namespace, settings: EvaluateSettings) -> None:
             samples = list(map(partial(_sample, task), splits[split][:SAMPLES], answered))
             summaries.setdefault(split, {})[sampler] = {**summary, "groups": groups, "samples": samples}
     exact = _exact(decoder(), splits[args.items[0].stem][0]) if task.enumerated else {}
-    write_json(args.out, {"round": args.round, "splits": summaries, "exact": exact, "rows": rows})
+    headline = next(iter(exact), shown(metrics[0])[-1])
+    write_json(args.out, {"round": args.round, "headline": headline, "splits": summaries, "exact": exact, "rows": rows})
 
 
 def _sample(task: Task[TaskSettings], item: Item, answer: Answer) -> dict[str, object]:

@@ -55,7 +55,6 @@ def run(args: Namespace, settings: Run) -> None:
     write_json(args.metrics, metrics)
     for name in names:
         print(f"{name.replace('_', ' ')}: base {cell(metrics['base'], name)}, final {cell(metrics['final'], name)}")
-    print(f"not computing (process starts, scheduling): {metrics['time']['waiting_share']:.1%} of the wall time")
     print(f"report: {args.out}")
 
 

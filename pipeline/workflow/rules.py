@@ -106,16 +106,10 @@ def suite_inputs(names: Sequence[str], runs: Mapping[str, Run]) -> dict[str, lis
 def results(runs: Iterable[str], *, since: float) -> str:
     """What the report jobs of these runs have logged since the time `since`."""
     reports = [log for log in _logs(runs, since) if log.stem == "report"]
-    return "".join(f"\n{log.parent.parent.name}\n{_text(log)}" for log in reports).rstrip()
+    return "".join(f"\n{log.parent.parent.name}\n{log_text(log)}" for log in reports).rstrip()
 
 
-def errors(runs: Iterable[str], *, since: float) -> str:
-    """The error lines that stages of these runs have logged since the time `since`, each with the name of its log."""
-    lines = [(log, line) for log in _logs(runs, since) for line in _text(log).splitlines()]
-    return "\n".join(f"{line} [{log}]" for log, line in lines if line.startswith("error:"))
-
-
-def _text(log: Path) -> str:
+def log_text(log: Path) -> str:
     """A user's reward may write any bytes to the log."""
     return log.read_text(encoding="utf-8", errors="replace")
 

@@ -1,0 +1,138 @@
+"""What a running Snakemake shows: a line for each round with the time that is left, and errors as they happen.
+
+Everything else that stages print, progress bars among it, goes to their logs alone. On a terminal the last line is the
+newest progress bar of all logs.
+"""
+
+import logging
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.settings.params_file import Params
+from pipeline.workflow.progress import LEGEND, Job, Progress, duration
+from pipeline.workflow.rules import log_text
+
+EVENTS, MESSAGES = {"JOB_FINISHED", "PROGRESS", "RESOURCES_INFO"}, ("Select jobs to execute", "Execute ")
+INTERVAL = 1.0
+"""Seconds between two looks at the files."""
+FAILURE = "Traceback (most recent call last)"
+
+
+class OfSingleJobs(logging.Filter):
+    """Leaves out what Snakemake says of single jobs and of its resources; its log file keeps it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        event = getattr(getattr(record, "event", None), "name", "")
+        return event not in EVENTS and not str(record.msg).startswith(MESSAGES)
+
+
+def leave_out_single_jobs(workflow: Any) -> None:
+    """On the terminal, unless Snakemake is asked to say more than profiles/default does (`--quiet host`)."""
+    if "RULES" in {level.name for level in workflow.output_settings.quiet or ()}:
+        for handler in workflow.logger_manager.logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(OfSingleJobs())
+
+
+def pending_jobs(workflow: Any) -> dict[Path, Job]:
+    """The jobs that Snakemake is about to run, by the timing that each will write."""
+    found = {}
+    for job in workflow.dag.needrun_jobs(exclude_finished=False):
+        wildcards = job.wildcards_dict
+        if timing := getattr(job.output, "timing", None):
+            name = wildcards.get("run") or wildcards.get("suite", "")
+            found[Path(timing)] = Job(name, job.rule.name, int(wildcards.get("round", 0)))
+    return found
+
+
+class Terminal:
+    """Prints from a thread of its own, between `start` and `stop`."""
+
+    def __init__(self, params: Params):
+        self.params, self.started = params, time.time()
+        self.logs: list[Path] = []
+        self.changed: list[Path] = []
+        self.seen: dict[Path, float] = {}
+        self.said: set[str] = set()
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self, jobs: Mapping[Path, Job]) -> None:
+        """Watch the files of these jobs."""
+        self.progress = Progress(self.params, jobs, self.started)
+        self.logs = [path.parent.parent / "logs" / f"{path.stem}.log" for path in jobs]
+        self.titled = len({job.run for job in jobs.values()}) > 1
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Say what is still to be said; of a job that ended in a traceback, its end."""
+        self.stopped.set()
+        self.thread.join()
+        self._look()
+        for log in self.logs:
+            text = log_text(log) if log in self.seen else ""
+            if FAILURE in text and not errors_of(text):
+                print(f"{log} ends in\n{text[text.rindex(FAILURE) :].rstrip()}", file=sys.stderr)
+
+    def _watch(self) -> None:
+        while not self.stopped.wait(INTERVAL):
+            self._look()
+            self._show_bar()
+
+    def _look(self) -> None:
+        """Print what has happened since the last look."""
+        for line in [*self._rounds(), *self._errors()]:
+            self._to_terminal("")
+            print(line, flush=True)
+
+    def _rounds(self) -> Iterator[str]:
+        for job in self.progress.finished():
+            title = f"{job.run}  " if self.titled else ""
+            if job.rule == "base":
+                yield f"{title}base model ready"
+            elif job.rule == "train":
+                yield from {LEGEND} - self.said
+                self.said.add(LEGEND)
+                try:
+                    yield f"{title}{self.progress.round_line(job)}{self._left()}"
+                except PipelineError as error:
+                    yield f"{title}round {job.round}: {error}"
+
+    def _left(self) -> str:
+        left = self.progress.seconds_left(time.time())
+        return f"  {duration(left)} left" if left is not None and self.progress.pending else ""
+
+    def _errors(self) -> Iterator[str]:
+        """The error lines of the changed logs that have not been printed yet, each with the name of its log."""
+        times = {log: log.stat().st_mtime for log in self.logs if log.exists()}
+        changed = [log for log, moment in times.items() if moment > max(self.started, self.seen.get(log, 0.0))]
+        self.changed = sorted(changed, key=times.__getitem__)
+        for log in self.changed:
+            self.seen[log] = times[log]
+            for line in dict.fromkeys(f"{line} [{log}]" for line in errors_of(log_text(log))):
+                if line not in self.said:
+                    self.said.add(line)
+                    yield line
+
+    def _show_bar(self) -> None:
+        if self.changed and sys.stderr.isatty():
+            lines = log_text(self.changed[-1]).replace("\r", "\n").splitlines()
+            self._to_terminal(next((line for line in reversed(lines) if "%|" in line), ""))
+
+    @staticmethod
+    def _to_terminal(text: str) -> None:
+        """Replace the last line of a terminal; the next line that is printed overwrites it."""
+        if sys.stderr.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\x1b[K{text[:width]}\r", end="", file=sys.stderr, flush=True)
+
+
+def errors_of(text: str) -> list[str]:
+    """The error lines of a log."""
+    return [line for line in text.splitlines() if line.startswith("error:")]

@@ -1,0 +1,110 @@
+"""What a running Snakemake shows of its jobs, and the time that it says is left."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings.params_file import parse_params
+from pipeline.workflow.progress import LEGEND, Job, Progress, duration
+from pipeline.workflow.terminal import Terminal
+from tests.conftest import SMALL, Workflow
+
+TWO = {**SMALL, "runs": {"small": {}, "larger": {"train": {"updates": 24}}}}
+"""A round of `larger` trains three times as long as one of `small`."""
+
+
+def test_a_real_run_shows_rounds_and_nothing_of_single_jobs(finished: Workflow):
+    lines = finished.said.splitlines()
+    rounds = [line for line in lines if line.startswith("round ")]
+    pattern = (
+        r"round {}/2  reward 0\.\d+( → 0\.\d+)? +τ 0\.\d+  ESS \d\.\d/4  KL [\d.e-]+  grid accuracy \d+ %.*  \d+ s left"
+    )
+    assert len(rounds) == 2
+    assert all(re.fullmatch(pattern.format(k), line) for k, line in enumerate(rounds, 1)), rounds
+    assert lines.count(LEGEND) == 1 and lines.count("base model ready") == 1
+    assert not [line for line in lines if "%|" in line or "Select jobs" in line or "Finished jobid" in line]
+
+
+def test_a_round_in_numbers(finished: Workflow, monkeypatch):
+    """Those of its own files; an evaluation that is still to be made again is not shown."""
+    monkeypatch.chdir(finished.directory)
+    folder = Path("data/runs/small")
+    one, two = (json.loads((folder / f"round_00{k}" / "adjoint.json").read_text()) for k in (1, 2))
+    progress = Progress(parse_params(SMALL), {}, 0.0)
+    line = progress.round_line(Job("small", "train", 2))
+    assert f"reward {one['reward_mean']:#.3g} → {two['reward_mean']:#.3g} " in line
+    assert f"ESS {two['ess_mean']:.1f}/4" in line and line.endswith(" %")
+    progress.pending[folder / "timings" / "evaluate_002.json"] = Job("small", "evaluate", 2)
+    assert progress.round_line(Job("small", "train", 2)).endswith("% (round 1)")
+
+
+@pytest.fixture
+def timings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Writes timings of 10 seconds that begin at a given time."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(run: str, name: str, begin: float) -> Path:
+        path = Path("data/runs", run, "timings", f"{name}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stage = name.split("_", maxsplit=1)[0]
+        path.write_text(json.dumps({"started": begin, "finished": begin + 10, "origin": {"stage": stage}}))
+        return path
+
+    return write
+
+
+def test_the_time_that_is_left(timings):
+    """Two of six rounds of 10 seconds have run one after the other; then two jobs ran side by side."""
+    jobs = {Path(f"data/runs/small/timings/train_00{k}.json"): Job("small", "train", k) for k in range(1, 7)}
+    now = time.time()
+    progress = Progress(parse_params(TWO), jobs, now - 20)
+    assert progress.finished() == [] and progress.seconds_left(now) is None
+    timings("small", "train_002", now - 10)
+    timings("small", "train_001", now - 20)
+    assert [job.round for job in progress.finished()] == [1, 2]
+    assert progress.seconds_left(now) == pytest.approx(40)
+    timings("small", "train_003", now - 10)
+    progress.finished()
+    assert progress.seconds_left(now) == pytest.approx(15)
+
+
+def test_the_time_of_a_run_that_has_not_begun(timings):
+    """Its jobs count by their operations, at the speed of those that are done; a resumed run's by its own timings."""
+    now = time.time()
+    jobs = {Path(f"data/runs/{run}/timings/train_001.json"): Job(run, "train", 1) for run in TWO["runs"]}
+    progress = Progress(parse_params(TWO), jobs, now - 10)
+    timings("small", "train_001", now - 10)
+    progress.finished()
+    assert progress.seconds_left(now) == pytest.approx(30)
+    later = Path("data/runs/small/timings/train_002.json")
+    timings("small", "prepare", now - 10)
+    progress = Progress(parse_params(TWO), {later: Job("small", "train", 2), **jobs}, now + 60)
+    assert progress.earlier["small", "train"] == pytest.approx([10])
+    assert progress.finished() == []
+
+
+def test_errors_are_printed_once_and_tracebacks_at_the_end(timings, capsys):
+    """Whatever bytes a log holds: a compiler that a reward calls writes in its own encoding."""
+    path = timings("mine", "rollout_001_00", time.time() - 3600)
+    other = path.with_stem("rollout_001_01")
+    terminal = Terminal(parse_params(SMALL))
+    folder = path.parent.parent / "logs"
+    folder.mkdir()
+    terminal.start({path: Job("small", "rollout", 1), other: Job("small", "rollout", 1)})
+    (folder / "rollout_001_00.log").write_bytes(
+        b"caf\xe9\nTraceback (most recent call last)\nerror: the reward raised\n"
+    )
+    (folder / "rollout_001_01.log").write_text("a bar\nTraceback (most recent call last):\n  here\nKeyError: 'x'\n")
+    terminal.stop()
+    terminal._look()
+    said = capsys.readouterr()
+    assert said.out == f"error: the reward raised [{folder / 'rollout_001_00.log'}]\n"
+    assert said.err.splitlines()[1:] == ["Traceback (most recent call last):", "  here", "KeyError: 'x'"]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(2, "5 s"), (43, "45 s"), (340, "6 min"), (7890, "2 h 10 min")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
