@@ -1,5 +1,5 @@
 """Models: each is one module with a `PLUGIN`, chosen by `model.name`."""
 
-NAMES = ("llada", "mlp", "tabular")
+NAMES = ("llada", "masked_lm", "mlp", "tabular")
 WITHOUT_ADAPTERS = ("mlp", "tabular")
 """Those whose plug-ins have neither adapters nor gradient checkpointing."""

@@ -16,8 +16,8 @@ from pipeline.runtime.distributed import device, distribute, is_sharded
 from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.settings.sections import Train
 from pipeline.storage.atomic_files import replacing
-from pipeline.text.prompts import read_tokenizer_config
-from pipeline.text.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, load_tokenizer, mask_id, token_ids
+from pipeline.text.special_tokens import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_tokenizer_config
+from pipeline.text.tokenizer import load_tokenizer, mask_id, token_ids
 
 COPIED = (CHAT_TEMPLATE, "special_tokens_map.json", "generation_config.json")
 """Files that are copied unchanged from the checkpoint that a policy was made from."""

@@ -14,9 +14,11 @@ from pipeline.settings.validation import PluginSection, Section, describe
 if TYPE_CHECKING:
     from pipeline.tasks.base import Task
 
+SAVED_ONLY = ("masked_lm",)
+"""Models that are opened, never made from the section `model`."""
 FIXED = ("mlp", "tabular")
 """Models whose answers have one length."""
-WITHOUT_CACHE = ("mlp", "tabular")
+WITHOUT_CACHE = ("masked_lm", "mlp", "tabular")
 """Models of this repository that keep no keys and values; `Model.caches_blocks` says it of any model."""
 
 
@@ -82,8 +84,8 @@ class Run(Section):
 def _contradictions(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
     """The reasons why the sections of a run contradict each other, if they do."""
     algorithm = run.algorithm
-    if task.chat and run.base.path is None:
-        yield f"task '{run.task.name}' asks in chat messages: base.path must name a checkpoint with a chat template"
+    if run.base.path is None:
+        yield from _unsaved(run, task)
     yield from _wrong_lengths(run, task)
     for sampler in ("greedy",) if algorithm.trains else ("greedy", "ancestral"):
         if sampler not in run.evaluate.samplers:
@@ -106,6 +108,14 @@ def _contradictions(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
         yield f"algorithm '{algorithm.name}' needs {needs}: task '{run.task.name}' is not enumerated"
     if conflict := algorithm.conflict(run.rollout, exact_base=run.base.exact):
         yield f"algorithm.{conflict}"
+
+
+def _unsaved(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
+    """Why a run needs a saved base model."""
+    if task.chat:
+        yield f"task '{run.task.name}' asks in chat messages: base.path must name a checkpoint with a chat template"
+    if run.model.name in SAVED_ONLY:
+        yield f"model '{run.model.name}' is not made here: base.path must name a saved one"
 
 
 def _wrong_lengths(run: Run, task: "Task[PluginSection]") -> Iterator[str]:

@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import PipelineError
 from pipeline.runtime.bounded import BoundsError, bounded
-from pipeline.storage.model_files import read_object
 from pipeline.tasks.base import Task, TaskSettings
-from pipeline.text.tokenizer import CHAT_TEMPLATE, TOKENIZER_CONFIG, encode, mask_id
+from pipeline.text.special_tokens import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_tokenizer_config
+from pipeline.text.tokenizer import encode, mask_id
 
 STOP_TOKENS = ("<|eot_id|>", "<|endoftext|>", "<|im_end|>")
 """Tokens that end an answer, besides the end-of-text token in a checkpoint's configuration."""
@@ -141,15 +141,6 @@ def prompt_format(
     named = [tokenizer.token_to_id(token) for token in (*STOP_TOKENS, special["eos_token"]) if token]
     limit = getattr(config, "max_position_embeddings", None)
     return PromptFormat(tokenizer, task, ChatFormat(fast, prefill, frozenset([*ends, *named]) - {None}, limit))
-
-
-def read_tokenizer_config(policy: Path) -> dict[str, object]:
-    """The contents of a policy's tokenizer_config.json; empty if there is no such file."""
-    path = policy / TOKENIZER_CONFIG
-    try:
-        return read_object(path) if path.is_file() else {}
-    except ValueError as error:
-        raise PipelineError(f"{path} is not a JSON object ({error})") from error
 
 
 def _template(policy: Path, settings: dict[str, object]) -> str:

@@ -10,15 +10,14 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
 from pipeline.errors import PipelineError
+from pipeline.text.special_tokens import open_tokenizer
 
 MASK_TOKEN = "[MASK]"
-MASK_TOKENS = (MASK_TOKEN, "<|mdm_mask|>", "<|mask|>")
-"""The mask token of embedded models, of LLaDA, and of its successors."""
+MASK_TOKENS = (MASK_TOKEN, "<|mdm_mask|>", "<|mask|>", "<mask>")
+"""The mask token of embedded models and BERT, of LLaDA, of its successors, and of RoBERTa."""
 
 PADDING = -1
 """Pads the shorter prompts of a training batch on the left; the model never sees it."""
-
-TOKENIZER_CONFIG, CHAT_TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 
 
 def character_tokenizer(alphabet: str) -> Tokenizer:
@@ -44,13 +43,14 @@ def token_ids(tokenizer: Tokenizer) -> frozenset[int]:
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
     """Token ids of texts. PipelineError if their lengths differ or a character is not in the vocabulary."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-    mask = mask_id(tokenizer)
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    banned = {mask_id(tokenizer), tokenizer.token_to_id(unknown or MASK_TOKEN)}
     for text, row in zip(texts, rows, strict=True):
         if len(row) != len(rows[0]):
             raise PipelineError(f"text '{text}' has {len(row)} tokens, not {len(rows[0])} like '{texts[0]}'")
-        if mask in row:
+        if not banned.isdisjoint(row):
             raise PipelineError(f"text '{text}' has a character outside the model's vocabulary")
-    return torch.tensor(rows)
+    return torch.tensor(rows, dtype=torch.long)
 
 
 def buckets(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -61,20 +61,8 @@ def buckets(lengths: Sequence[int], size: int) -> list[list[int]]:
 
 
 def load_tokenizer(policy: Path) -> Tokenizer:
-    """The tokenizer in a policy directory, without the truncation and padding that its file may ask for.
-
-    Raises:
-        PipelineError: if it is missing or damaged, or has no mask token.
-    """
-    path = policy / "tokenizer.json"
-    if not path.is_file():
-        raise PipelineError(f"{path} is missing: '{policy}' is not a model directory of this project")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more specific
-        raise PipelineError(f"{path} is not a tokenizer: {error}") from error
+    """The tokenizer in a policy directory, as `open_tokenizer`; PipelineError if it has no mask token, too."""
+    tokenizer = open_tokenizer(policy)
     if all(tokenizer.token_to_id(token) is None for token in MASK_TOKENS):
-        raise PipelineError(f"{path} has no {' or '.join(MASK_TOKENS)}")
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+        raise PipelineError(f"{policy / 'tokenizer.json'} has no {' or '.join(MASK_TOKENS)}")
     return tokenizer
