@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.rollout import at_least_one, published
-from pipeline.models.llada import create
+from pipeline.models.llada import PLUGIN
 from pipeline.samplers.ancestral import Trajectories, path_log_prob, rollout
 from pipeline.settings.sections import ModelSection
 from pipeline.storage.provenance import processor
@@ -34,7 +34,7 @@ class Bench:
         sizes = {"hidden_size": args.hidden, "intermediate_size": args.intermediate, "num_hidden_layers": args.layers}
         settings = ModelSection(**sizes, num_attention_heads=args.heads, initializer_range=args.initializer_range)
         self.args, self.mask_id = args, args.vocabulary - 1
-        self.model: nn.Module = create(settings, args.vocabulary, self.mask_id).eval()
+        self.model: nn.Module = PLUGIN.create(settings, args.vocabulary, self.mask_id, 0).eval()
         self.prompt = torch.randint(self.mask_id, (args.batch, args.prompt))
         self.samplers: dict[str, Callable[[], Tensor]] = {
             "published": self._published,

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from pipeline.models import adapters, llada
+from pipeline.models import adapters
 from pipeline.models.flops import Shape
+from pipeline.models.llada import PLUGIN
+from pipeline.models.transformer import recompute as recompute_blocks
 from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.runtime.compilation import compile_blocks
 from pipeline.runtime.distributed import device, processes
@@ -74,8 +76,9 @@ class Bench:
         self.mask_id = self.vocabulary - 1
         torch.manual_seed(0)
         with device(), default_type(torch.bfloat16):
-            self.model = llada.create(settings, self.vocabulary, self.mask_id).eval()
-        self.shape = Shape.of(self.model.config.to_dict())
+            self.model = PLUGIN.create(settings, self.vocabulary, self.mask_id, 0).eval()
+        config: Any = self.model.config
+        self.shape = Shape.of(config.to_dict())
         self.adapter = Adapter(rank=max(1, self.shape.hidden // 32))  # 128 for LLaDA-8B
 
     def add_adapters(self) -> None:
@@ -157,7 +160,7 @@ class Bench:
 def checkpoint_blocks(model: torch.nn.Module, recompute: bool) -> None:
     """Gradient checkpointing on, or off again."""
     if recompute:
-        llada.recompute(model)
+        recompute_blocks(model)
     else:
         model.activation_checkpointing_disable()  # type: ignore[operator]
 

@@ -23,8 +23,9 @@ import torch
 
 from benchmarks.llada_bench import CACHES, SHAPES, Bench, Row, product_speed, set_compiled, top
 from benchmarks.rollout import at_least_one
-from pipeline.models import adapters, llada
+from pipeline.models import adapters
 from pipeline.models.flops import peak
+from pipeline.models.llada import PLUGIN
 from pipeline.models.policy_directory import load_policy, save_policy, weight_files
 from pipeline.runtime.distributed import device, distribute, is_main_process, processes
 from pipeline.storage.fingerprint import fingerprint_of
@@ -113,16 +114,16 @@ def start(bench: Bench) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=bench.args.folder) as folder:
         path = Path(folder) / "policy"
         letters = map(chr, range(0x10000, 0x10000 + bench.mask_id))  # any characters, as many as the vocabulary has
-        save_policy(path, bench.model, character_tokenizer("".join(letters)), llada.PLUGIN)
+        save_policy(path, bench.model, character_tokenizer("".join(letters)), PLUGIN)
         del bench.model  # its memory is needed
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         begun = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import pipeline.models.llada, pipeline.training.loop"], check=True)
+        subprocess.run([sys.executable, "-c", "import pipeline.models.transformer, pipeline.training.loop"], check=True)
         imported = time.perf_counter()
         fingerprint_of(*weight_files(path))
         fingerprinted = now()
-        load_policy(path, llada.PLUGIN, device())
+        load_policy(path, PLUGIN, device())
         loaded = now()
     seconds = {"imports": imported - begun, "fingerprint": fingerprinted - imported, "weights": loaded - fingerprinted}
     print("\nStart of a stage, seconds.\n", line(list(seconds)), line(["---:"] * len(seconds)), sep="\n")

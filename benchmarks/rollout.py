@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.llada import create
+from pipeline.models.llada import PLUGIN
 from pipeline.samplers.ancestral import rollout
 from pipeline.samplers.unmasking_order import leftmost
 from pipeline.settings.sections import ModelSection
@@ -75,7 +75,7 @@ def measure(args: argparse.Namespace, vocabulary: int) -> tuple[dict[str, list[f
     sizes = {"hidden_size": args.hidden, "intermediate_size": args.intermediate, "num_hidden_layers": args.layers}
     settings = ModelSection(**sizes, num_attention_heads=args.heads, initializer_range=args.initializer_range)
     mask_id = vocabulary - 1
-    model = create(settings, vocabulary, mask_id).eval()
+    model = PLUGIN.create(settings, vocabulary, mask_id, 0).eval()
     prompt = torch.randint(mask_id, (args.batch, args.prompt))
     seconds: dict[str, list[float]] = {name: [] for name in SAMPLERS}
     log_probs: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS}

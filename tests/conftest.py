@@ -38,7 +38,7 @@ with install_import_hook(
 
 import torch
 
-from pipeline.models.llada import create
+from pipeline.models.llada import PLUGIN
 from pipeline.plugins import load_task, resolve_task
 from pipeline.settings.inheritance import merge
 from pipeline.settings.params_file import parse_params
@@ -248,4 +248,4 @@ def llada(vocabulary: int, mask_id: int, seed: int = 0, **sizes: float) -> torch
     """A small LLaDA with random weights large enough that posteriors differ between states."""
     torch.manual_seed(seed)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return create(ModelSection(**{**shape, "initializer_range": 0.5, **sizes}), vocabulary, mask_id).eval()
+    return PLUGIN.create(ModelSection(**{**shape, "initializer_range": 0.5, **sizes}), vocabulary, mask_id, 0).eval()

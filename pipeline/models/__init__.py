@@ -1,5 +1,7 @@
 """Models: each is one module with a `PLUGIN`, chosen by `model.name`."""
 
-NAMES = ("llada", "masked_lm", "mlp", "tabular")
+FAMILIES = ("llada",)
+"""Families of masked-diffusion transformers: modules with a `FAMILY`, of which `transformer` makes the plug-in."""
 WITHOUT_ADAPTERS = ("mlp", "tabular")
 """Those whose plug-ins have neither adapters nor gradient checkpointing."""
+NAMES = (*FAMILIES, "masked_lm", *WITHOUT_ADAPTERS)

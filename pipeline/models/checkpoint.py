@@ -1,46 +1,53 @@
-"""LLaDA's layout on the Hub for transformers: the configuration class, and the names of the tensors."""
+"""A family's configuration for transformers, and the names of its tensors on the Hub."""
 
+import importlib
+from functools import cache
 from typing import Any
 
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming
-from transformers.models.llama.configuration_llama import LlamaConfig
 
-from pipeline.models.llada_files import KIND, TENSORS, to_llama
+from pipeline.models.family import Family
 
 
-class LladaConfig(LlamaConfig):
-    """A `LlamaConfig` with bidirectional attention and the id of [MASK].
+def body_class(family: Family, ending: str) -> Any:
+    """A class of the family's body in transformers: `Config`, `Model` or `DecoderLayer`."""
+    package = family.body.lower()
+    module = f"configuration_{package}" if ending == "Config" else f"modeling_{package}"
+    return getattr(importlib.import_module(f"transformers.models.{package}.{module}"), family.body + ending)
 
-    `original` is the config.json of a checkpoint in the Hub's layout; a model opened from one is saved with it.
+
+@cache
+def config_class(family: Family) -> Any:
+    """The body's configuration, with bidirectional attention and the id of [MASK].
+
+    `original` is the config.json of a checkpoint from the Hub; a model opened from one is saved with it.
     """
 
-    model_type = KIND
-    is_causal: bool = False
-    use_cache: bool = False
-    mask_token_id: int | None = None
-    pad_token_id: int | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | None = None
-    original: dict[str, Any] | None = None
+    class FamilyConfig(body_class(family, "Config")):  # type: ignore[misc]  # known when the program runs
+        model_type = family.kind
+        is_causal: bool = False
+        use_cache: bool = False
+        mask_token_id: int | None = None
+        pad_token_id: int | None = None
+        bos_token_id: int | None = None
+        eos_token_id: int | list[int] | None = None
+        original: dict[str, Any] | None = None
 
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """From the Hub's layout or a Llama's, without pad_token_id, whose embedding would get no gradient.
+        @classmethod
+        def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+            """From a config.json. ValueError or KeyError for one that `Family.of_config` refuses."""
+            return super().from_dict(family.of_config(config_dict), **kwargs)
 
-        Raises:
-            ValueError: for an option of the Hub's architecture that this model does not implement.
-        """
-        llama = to_llama(config_dict) if "d_model" in config_dict else {**config_dict, "pad_token_id": None}
-        return super().from_dict(llama, **kwargs)
+        def to_diff_dict(self) -> dict[str, Any]:
+            """The contents of config.json, with the current type of the weights."""
+            if self.original is None:
+                return super().to_diff_dict()  # type: ignore[no-any-return]
+            kept = {key: value for key, value in self.original.items() if key not in family.left_out}
+            return {**kept, "dtype" if "dtype" in kept else "torch_dtype": str(self.dtype).removeprefix("torch.")}
 
-    def to_diff_dict(self) -> dict[str, Any]:
-        """The contents of config.json, without references to code and with the current type of the weights."""
-        if self.original is None:
-            return super().to_diff_dict()
-        kept = {key: value for key, value in self.original.items() if key not in ("auto_map", "dtype")}
-        return {**kept, "torch_dtype": str(self.dtype).removeprefix("torch.")}
-
-
-RENAMED: list[WeightConverter | WeightRenaming] = [WeightRenaming(theirs, ours) for theirs, ours in TENSORS.items()]
-register_checkpoint_conversion_mapping(LladaConfig.model_type, RENAMED, overwrite=True)
+    FamilyConfig.__name__ = FamilyConfig.__qualname__ = f"{family.name.title()}Config"
+    renamed: list[WeightConverter | WeightRenaming] = [WeightRenaming(*names) for names in family.tensors.items()]
+    if renamed:
+        register_checkpoint_conversion_mapping(family.kind, renamed, overwrite=True)
+    return FamilyConfig

@@ -1,12 +1,12 @@
 """Parameters of a transformer and floating-point operations of its passes. Does not import PyTorch.
 
-N blocks of width D, keys and values of width E, MLPs of width I, a vocabulary of V; sequences of T tokens, predictions
-at s of them:
+N blocks of width D, queries of width W (D in most models), keys and values of width E, MLPs of width I, a vocabulary of
+V; sequences of T tokens, predictions at s of them:
 
-    M = N (2 D² + 2 D E + 3 D I)            parameters in the blocks' matrix products
+    M = N (2 D W + 2 D E + 3 D I)           parameters in the blocks' matrix products
     P = M + (2 N + 1) D + 2 V D             all parameters (V D once if head and embedding are tied)
     A = r Σ (inputs + outputs)              adapters of rank r (LoRA)
-    F = 2 T (M + A) + 4 T U D N + 2 V D s   operations of a forward pass of one sequence; U = T, or with a block cache
+    F = 2 T (M + A) + 4 T U W N + 2 V D s   operations of a forward pass of one sequence; U = T, or with a block cache
                                             the length of the sequence of which the T tokens of a block are passed
     training: 3 F; 2 T M + 2 V D s less if the base is frozen; F with s = 0 more with gradient checkpointing, which
         without adapters need not repeat a block's last product, 2 T D I
@@ -41,14 +41,16 @@ class Shape:
     kv_heads: int
     vocabulary: int
     tied: bool = False
+    head: int = 0
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Shape":
-        """From a config.json with a Llama's keys or those of LLaDA on the Hub."""
+        """From a config.json with a Llama's keys or those of LLaDA on the Hub, without biases and norms of heads."""
 
         def size(*names: str) -> int:
             return int(next(config[name] for name in names if config.get(name) is not None))
 
+        head = int(config.get("head_dim") or 0)
         return cls(
             hidden=size("hidden_size", "d_model"),
             intermediate=size("intermediate_size", "mlp_hidden_size"),
@@ -57,14 +59,22 @@ class Shape:
             kv_heads=size("num_key_value_heads", "n_kv_heads", "num_attention_heads", "n_heads"),
             vocabulary=size("embedding_size", "vocab_size"),
             tied=bool(config.get("tie_word_embeddings") or config.get("weight_tying")),
+            head=head if head * size("num_attention_heads", "n_heads") != size("hidden_size", "d_model") else 0,
         )
+
+    @property
+    def wide(self) -> int:
+        """W, the values of all heads of a token."""
+        return self.heads * (self.head or self.hidden // self.heads)
 
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
         """(inputs, outputs) of each linear layer of a block."""
-        wide, narrow, middle = self.hidden, self.hidden // self.heads * self.kv_heads, self.intermediate
-        attention = {"q_proj": (wide, wide), "k_proj": (wide, narrow), "v_proj": (wide, narrow), "o_proj": (wide, wide)}
-        return attention | {"gate_proj": (wide, middle), "up_proj": (wide, middle), "down_proj": (middle, wide)}
+        width, wide, middle = self.hidden, self.wide, self.intermediate
+        narrow = wide // self.heads * self.kv_heads
+        attention = {"q_proj": (width, wide), "k_proj": (width, narrow), "v_proj": (width, narrow)}
+        middles = {"gate_proj": (width, middle), "up_proj": (width, middle), "down_proj": (middle, width)}
+        return {**attention, "o_proj": (wide, width), **middles}
 
     @property
     def products(self) -> int:
@@ -91,7 +101,7 @@ class Shape:
     def forward(self, rows: float, length: int, read: float, adapters: int = 0, keys: int | None = None) -> float:
         """F of `rows` sequences of `length` tokens, with predictions at `read` positions in all; `keys` is U if it is
         not T."""
-        attention = 4 * rows * length * (keys or length) * self.hidden * self.layers
+        attention = 4 * rows * length * (keys or length) * self.wide * self.layers
         return attention + self._matrices(rows * length, read) + 2 * rows * length * adapters
 
     def training(self, rows: float, length: int, read: float, adapters: int = 0, recompute: bool = False) -> float:

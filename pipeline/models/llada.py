@@ -1,233 +1,108 @@
 """LLaDA (arXiv 2502.09992): a Llama without the causal mask that predicts masked tokens.
 
-The small embedded model and LLaDA-8B are the same class; only their configurations differ. With weights in bfloat16
-the rotary embedding, the head and the log-softmax are still computed in fp32, at least as precise as the reference. On
-a GPU the stages let fp32 matrix products run in TF32, which keeps bfloat16 operands as they are.
+The small embedded model and LLaDA-8B are the same network; only their configurations differ. A checkpoint has the Hub's
+layout, with names of its own for the keys of config.json and for the tensors, or a Llama's.
 """
 
-from collections.abc import Set as AbstractSet
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
-from huggingface_hub.errors import StrictDataclassError
-from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from transformers import AttentionInterface, AutoConfig, AutoModelForMaskedLM
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-from transformers.models.llama.modeling_llama import LlamaModel, LlamaPreTrainedModel, LlamaRotaryEmbedding
-from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+from pipeline.models.family import Family, Sizes, plugin_of
 
-from pipeline.errors import PipelineError
-from pipeline.models import adapters
-from pipeline.models.base import Model, Output
-from pipeline.models.block_cache import BlockCache, LayerCache
-from pipeline.models.checkpoint import LladaConfig
-from pipeline.models.llada_files import check_tensors, read_sizes
-from pipeline.runtime.memory_limits import CHUNK
-from pipeline.settings.sections import ModelSection
-from pipeline.storage.model_files import MALFORMED, base_of_adapters
+EPSILON = 1e-5
+"""`rms_norm_eps` of the Hub's architecture where config.json does not name it; a Llama's is 1e-6."""
 
-ATTENTION = "llada"
+KEYS = {
+    "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "mlp_hidden_size": "intermediate_size",
+    "max_sequence_length": "max_position_embeddings",
+    "weight_tying": "tie_word_embeddings",
+    "init_std": "initializer_range",
+    **{name: name for name in ("rms_norm_eps", "attention_dropout", "mask_token_id", "eos_token_id", "bos_token_id")},
+}
+"""Hub key -> Llama key; pad_token_id is left out."""
 
+SUPPORTED: dict[str, object] = {
+    "block_type": "llama",
+    "block_group_size": 1,
+    "layer_norm_type": "rms",
+    "layer_norm_with_affine": True,
+    "activation_type": "silu",
+    "rope": True,
+}
+OFF = (
+    *("bias_for_layer_norm", "attention_layer_norm", "alibi", "include_bias", "include_qkv_bias", "input_emb_norm"),
+    *("scale_logits", "clip_qkv", "embedding_dropout", "residual_dropout", "rope_scaling", "yarn"),
+    *("quantization_config",),
+)
+"""Options of the Hub's architecture: the one value that this model implements, and what must be false, 0 or null."""
 
-class LladaRotaryEmbedding(LlamaRotaryEmbedding):
-    """cos and sin in fp32 whatever the weights are, so that queries and keys are rotated in fp32.
-
-    transformers recognises by the end of the class name that it must compute the frequencies on loading.
-    """
-
-    def forward(self, x: Tensor, position_ids: Int[Tensor, "n T"]) -> tuple[Tensor, Tensor]:
-        """The angles are products of numbers, where transformers takes a matrix product, which TF32 would round."""
-        angles = position_ids[..., None].float() * self.inv_freq
-        angles = torch.cat([angles, angles], dim=-1)
-        return angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
-
-
-class Head(nn.Linear):
-    """Logits in fp32: those of a large vocabulary lose two digits in bfloat16."""
-
-    def forward(self, hidden: Tensor, weight: Tensor | None = None) -> Tensor:
-        """`weight` is the head's own in fp32: 2 GB for LLaDA-8B, converted once for all pieces of a pass."""
-        return nn.functional.linear(hidden.float(), self.weight.float() if weight is None else weight)
-
-
-def attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    cache: LayerCache | None = None,
-    **options: Any,
-) -> Any:
-    """Bidirectional attention. Queries and keys come rotated in fp32 and are rounded to the type of the values."""
-    query, key = query.to(value.dtype), key.to(value.dtype)
-    if cache is not None:
-        key, value = cache.update(key, value)
-    return sdpa_attention_forward(module, query, key, value, mask, **{**options, "is_causal": False})
+BLOCK = {
+    "attn_norm": "input_layernorm",
+    "ff_norm": "post_attention_layernorm",
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+}
+OUTSIDE = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
+TENSORS = {
+    rf"^model\.transformer\.{theirs}\.": f"{ours}."
+    for theirs, ours in {
+        **OUTSIDE,
+        **{rf"blocks\.(\d+)\.{theirs}": rf"model.layers.\1.{ours}" for theirs, ours in BLOCK.items()},
+    }.items()
+}
+"""Pattern of the Hub's names of tensors -> a Llama's."""
 
 
-class LladaForMaskedLM(LlamaPreTrainedModel):
-    config_class = LladaConfig
-    unused: Tensor | None
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
-
-    def __init__(self, config: LladaConfig):
-        config._attn_implementation = ATTENTION
-        super().__init__(config)
-        self.model = LlamaModel(config)
-        self.model.rotary_emb = LladaRotaryEmbedding(config)
-        self.lm_head = Head(config.hidden_size, config.vocab_size, bias=False)
-        self.register_buffer("unused", None, persistent=False)
-        self.post_init()
-
-    def forward(
-        self,
-        input_ids: Int[Tensor, "n T"],
-        attention_mask: Int[Tensor, "n T"] | None = None,
-        select: Bool[Tensor, "n T"] | None = None,
-        tokens: Int[Tensor, "s K"] | None = None,
-        cache: BlockCache | None = None,
-    ) -> Output:
-        """Logits of the clean token at every position, or at the selected ones only.
-
-        Args:
-            attention_mask: 0 at padding, which may be on either side. A mask without a 0 is dropped, since the fastest
-                kernels take no mask. The check waits for the device, so pass None where nothing is padded.
-            select: positions to predict. The head runs on these alone, and `logits` has the shape [number selected, V],
-                in row-major order, instead of [n, T, V].
-            tokens: K tokens for each selected position. Their log-probabilities are returned instead of logits, and at
-                most `CHUNK` logits exist at once, also in the backward pass.
-            cache: an empty one is filled; with a filled one, `input_ids` and `select` are those of its block alone, and
-                padding is as in the pass that filled it.
-
-        The logits of [MASK], which is never a clean token, and of ids that are no token (see `restrict`) are -inf.
-        """
-        if attention_mask is not None and bool(attention_mask.all()):
-            attention_mask = None
-        if cache is None:
-            hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        else:
-            hidden = self._hidden_with_cache(input_ids, attention_mask, cache)
-        if select is not None:
-            hidden = hidden[select]
-        head = self.lm_head.weight.float()
-        if tokens is None:
-            return Output(logits=self._logits(hidden, head))
-        return Output(log_prob=self._log_prob(hidden, head, tokens))
-
-    def _hidden_with_cache(
-        self, input_ids: Int[Tensor, "n S"], attention_mask: Int[Tensor, "n S"] | None, cache: BlockCache
-    ) -> Float[Tensor, "n S D"]:
-        """What `self.model` computes, with keys and values that go through the cache; not for training."""
-        first = cache.block.start if cache.filled else 0
-        if not cache.filled:
-            cache.fill(len(self.model.layers), None if attention_mask is None else attention_mask.bool())
-        shown = None if cache.shown is None else cache.shown[:, None, None].expand(-1, -1, input_ids.shape[1], -1)
-        hidden = self.model.embed_tokens(input_ids)
-        positions = torch.arange(first, first + input_ids.shape[1], device=hidden.device)
-        rotary = self.model.rotary_emb(hidden, positions[None])
-        for layer, of_layer in zip(self.model.layers, cache.layers, strict=True):
-            hidden = layer(hidden, attention_mask=shown, position_embeddings=rotary, cache=of_layer)
-        normed: Tensor = self.model.norm(hidden)
-        return normed
-
-    def _logits(self, hidden: Float[Tensor, "*s D"], head: Float[Tensor, "V D"]) -> Float[Tensor, "*s V"]:
-        logits: Tensor = self.lm_head(hidden, head)
-        logits[..., self.config.mask_token_id] = -torch.inf
-        if self.unused is not None:
-            logits.index_fill_(-1, self.unused, -torch.inf)
-        return logits
-
-    def _log_prob(
-        self, hidden: Float[Tensor, "s D"], head: Float[Tensor, "V D"], tokens: Int[Tensor, "s K"]
-    ) -> Float[Tensor, "s K"]:
-        rows = max(1, CHUNK // self.config.vocab_size)
-        if len(hidden) <= rows:
-            return self._log_prob_of_chunk(hidden, head, tokens)
-        pieces = [(part, head, wanted) for part, wanted in zip(hidden.split(rows), tokens.split(rows), strict=True)]
-        return torch.cat([checkpoint(self._log_prob_of_chunk, *piece, use_reentrant=False) for piece in pieces])
-
-    def _log_prob_of_chunk(
-        self, hidden: Float[Tensor, "s D"], head: Float[Tensor, "V D"], tokens: Int[Tensor, "s K"]
-    ) -> Float[Tensor, "s K"]:
-        return self._logits(hidden, head).log_softmax(dim=-1).gather(1, tokens)
-
-
-def create(settings: ModelSection, vocabulary: int, mask_id: int, length: int = 0) -> LladaForMaskedLM:
-    """Answers may have any length."""
-    config = LladaConfig(
-        vocab_size=vocabulary,
-        mask_token_id=mask_id,
-        num_key_value_heads=settings.num_attention_heads,
-        rope_parameters={"rope_type": "default", "rope_theta": settings.rope_theta},
-        **settings.model_dump(exclude={"name", "dtype", "rope_theta"}),
-    )
-    return LladaForMaskedLM(config)
-
-
-def load(path: Path, device: torch.device | str = "cpu") -> LladaForMaskedLM:
-    """Open a saved model, a checkpoint in the Hub's layout, or saved adapters together with the base that they name.
-
-    Weights are read from the files straight to the device.
+def to_llama(original: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a Llama's configuration for a config.json in the Hub's layout or a Llama's.
 
     Raises:
-        PipelineError: if the directory holds no model or another architecture, or a tensor is missing, unexpected or
-            of another shape; for adapters, if the base is not the one that they were trained on.
+        ValueError: for what this model does not implement.
+        KeyError: for an entry that is missing.
     """
-    if adapters.are_in(path):
-        base = load(base_of_adapters(path), device)
-        adapters.add_saved(base, path)
-        base.eval()
-        return base
-    check_tensors(path)
-    try:
-        model = LladaForMaskedLM.from_pretrained(
-            path, device_map={"": torch.device(device)}, local_files_only=True, use_safetensors=True
-        )
-    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, *MALFORMED) as error:
-        raise PipelineError(f"cannot load the weights in '{path}': {str(error)[:300]}") from error
-    model.eval()
-    return model
+    if "d_model" not in original:
+        return {**original, "pad_token_id": None}
+    for key in ("d_model", "n_layers", "n_heads", "vocab_size"):
+        if original.get(key) is None:
+            raise KeyError(key)
+    for key, wanted in {**SUPPORTED, **dict.fromkeys(OFF, False)}.items():
+        if original.get(key, wanted) != wanted and (original[key] or wanted):
+            raise ValueError(f"config.json says {key}: {original[key]!r}, this model supports only {wanted!r}")
+    if original.get("mask_token_id") is None:
+        raise ValueError("config.json names no mask_token_id")
+    found = {ours: original[theirs] for theirs, ours in KEYS.items() if original.get(theirs) is not None}
+    found.setdefault("rms_norm_eps", EPSILON)
+    if "intermediate_size" not in found:
+        found["intermediate_size"] = int(original.get("mlp_ratio", 4) * original["d_model"])
+    if original.get("multi_query_attention"):
+        found["num_key_value_heads"] = 1
+    return {
+        **found,
+        "vocab_size": original.get("embedding_size") or original["vocab_size"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": float(original.get("rope_theta", 10000.0))},
+        "dtype": original.get("dtype") or original.get("torch_dtype"),
+        "original": original,
+    }
 
 
-def save(model: nn.Module, path: Path) -> None:
-    """Write a directory that `load` and `from_pretrained` open: tensors under the Hub's names, or only the adapters."""
-    if adapters.are_on(model):
-        adapters.save(model, path)
-    else:
-        cast(LladaForMaskedLM, model).save_pretrained(path)
-
-
-def recompute(model: nn.Module) -> None:
-    """Keep only the input of each layer and compute the layer again in the backward pass."""
-    cast(LladaForMaskedLM, model).activation_checkpointing_enable({"use_reentrant": False})
-
-
-def restrict(model: nn.Module, known: AbstractSet[int]) -> None:
-    """Never predict an id outside `known`: published models have more rows in their vocabulary than tokens."""
-    network = cast(LladaForMaskedLM, model)
-    unused = sorted(set(range(network.config.vocab_size)) - known)
-    network.unused = torch.tensor(unused, device=network.device) if unused else None
-
-
-disable_progress_bar()
-set_verbosity_error()  # `load` reports the same problems itself, on one line
-AttentionInterface.register(ATTENTION, attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-AutoConfig.register(LladaConfig.model_type, LladaConfig, exist_ok=True)
-AutoModelForMaskedLM.register(LladaConfig, LladaForMaskedLM, exist_ok=True)
-PLUGIN = Model(
-    create=create,
-    load=load,
-    save=save,
-    recompute=recompute,
-    adapters=adapters.PLUGIN,
-    restrict=restrict,
-    check=read_sizes,
-    caches_blocks=True,
+FAMILY = Family(
+    name="llada",
+    kind="llada",
+    architecture="LladaForMaskedLM",
+    body="Llama",
+    published=Sizes(vocab_size=126464, intermediate_size=12288, max_position_embeddings=4096, mask_token_id=126336),
+    off=("attention_bias", "mlp_bias", "rope_scaling", "yarn", "quantization_config"),
+    left_out=("auto_map", "dtype"),
+    convert=to_llama,
+    keys=KEYS,
+    tensors=TENSORS,
 )
+__getattr__ = plugin_of(FAMILY)

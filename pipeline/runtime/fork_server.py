@@ -78,7 +78,7 @@ def serve(listener: socket.socket) -> None:
     """Fork a process for each connection until standard input closes, then remove the socket and its directory."""
     # Forking is safe only before threads start: import what every stage with a model needs, but compute nothing.
     gc.disable()
-    for module in ("pyarrow.parquet", "pipeline.models.llada", "pipeline.training.loop"):
+    for module in ("pyarrow.parquet", "pipeline.models.transformer", "pipeline.training.loop"):
         importlib.import_module(module)
     gc.enable()
     gc.freeze()

@@ -6,6 +6,7 @@ No path in a file may lead out of the directory that the file belongs to. Weight
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,8 +50,8 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_config(path: Path, kind: str) -> dict[str, Any]:
-    """config.json of a saved model of the architecture `kind`.
+def read_config(path: Path, kind: str, advice: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """config.json of a saved model of the architecture `kind`; `advice` ends the error for other architectures.
 
     Raises:
         PipelineError: if the directory holds no model, or one of another architecture.
@@ -59,8 +60,9 @@ def read_config(path: Path, kind: str) -> dict[str, Any]:
         config = read_object(path / CONFIG)
     except ValueError as error:
         raise PipelineError(f"'{path}' is not a model directory: cannot read its config.json ({error})") from error
-    if config.get("model_type") != kind:
-        raise PipelineError(f"'{path}' holds the architecture '{config.get('model_type')}', not '{kind}'")
+    if (found := config.get("model_type")) != kind:
+        further = f": {advice[found]}" if advice and isinstance(found, str) and found in advice else ""
+        raise PipelineError(f"'{path}' holds the architecture '{found}', not '{kind}'{further}")
     return config
 
 

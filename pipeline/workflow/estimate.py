@@ -9,7 +9,8 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.models.flops import ACCELERATORS, LLADA_8B, Shape
+from pipeline.models.family import family_of
+from pipeline.models.flops import ACCELERATORS, Shape
 from pipeline.models.memory import CARDS, Training
 from pipeline.plugins import resolve_task
 from pipeline.runtime.memory_limits import STATES, TOKENS
@@ -36,14 +37,17 @@ class Cost(NamedTuple):
 
 def shape_of(run: Run) -> Shape | None:
     """The sizes of the base model: from the section `model`, or from the config.json in `base.path`; a name on the Hub
-    counts as LLaDA-8B. None for models that are not transformers."""
-    if run.model.name != "llada":
+    counts as the family's best-known checkpoint, such as LLaDA-8B. None for models that are not transformers."""
+    family = family_of(run.model.name)
+    if family is None:
         return None
     if run.base.path is None:
         vocabulary = resolve_task(run.task).characters(run.base.lengths or ())
         return Shape.of({**run.model.model_dump(), "vocab_size": len(vocabulary) + 1})
     config = Path(run.base.path) / "config.json"
-    return Shape.of(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else LLADA_8B
+    if config.is_file():
+        return Shape.of(json.loads(config.read_text(encoding="utf-8")))
+    return Shape.of(family.published.model_dump())
 
 
 class Estimate:

@@ -11,8 +11,8 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.models import WITHOUT_ADAPTERS
+from pipeline.models.family import Family, Sizes, check_tensors, family_of, read_sizes
 from pipeline.models.flops import Shape
-from pipeline.models.llada_files import KIND, Sizes, check_tensors, read_sizes
 from pipeline.plugins import nearest, resolve_task
 from pipeline.runtime.memory_limits import LESS_MEMORY
 from pipeline.settings.params_file import Params
@@ -71,9 +71,10 @@ def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
         yield from _batches(name, section, hardware.processes)
         if section.gradient_checkpointing and run.model.name in WITHOUT_ADAPTERS:
             yield f"{name}.gradient_checkpointing: model '{run.model.name}' cannot recompute its activations"
-    sizes = _base(run, imported)
+    family = family_of(run.model.name)
+    sizes = _base(run, imported, family)
     if run.rounds and run.train.adapter:
-        yield from _targets(run, sizes)
+        yield from _targets(run, family.linear_layers(sizes) if family and sizes else None)
     if sizes and resolve_task(run.task).chat:
         yield from _lengths(run, sizes.max_position_embeddings)
     if sizes and run.base.path:
@@ -99,13 +100,12 @@ def _batches(name: str, section: Optimizer, processes: int) -> Iterator[str]:
         )
 
 
-def _targets(run: Run, sizes: Sizes | None) -> Iterator[str]:
+def _targets(run: Run, layers: list[str] | None) -> Iterator[str]:
     """Adapter targets that name no linear layer. Nothing is known of a user's own model."""
     if run.model.name in WITHOUT_ADAPTERS:
         yield f"train.adapter: model '{run.model.name}' takes no adapters"
-    if sizes is None or run.train.adapter is None:
+    if layers is None or run.train.adapter is None:
         return
-    layers = sizes.linear_layers()
     for target in run.train.adapter.targets:
         if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
             known = {layer.rpartition(".")[2] for layer in layers}
@@ -123,17 +123,17 @@ def _lengths(run: Run, limit: int) -> Iterator[str]:
             yield f"{key} {length}: the model of base.path takes {limit} tokens, with those of the prompt"
 
 
-def _base(run: Run, imported: Path) -> Sizes | None:
-    """The sizes of the base model, if it is a LLaDA whose config.json can be read here."""
-    name, kind = run.base.path, run.model.name
+def _base(run: Run, imported: Path, family: Family | None) -> Sizes | None:
+    """The sizes of the base model, if it is of a family and its config.json can be read here."""
+    name = run.base.path
     if name is None:
-        return _embedded(run) if kind == KIND else None
+        return _embedded(run) if family else None
     path = Path(name) if Path(name).is_dir() else imported if (imported / "config.json").is_file() else None
     if path is not None:
-        _check_files(path, kind, chat=resolve_task(run.task).chat)
+        _check_files(path, run.model.name, family, chat=resolve_task(run.task).chat)
     else:
         path = _on_hub(name)
-    return read_sizes(path) if path and kind == KIND else None
+    return read_sizes(path, family) if path and family else None
 
 
 def _embedded(run: Run) -> Sizes:
@@ -141,11 +141,11 @@ def _embedded(run: Run) -> Sizes:
     return Sizes(mask_token_id=0, **{name: getattr(run.model, name) for name in names})
 
 
-def _check_files(path: Path, kind: str, *, chat: bool) -> None:
-    if kind == KIND:
-        check_tensors(path)
-    elif kind in WITHOUT_ADAPTERS:
-        read_config(path, kind)
+def _check_files(path: Path, name: str, family: Family | None, *, chat: bool) -> None:
+    if family:
+        check_tensors(path, family)
+    elif name in WITHOUT_ADAPTERS:
+        read_config(path, name)
         tensor_headers(path)
     if not (path / "tokenizer.json").is_file():
         raise PipelineError(f"base.path: {path / 'tokenizer.json'} is missing")

@@ -16,7 +16,7 @@ import torch
 
 from pipeline.algorithms import dam
 from pipeline.ctmc.exact import kl
-from pipeline.models.llada import restrict
+from pipeline.models.transformer import restrict
 from pipeline.objectives.targets import Rollouts, Targets
 from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.runtime.random_streams import Stream

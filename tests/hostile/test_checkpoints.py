@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from pipeline.models import llada
+from pipeline.models.llada import PLUGIN
 from pipeline.models.policy_directory import load_policy, make_trainable, save_policy
 from pipeline.settings.sections import Adapter, Train
 from pipeline.text import prompts
@@ -39,10 +39,10 @@ def checkpoint() -> dict[str, bytes]:
         base = hub.write(work / "base", config, hub.random_tensors(config))
         tokenizer().save(str(base / "tokenizer.json"))
         (base / "tokenizer_config.json").write_text(json.dumps(TOKENIZER))
-        module = llada.load(base)
+        module = PLUGIN.load(base)
         train = Train(adapter=Adapter(rank=2, alpha=4, targets=("q_proj",)))
-        make_trainable(module, llada.PLUGIN, train, 0, base, work / "adapters")
-        save_policy(work / "adapters", module, tokenizer(), llada.PLUGIN, base)
+        make_trainable(module, PLUGIN, train, 0, base, work / "adapters")
+        save_policy(work / "adapters", module, tokenizer(), PLUGIN, base)
         return {str(path.relative_to(work)): path.read_bytes() for path in work.rglob("*") if path.is_file()}
 
 
@@ -55,11 +55,11 @@ def unpack(work: Path, name: str = "", content: bytes = b"") -> None:
 
 def use(path: Path) -> None:
     """Open a policy, ask it something, and write it again."""
-    module, opened, mask = load_policy(path, llada.PLUGIN)
+    module, opened, mask = load_policy(path, PLUGIN)
     rows = load_prompt_format(path, module, opened, TASK).prompts(["what is 1"], [0], 8)
     with torch.no_grad():
         module(input_ids=torch.cat([rows[0], torch.tensor([mask])])[None])
-    save_policy(Path("again"), module, opened, llada.PLUGIN, path)
+    save_policy(Path("again"), module, opened, PLUGIN, path)
 
 
 @pytest.mark.parametrize("directory", ["base", "adapters"])

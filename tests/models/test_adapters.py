@@ -11,7 +11,8 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import PipelineError
-from pipeline.models import adapters, llada, mlp
+from pipeline.models import adapters, mlp
+from pipeline.models.llada import PLUGIN
 from pipeline.models.policy_directory import cast_weights, load_frozen, load_policy, make_trainable
 from pipeline.samplers.ancestral import path_log_prob, rollout
 from pipeline.settings.sections import Adapter, Train
@@ -43,7 +44,7 @@ def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 @pytest.fixture
 def base(tmp_path):
-    llada.save(cast_weights(tiny(9, 8), "bfloat16"), tmp_path / "round_000" / "policy")
+    PLUGIN.save(cast_weights(tiny(9, 8), "bfloat16"), tmp_path / "round_000" / "policy")
     return tmp_path / "round_000" / "policy"
 
 
@@ -51,18 +52,18 @@ def base(tmp_path):
 def trained(base):
     """A policy of round 1 on disk, and in memory as it went on to train."""
     out = base.parent.parent / "round_001" / "policy"
-    model = llada.load(base)
-    make_trainable(model, llada.PLUGIN, section(), 0, base, out)
+    model = PLUGIN.load(base)
+    make_trainable(model, PLUGIN, section(), 0, base, out)
     step(model, AdamW(model, section()))
-    llada.save(model, out)
+    PLUGIN.save(model, out)
     return out, model
 
 
 def test_the_base_stays_and_shares_its_weights(base, trained):
     """Base and behavior policy are the training module's own weights, also between its forward and backward pass."""
     path, model = trained
-    wanted, behavior = logits(llada.load(base)), logits(model)
-    views = [load_frozen(place, llada.PLUGIN, model, torch.device("cpu")) for place in (base, path)]
+    wanted, behavior = logits(PLUGIN.load(base)), logits(model)
+    views = [load_frozen(place, PLUGIN, model, torch.device("cpu")) for place in (base, path)]
     assert [list(view.parameters()) for view in views] == [[], []]
     model.train()
     loss = model(input_ids=TOKENS).logits[..., 0].sum()
@@ -89,12 +90,12 @@ def test_only_adapters_train_in_the_type_of_the_base(trained):
 
 def test_opened_again_by_this_and_by_peft(base, trained, tmp_path):
     path, model = trained
-    again = llada.load(path)
+    again = PLUGIN.load(path)
     assert torch.equal(logits(again), logits(model)) and not any(value.requires_grad for value in again.parameters())
-    peft = PeftModel.from_pretrained(llada.load(base), str(path), autocast_adapter_dtype=False)
+    peft = PeftModel.from_pretrained(PLUGIN.load(base), str(path), autocast_adapter_dtype=False)
     torch.testing.assert_close(logits(peft), logits(model))
     shutil.copytree(tmp_path, tmp_path.with_name("moved"))
-    assert torch.equal(logits(llada.load(tmp_path.with_name("moved") / "round_001" / "policy")), logits(model))
+    assert torch.equal(logits(PLUGIN.load(tmp_path.with_name("moved") / "round_001" / "policy")), logits(model))
 
 
 def log_prob(model: torch.nn.Module) -> torch.Tensor:
@@ -106,9 +107,9 @@ def test_merged(trained, tmp_path):
     path, model = trained
     (path / "tokenizer.json").write_text(character_tokenizer("01234567").to_str())
     merge(path, tmp_path / "merged")
-    plain = llada.load(tmp_path / "merged")
+    plain = PLUGIN.load(tmp_path / "merged")
     assert not adapters.are_on(plain) and {value.dtype for value in plain.parameters()} == {torch.bfloat16}
-    exact = cast_weights(llada.load(path), "float32")
+    exact = cast_weights(PLUGIN.load(path), "float32")
     wanted = log_prob(exact)
     rounding = (log_prob(model) - wanted).abs().mean()
     assert 0 < (log_prob(plain) - wanted).abs().mean() < 3 * rounding
@@ -141,8 +142,8 @@ def test_which_law_is_recorded(base, trained):
     path, _ = trained
     for place in (base, path):
         (place / "tokenizer.json").write_text(character_tokenizer("01234567").to_str())
-    sampler, _, mask_id = load_policy(path, llada.PLUGIN)
-    apart, _, _ = load_policy(path, llada.PLUGIN, merged=False)
+    sampler, _, mask_id = load_policy(path, PLUGIN)
+    apart, _, _ = load_policy(path, PLUGIN, merged=False)
     prompt, start = TOKENS[:, :2], torch.full((4, 4), mask_id)
     noise = dict(zip(("order_noise", "token_noise"), torch.rand(2, 4, 4, dtype=torch.float64), strict=True))
     drawn = rollout(sampler, prompt, start, mask_id=mask_id, **noise)
@@ -152,26 +153,26 @@ def test_which_law_is_recorded(base, trained):
 
     torch.testing.assert_close(replayed(sampler), drawn.log_prob, atol=1e-4, rtol=0)
     assert (replayed(apart) - drawn.log_prob).abs().max() > 1e-3
-    assert torch.equal(replayed(load_policy(base, llada.PLUGIN)[0]), replayed(llada.load(base)))
-    make_trainable(apart, llada.PLUGIN, section(), 0, base, path.parent.parent / "round_002" / "policy")
-    behavior = load_frozen(path, llada.PLUGIN, apart, torch.device("cpu"))
+    assert torch.equal(replayed(load_policy(base, PLUGIN)[0]), replayed(PLUGIN.load(base)))
+    make_trainable(apart, PLUGIN, section(), 0, base, path.parent.parent / "round_002" / "policy")
+    behavior = load_frozen(path, PLUGIN, apart, torch.device("cpu"))
     assert torch.equal(replayed(behavior), replayed(apart))
 
 
 def test_training_goes_on_from_saved_adapters(base, trained):
     path, _ = trained
-    model, out = llada.load(path), path.parent.parent / "round_002" / "policy"
+    model, out = PLUGIN.load(path), path.parent.parent / "round_002" / "policy"
     before = logits(model)
-    make_trainable(model, llada.PLUGIN, section(), 0, base, out)
+    make_trainable(model, PLUGIN, section(), 0, base, out)
     assert torch.equal(logits(model), before)
     with pytest.raises(PipelineError, match=r"train.adapter: the policy's adapters have r 4, not 8"):
-        make_trainable(llada.load(path), llada.PLUGIN, section(rank=8), 0, base, out)
+        make_trainable(PLUGIN.load(path), PLUGIN, section(rank=8), 0, base, out)
     with pytest.raises(PipelineError, match=r"train.adapter: .*c_attn"):
-        make_trainable(llada.load(base), llada.PLUGIN, section(targets=("c_attn",)), 0, base, out)
+        make_trainable(PLUGIN.load(base), PLUGIN, section(targets=("c_attn",)), 0, base, out)
 
 
 def other_base(base, path):
-    llada.save(cast_weights(tiny(9, 8, seed=1), "bfloat16"), base)
+    PLUGIN.save(cast_weights(tiny(9, 8, seed=1), "bfloat16"), base)
 
 
 def no_base(base, path):
@@ -219,15 +220,15 @@ def integers(base, path):
 def test_what_does_not_fit_is_refused(base, trained, damage, message):
     damage(base, trained[0])
     with pytest.raises(PipelineError, match=message):
-        llada.load(trained[0])
+        PLUGIN.load(trained[0])
 
 
 def test_a_base_may_lie_on_another_disk(base, trained, tmp_path_factory):
     """The user has moved the large round 0 there and left a link."""
-    before, moved = logits(llada.load(trained[0])), tmp_path_factory.mktemp("disk") / "round_000"
+    before, moved = logits(PLUGIN.load(trained[0])), tmp_path_factory.mktemp("disk") / "round_000"
     shutil.move(base.parent, moved)
     base.parent.symlink_to(moved)
-    assert torch.equal(logits(llada.load(trained[0])), before)
+    assert torch.equal(logits(PLUGIN.load(trained[0])), before)
 
 
 def test_small_models_take_none(tmp_path, base):
@@ -265,7 +266,7 @@ def test_variants_of_lora_are_refused(trained, key, value):
     path = trained[0] / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(PipelineError, match=f"adapter_config.json' says {key}: .*, this project supports only"):
-        llada.load(trained[0])
+        PLUGIN.load(trained[0])
 
 
 @pytest.mark.parametrize("changes", [{"rank_pattern": [1]}, {"r": "4"}, {"target_modules": 3}])
@@ -273,4 +274,4 @@ def test_options_of_another_type_are_refused(trained, changes):
     path = trained[0] / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(PipelineError, match=r"adapter_config\.json': |does not fit its adapter_config\.json"):
-        llada.load(trained[0])
+        PLUGIN.load(trained[0])

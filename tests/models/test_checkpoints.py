@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM
 
 from pipeline.errors import PipelineError
-from pipeline.models import llada, mlp
+from pipeline.models import mlp, transformer
 from pipeline.models import policy_directory as policies
-from pipeline.models.checkpoint import LladaConfig
+from pipeline.models.checkpoint import config_class
+from pipeline.models.llada import FAMILY, PLUGIN
 from tests.conftest import llada as tiny
 from tests.models import hub
 
@@ -39,7 +40,7 @@ def padded(side: str, length: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
 def test_logits_are_those_of_the_published_model(tmp_path, variant, side):
     config = {**hub.CONFIG, **VARIANTS[variant]}
     tensors = hub.random_tensors(config)
-    model = llada.load(hub.write(tmp_path, config, tensors))
+    model = PLUGIN.load(hub.write(tmp_path, config, tensors))
     tokens, mask = padded(side)
     with torch.no_grad():
         found = model(input_ids=tokens, attention_mask=mask).logits
@@ -49,7 +50,7 @@ def test_logits_are_those_of_the_published_model(tmp_path, variant, side):
 
 def test_bfloat16_differs_by_the_order_of_sums_only(tmp_path):
     tensors = hub.random_tensors(hub.CONFIG, torch.bfloat16)
-    model = llada.load(hub.write(tmp_path, hub.CONFIG, tensors))
+    model = PLUGIN.load(hub.write(tmp_path, hub.CONFIG, tensors))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     tokens, mask = padded("none")
     with torch.no_grad():
@@ -65,15 +66,15 @@ def test_saved_as_it_came(tmp_path, variant):
     """Names, values and what config.json says; it opens again here and in transformers, and no key points to code."""
     config = {**hub.CONFIG, **VARIANTS[variant], "auto_map": {"AutoConfig": "configuration_llada.LLaDAConfig"}}
     tensors = hub.random_tensors(config, torch.bfloat16)
-    model = llada.load(hub.write(tmp_path / "hub", config, tensors))
-    llada.save(model, tmp_path / "saved")
+    model = PLUGIN.load(hub.write(tmp_path / "hub", config, tensors))
+    PLUGIN.save(model, tmp_path / "saved")
     again = load_file(tmp_path / "saved" / "model.safetensors")
     assert again.keys() == tensors.keys()
     assert all(again[name].dtype == value.dtype and torch.equal(again[name], value) for name, value in tensors.items())
     wanted = {key: value for key, value in config.items() if key != "auto_map"} | {"torch_dtype": "bfloat16"}
     assert json.loads((tmp_path / "saved" / "config.json").read_text()) == wanted
     tokens, _ = padded("none")
-    for same in (llada.load(tmp_path / "saved"), AutoModelForMaskedLM.from_pretrained(tmp_path / "saved")):
+    for same in (PLUGIN.load(tmp_path / "saved"), AutoModelForMaskedLM.from_pretrained(tmp_path / "saved")):
         assert torch.equal(same(input_ids=tokens).logits, model(input_ids=tokens).logits)
 
 
@@ -84,7 +85,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     hub.write(tmp_path / "hub", config, hub.random_tensors(config))
     for name in ("modeling_llada.py", "configuration_llada.py"):
         (tmp_path / "hub" / name).write_text(trap)
-    llada.load(tmp_path / "hub")
+    PLUGIN.load(tmp_path / "hub")
     AutoModelForMaskedLM.from_pretrained(tmp_path / "hub", trust_remote_code=False)
     assert not (tmp_path / "ran").exists()
 
@@ -93,7 +94,7 @@ def test_the_8b_model_has_the_published_size():
     sizes = {"d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288}
     config = {**hub.CONFIG, **sizes, "embedding_size": 126464, "vocab_size": 126464, "mask_token_id": 126336}
     with torch.device("meta"):
-        model = llada.LladaForMaskedLM(LladaConfig.from_dict(config))
+        model = transformer.model_class(FAMILY)(config_class(FAMILY).from_dict(config))
     found = sorted(tuple(value.shape) for value in model.parameters())
     assert found == sorted(hub.shapes(config).values()) and len(found) == 291
     assert sum(value.numel() for value in model.parameters()) == 8_015_581_184
@@ -139,7 +140,7 @@ def test_the_8b_model_has_the_published_size():
 def test_what_does_not_fit_is_refused(tmp_path, changes, message):
     hub.write(tmp_path, {**hub.CONFIG, **changes}, hub.random_tensors(hub.CONFIG))
     with pytest.raises(PipelineError, match=message):
-        llada.load(tmp_path)
+        PLUGIN.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -159,11 +160,11 @@ def test_what_does_not_fit_is_refused(tmp_path, changes, message):
     ],
 )
 def test_the_other_layout_is_checked_too(tmp_path, changes, message):
-    llada.save(tiny(9, 8), tmp_path)
+    PLUGIN.save(tiny(9, 8), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | changes))
     with pytest.raises(PipelineError, match=message):
-        llada.load(tmp_path)
+        PLUGIN.load(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
@@ -173,7 +174,7 @@ def test_weights_are_floats(tmp_path, dtype):
     tensors[name] = tensors[name].to(dtype)
     hub.write(tmp_path, hub.CONFIG, tensors)
     with pytest.raises(PipelineError, match=f"the tensor '{name}' has the type .*, not F64, F32, F16, BF16"):
-        llada.load(tmp_path)
+        PLUGIN.load(tmp_path)
 
 
 def test_weights_of_small_models_are_floats_and_their_sizes_possible(tmp_path):
@@ -192,15 +193,15 @@ def test_weights_of_small_models_are_floats_and_their_sizes_possible(tmp_path):
 
 def test_no_token_is_padding(tmp_path):
     """Its embedding would get no gradient."""
-    llada.save(tiny(9, 8), tmp_path)
+    PLUGIN.save(tiny(9, 8), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"pad_token_id": 3}))
-    assert llada.load(tmp_path).model.embed_tokens.padding_idx is None
+    assert PLUGIN.load(tmp_path).model.embed_tokens.padding_idx is None
 
 
 def test_the_norm_of_the_family_where_none_is_named(tmp_path):
     config = {key: value for key, value in hub.CONFIG.items() if key != "rms_norm_eps"}
-    model = llada.load(hub.write(tmp_path, config, hub.random_tensors(hub.CONFIG)))
+    model = PLUGIN.load(hub.write(tmp_path, config, hub.random_tensors(hub.CONFIG)))
     assert {layer.input_layernorm.variance_epsilon for layer in model.model.layers} == {1e-5}
 
 
@@ -209,10 +210,10 @@ def test_only_safetensors_are_opened(tmp_path):
     (tmp_path / "model.safetensors.index.json").unlink()
     (tmp_path / "model-00001-of-00001.safetensors").rename(tmp_path / "model.safetensors")
     torch.save({}, tmp_path / "pytorch_model.bin")
-    llada.load(tmp_path)
+    PLUGIN.load(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(PipelineError, match=r"it holds no model.safetensors, and pytorch_model.bin is never opened"):
-        llada.load(tmp_path)
+        PLUGIN.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "sub/x.safetensors", "..", 3, "x.bin"])
@@ -224,7 +225,7 @@ def test_the_index_names_files_beside_it(tmp_path, name):
     path.write_text(json.dumps(index))
     shutil.copy(tmp_path / "hub" / "model-00001-of-00002.safetensors", tmp_path / "secret.safetensors")
     with pytest.raises(PipelineError, match="which is not a safetensors file beside it"):
-        llada.load(tmp_path / "hub")
+        PLUGIN.load(tmp_path / "hub")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,7 @@ def test_json_that_is_none(tmp_path, file, text, message):
     hub.write(tmp_path, hub.CONFIG, hub.random_tensors(hub.CONFIG))
     (tmp_path / file).write_text(text)
     with pytest.raises(PipelineError, match=message):
-        llada.load(tmp_path)
+        PLUGIN.load(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["missing", "extra", "truncated", "lost"])
@@ -258,16 +259,16 @@ def test_damaged_shards_are_refused(tmp_path, damage):
         shard.unlink()
     message = {"missing": "missing keys", "extra": "unexpected keys"}.get(damage, "cannot load the weights in ")
     with pytest.raises(PipelineError, match=message):
-        llada.load(tmp_path)
+        PLUGIN.load(tmp_path)
 
 
 def test_a_vocabulary_of_126464(tmp_path, monkeypatch):
     """The head runs on the selected rows alone, and for given tokens in pieces, with the same values and gradients."""
     config = {**hub.CONFIG, **WIDE, "mlp_hidden_size": 16}
-    model = llada.load(hub.write(tmp_path, config, hub.random_tensors(config, torch.bfloat16)))
+    model = PLUGIN.load(hub.write(tmp_path, config, hub.random_tensors(config, torch.bfloat16)))
     rows: list[int] = []
     model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(output.numel() // 126464))
-    monkeypatch.setattr(llada, "CHUNK", 4 * 126464)
+    monkeypatch.setattr(transformer, "CHUNK", 4 * 126464)
     tokens = torch.randint(126000, (2, 64), generator=torch.Generator().manual_seed(0))
     select = torch.zeros_like(tokens, dtype=torch.bool)
     select[:, 7::13] = True
@@ -295,21 +296,21 @@ def test_names_of_the_hub_are_fetched_without_code(tmp_path, monkeypatch):
     small = ["*.json", "*.jinja"]
     hub.write(tmp_path, hub.CONFIG | {"alibi": True}, hub.random_tensors(hub.CONFIG))
     with pytest.raises(PipelineError, match=r"config\.json says alibi: True"):
-        policies.find_checkpoint("GSAI-ML/LLaDA-8B-Base", llada.PLUGIN)
+        policies.find_checkpoint("GSAI-ML/LLaDA-8B-Base", PLUGIN)
     assert asked == [small]
     hub.write(tmp_path, hub.CONFIG, hub.random_tensors(hub.CONFIG))
-    assert policies.find_checkpoint("GSAI-ML/LLaDA-8B-Base", llada.PLUGIN) == tmp_path
+    assert policies.find_checkpoint("GSAI-ML/LLaDA-8B-Base", PLUGIN) == tmp_path
     assert asked[1:] == [small, [*small, "*.safetensors"]]
-    assert policies.find_checkpoint(str(tmp_path), llada.PLUGIN) == tmp_path
+    assert policies.find_checkpoint(str(tmp_path), PLUGIN) == tmp_path
     monkeypatch.undo()
     with pytest.raises(PipelineError, match="'no/such/place' is neither a directory nor a model on the Hub"):
-        policies.find_checkpoint("no/such/place", llada.PLUGIN)
+        policies.find_checkpoint("no/such/place", PLUGIN)
 
 
 def test_tiny_models_are_saved_in_the_same_layout(tmp_path):
     model = tiny(9, 8)
-    llada.save(model, tmp_path / "one")
+    PLUGIN.save(model, tmp_path / "one")
     assert "model.transformer.blocks.0.ff_out.weight" in load_file(tmp_path / "one" / "model.safetensors")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     tokens = torch.randint(8, (2, 6), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(llada.load(tmp_path / "two")(input_ids=tokens).logits, model(input_ids=tokens).logits)
+    assert torch.equal(PLUGIN.load(tmp_path / "two")(input_ids=tokens).logits, model(input_ids=tokens).logits)

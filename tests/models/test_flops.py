@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.models import adapters
 from pipeline.models.flops import LLADA_8B, Shape, peak
-from pipeline.models.llada import recompute
+from pipeline.models.transformer import recompute
 from pipeline.samplers.ancestral import path_log_prob, rollout
 from pipeline.settings.sections import Adapter
 from pipeline.training.throughput import Meter

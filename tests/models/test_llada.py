@@ -11,8 +11,9 @@ from transformers import AutoModelForMaskedLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from pipeline.errors import PipelineError
-from pipeline.models.checkpoint import LladaConfig
-from pipeline.models.llada import LladaRotaryEmbedding, load, save
+from pipeline.models.checkpoint import config_class
+from pipeline.models.llada import FAMILY, PLUGIN
+from pipeline.models.transformer import RotaryEmbedding
 from tests.conftest import ROOT, llada
 
 
@@ -30,32 +31,32 @@ def test_attention_is_bidirectional_and_mask_is_banned():
 
 def test_angles_are_those_of_a_llama():
     """To the bit: its matrix product has one term for each angle."""
-    config = LladaConfig(hidden_size=256, num_attention_heads=2)
+    config = config_class(FAMILY)(hidden_size=256, num_attention_heads=2)
     positions = torch.arange(4096)[None]
     wanted = LlamaRotaryEmbedding(config)(torch.empty(0), positions)
-    for found, angle in zip(LladaRotaryEmbedding(config)(torch.empty(0), positions), wanted, strict=True):
+    for found, angle in zip(RotaryEmbedding(config)(torch.empty(0), positions), wanted, strict=True):
         assert torch.equal(found, angle)
 
 
 def test_save_and_load(tmp_path):
     model = llada(9, 8)
-    save(model, tmp_path)
-    for again in (load(tmp_path), AutoModelForMaskedLM.from_pretrained(tmp_path)):
+    PLUGIN.save(model, tmp_path)
+    for again in (PLUGIN.load(tmp_path), AutoModelForMaskedLM.from_pretrained(tmp_path)):
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
 def test_other_architectures_and_missing_tensors_are_refused(tmp_path):
-    save(llada(9, 8), tmp_path)
+    PLUGIN.save(llada(9, 8), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
     with pytest.raises(PipelineError, match="holds the architecture 'gpt2', not 'llada'"):
-        load(tmp_path)
+        PLUGIN.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     with pytest.raises(PipelineError, match="missing keys"):
-        load(tmp_path)
+        PLUGIN.load(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(PipelineError, match="is not a model directory"):
-        load(tmp_path)
+        PLUGIN.load(tmp_path)
 
 
 def test_a_policy_opens_as_the_documentation_says(finished):

@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 
-from pipeline.models import llada
+from pipeline.models.llada import PLUGIN
 from pipeline.models.policy_directory import load_frozen, make_trainable, save_policy
 from pipeline.runtime.distributed import device, distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream
@@ -53,13 +53,13 @@ def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDA
     """One round of training, from the policy and the moments of the round before."""
     train, base, here = settings(kind)[1], base_of(kind), out / f"round_{number}"
     before = out / f"round_{number - 1}" / "policy" if number > 1 else base
-    policy = llada.load(before)
-    make_trainable(policy, llada.PLUGIN, train, 0, base, here / "policy")
+    policy = PLUGIN.load(before)
+    make_trainable(policy, PLUGIN, train, 0, base, here / "policy")
     distribute(policy, sharding == "full")
     optimizer = AdamW(policy, train)
     if number > 1:
         load_optimizer_state(before.parent / "optimizer.safetensors", optimizer)
-    others = [load_frozen(path, llada.PLUGIN, policy, device()) for path in (base, before)]
+    others = [load_frozen(path, PLUGIN, policy, device()) for path in (base, before)]
     generator = torch.Generator().manual_seed(number)
     texts = [torch.randint(8, (32, length), generator=generator) for length in (3, 6)]
     batches = Replay.of_texts(*texts, MASK).batches(UPDATES, 8, 0, Stream.REPLAY, number)
@@ -80,7 +80,7 @@ def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDA
     state = optimizer_state(optimizer)
     gather_trained(policy)
     if is_main_process() and updates == UPDATES:
-        save_policy(here / "policy", policy, TOKENIZER, llada.PLUGIN)
+        save_policy(here / "policy", policy, TOKENIZER, PLUGIN)
         save_file(state, here / "optimizer.safetensors")
     PartialState().wait_for_everyone()
     return losses

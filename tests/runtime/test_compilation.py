@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.models import adapters, llada
+from pipeline.models import adapters
+from pipeline.models.llada import PLUGIN
 from pipeline.models.policy_directory import load_frozen, make_trainable
 from pipeline.runtime.compilation import compile_blocks, compiles
 from pipeline.settings.sections import Adapter, Train
@@ -16,13 +17,13 @@ SECTION = Train(adapter=Adapter(rank=4, alpha=8, dropout=0.0), gradient_checkpoi
 
 def policies(base: Path, backend: str | None) -> list[torch.nn.Module]:
     """A policy with adapters that trains, compiled or not, and the base beside it."""
-    model = llada.load(base)
-    make_trainable(model, llada.PLUGIN, SECTION, 0, base, base.parent / "out")
+    model = PLUGIN.load(base)
+    make_trainable(model, PLUGIN, SECTION, 0, base, base.parent / "out")
     generator = torch.Generator().manual_seed(0)
     for _, value in adapters.own_parameters(model):
         value.data = torch.randn(value.shape, generator=generator) * 0.1
     compile_blocks(model, backend is not None, backend or "")
-    return [model, load_frozen(base, llada.PLUGIN, model, torch.device("cpu"))]
+    return [model, load_frozen(base, PLUGIN, model, torch.device("cpu"))]
 
 
 def logits_and_gradients(models: list[torch.nn.Module], tokens: torch.Tensor) -> list[torch.Tensor]:
@@ -41,7 +42,7 @@ def logits_and_gradients(models: list[torch.nn.Module], tokens: torch.Tensor) ->
 def test_the_same_numbers(tmp_path):
     """With checkpointing, adapters and a frozen base; two graphs, which serve other batches and lengths too."""
     backend = "inductor" if shutil.which("g++") else "aot_eager"
-    llada.save(tiny(9, 8, num_hidden_layers=1, initializer_range=0.2), tmp_path / "base")
+    PLUGIN.save(tiny(9, 8, num_hidden_layers=1, initializer_range=0.2), tmp_path / "base")
     torch._dynamo.reset()
     compiled, eager = policies(tmp_path / "base", backend), policies(tmp_path / "base", None)
     counts = torch._dynamo.utils.counters["stats"]

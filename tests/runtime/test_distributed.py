@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.models import llada
+from pipeline.models.llada import PLUGIN
 from pipeline.models.policy_directory import cast_weights, save_policy
 from pipeline.training.adamw import MASTER
 from tests.conftest import ROOT
@@ -24,7 +24,7 @@ def directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("sharded")
     for kind in sharded.KINDS:
         base = cast_weights(tiny(9, 8, initializer_range=0.2), sharded.settings(kind)[0])
-        save_policy(directory / sharded.base_of(kind), base, sharded.TOKENIZER, llada.PLUGIN)
+        save_policy(directory / sharded.base_of(kind), base, sharded.TOKENIZER, PLUGIN)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command += ["--rdzv-endpoint", "localhost:0", "-m", "tests.runtime.sharded", "two"]
@@ -70,7 +70,7 @@ def masters(round_: Path) -> torch.Tensor:
 
 def test_the_base_is_untouched_and_named(directory):
     """Adapters that were trained in shards load again, on the base that they name, whose weights are unchanged."""
-    policy = llada.load(directory / "two-lora-full" / "round_2" / "policy")
+    policy = PLUGIN.load(directory / "two-lora-full" / "round_2" / "policy")
     assert policy.adapter_home == (directory / "base-float32").resolve()
     base = load_file(directory / "base-float32" / "model.safetensors")
     for name, value in tiny(9, 8, initializer_range=0.2).state_dict().items():

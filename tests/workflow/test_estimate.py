@@ -7,8 +7,9 @@ import pytest
 import torch
 import yaml
 
-from pipeline.models import adapters, llada
+from pipeline.models import adapters
 from pipeline.models.flops import LLADA_8B
+from pipeline.models.llada import PLUGIN
 from pipeline.settings.params_file import parse_params, read_params
 from pipeline.settings.run import Run
 from pipeline.settings.sections import Hardware
@@ -108,7 +109,7 @@ def test_rollouts_of_llada_8b():
 def test_sizes_come_from_where_the_base_comes_from(tmp_path):
     assert shape_of(Run(base={"path": "GSAI-ML/LLaDA-8B-Base"})) == LLADA_8B
     model = tiny(101, 100)
-    llada.save(model, tmp_path)
+    PLUGIN.save(model, tmp_path)
     shape = shape_of(Run(base={"path": str(tmp_path)}))
     assert shape is not None and shape.parameters == sum(value.numel() for value in model.parameters())
     assert shape_of(Run(model={"name": "tabular"})) is None

@@ -14,6 +14,7 @@ from torch import nn
 from pipeline.errors import PipelineError
 from pipeline.models import NAMES, WITHOUT_ADAPTERS
 from pipeline.models.flops import LLADA_8B
+from pipeline.models.llada import FAMILY
 from pipeline.plugins import load_model
 from pipeline.settings.params_file import parse_params, read_params
 from pipeline.settings.sections import Hardware, ModelSection
@@ -88,7 +89,7 @@ def test_the_linear_layers_are_those_of_the_module():
     module = load_model("llada").create(section, 9, 8, 16)
     own = {name for name, layer in module.model.named_modules() if isinstance(layer, nn.Linear)}
     run = parse_params({"default_run": "small", "runs": {"small": {"model": {"num_hidden_layers": 2}}}}).runs["small"]
-    assert {f"model.{name}" for name in own} == set(preflight._embedded(run).linear_layers())
+    assert {f"model.{name}" for name in own} == set(FAMILY.linear_layers(preflight._embedded(run)))
 
 
 def test_a_checkpoint_is_checked_by_its_headers(checkpoint, monkeypatch):
