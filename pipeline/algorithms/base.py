@@ -38,8 +38,8 @@ class Algorithm(Generic[S]):
         make_targets: rule `adjoint`: (rollouts, settings) -> weighted rows to learn from.
         replay: rule `train`: (rows, the section `rollout`, settings, mask_id) -> how the batches are drawn from them.
         loss: rule `train`: (policy, batch, context) -> a loss for each state of the batch.
-        decode: rule `evaluate`: (policy, prompts, noise [n, 2L], reward, context) -> answers; it replaces ancestral
-            sampling where the method changes how the model is sampled.
+        decode: rule `evaluate`: (policy, prompts, the answers as they start, noise [n, 2L], reward, context) ->
+            answers; it replaces ancestral sampling where the method changes how the model is sampled.
         law: (the policy's posteriors, as in `ctmc.exact`; context) -> those of `decode`, on an enumerated task.
     """
 
@@ -48,5 +48,5 @@ class Algorithm(Generic[S]):
     make_targets: Callable[[Rollouts, S], Targets] | None = None
     replay: Callable[[pa.Table, Rollout, S, int], Replay] | None = None
     loss: Loss[S] | None = None
-    decode: Callable[[nn.Module, Tensor, Tensor, Reward, DecodeContext[S]], Tensor] | None = None
+    decode: Callable[[nn.Module, Tensor, Tensor, Tensor, Reward, DecodeContext[S]], Tensor] | None = None
     law: Callable[[Tensor, Context[S]], Tensor] | None = None

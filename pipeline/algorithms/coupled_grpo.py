@@ -1,6 +1,7 @@
 """coupled-GRPO, the method of DiffuCoder (arXiv 2506.20639).
 
-t ~ U(low, high) and m_i ~ Bern(t) mask a completion o; with its complement ¬m every token is predicted once more:
+t ~ U(low, high) and m_i ~ Bern(t) mask a completion o; with its complement ¬m every token is predicted once more. M^L
+is the completion as it starts, by default all masked; what that shows is neither masked nor predicted:
 
     l_i = ½ [log p(o_i | M^L) + (m_i/t) log p(o_i | o with m masked) + ((1-m_i)/(1-t)) log p(o_i | o with ¬m masked)],
     A_k = R_k - mean_{j≠k} R_j,      ρ = e^{l - l_old},
@@ -46,16 +47,15 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[CoupledGrpo]) -> 
         return coupled_log_prob(model, batch, context.algorithm, context.mask_id)
 
     per_token = surrogate_loss(policy, log_prob, batch.weight[:, :, None], context)
-    return mean_to_the_end(per_token, batch.tokens, context.end_ids)
+    return mean_to_the_end(per_token, batch.tokens, batch.state == context.mask_id, context.end_ids)
 
 
 def coupled_log_prob(model: nn.Module, batch: Batch, settings: CoupledGrpo, mask_id: int) -> Tensor:
     """l_i of every completion, [n, K, L]."""
     t = settings.low + (settings.high - settings.low) * batch.noise[:, -1:]
-    masked = batch.noise[:, batch.prompt.shape[1] : -1] < t
-    empty = torch.full_like(batch.state, mask_id)
-    whole = completion_log_prob(model, batch.prompt, empty, batch.tokens, mask_id)
-    part, rest = (_denoised(model, batch, hidden, mask_id) for hidden in (masked, ~masked))
+    masked, free = batch.noise[:, batch.prompt.shape[1] : -1] < t, batch.state == mask_id
+    whole = completion_log_prob(model, batch.prompt, batch.state, batch.tokens, mask_id)
+    part, rest = (_denoised(model, batch, hidden & free, mask_id) for hidden in (masked, ~masked))
     return (whole + part / t[:, :, None] + rest / (1 - t[:, :, None])) / 2
 
 

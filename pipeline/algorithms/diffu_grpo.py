@@ -3,10 +3,10 @@
     l_i(θ; q̃) = log p_θ(o_i | [q̃, M^L], i),      A_k = R_k - mean_G R,      ρ = e^{l - l_old},
     L = - mean_{k, i ≤ end} [min(ρ A, clip(ρ, 1 ± ε) A) - β (e^{l_ref - l} - (l_ref - l) - 1)].
 
-q̃ is the prompt with each token masked with probability `prompt_mask`; the completion is masked entirely, so the
-likelihood is that of one step. The new, old and reference policies of a batch see the same q̃, and every optimiser step
-draws another one. G is `rollout.completions`, the inner iterations μ are
-`train.updates`. The mean runs over the tokens of a group, of each completion up to and with its first end token.
+q̃ is the prompt with each token masked with probability `prompt_mask`; the completion is masked as it starts, by default
+entirely, so the likelihood is that of one step. The new, old and reference policies of a batch see the same q̃, and
+every optimiser step draws another one. G is `rollout.completions`, the inner iterations μ are `train.updates`. The mean
+runs over the tokens of a group, of each completion up to and with its first end token.
 
 Checked against forks of the authors' code (github.com/dllm-reasoning/d1; its own trainer was not at hand): likelihood,
 advantage, stop at the first end token, ε 0.5, β 0.04, masking 0.15. It differs: they take the token mean over a
@@ -39,14 +39,14 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[DiffuGrpo]) -> Te
         return one_step_log_prob(model, batch, context.algorithm.prompt_mask, context.mask_id)
 
     per_token = surrogate_loss(policy, log_prob, batch.weight[:, :, None], context)
-    return mean_to_the_end(per_token, batch.tokens, context.end_ids)
+    return mean_to_the_end(per_token, batch.tokens, batch.state == context.mask_id, context.end_ids)
 
 
 def one_step_log_prob(model: nn.Module, batch: Batch, prompt_mask: float, mask_id: int) -> Tensor:
     """l_i of every completion, [n, K, L]; q̃ belongs to the batch's rows and is the same for every model."""
     hidden = (batch.noise[:, : batch.prompt.shape[1]] < prompt_mask) & (batch.prompt != PADDING)
-    prompt, empty = torch.where(hidden, mask_id, batch.prompt), torch.full_like(batch.state, mask_id)
-    return completion_log_prob(model, prompt, empty, batch.tokens, mask_id)
+    prompt = torch.where(hidden, mask_id, batch.prompt)
+    return completion_log_prob(model, prompt, batch.state, batch.tokens, mask_id)
 
 
 PLUGIN = Algorithm(

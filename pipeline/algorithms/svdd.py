@@ -28,13 +28,14 @@ STEP = 0.024
 
 
 @torch.no_grad()
-def decode(policy: nn.Module, prompt: Tensor, noise: Tensor, reward: Reward, context: DecodeContext[Svdd]) -> Tensor:
-    """Answers, [n, L]; each is a function of its row of `noise`, whatever the batch."""
+def decode(
+    policy: nn.Module, prompt: Tensor, start: Tensor, noise: Tensor, reward: Reward, context: DecodeContext[Svdd]
+) -> Tensor:
+    """Answers, [n, L]; each is a function of its start and its row of `noise`, whatever the batch."""
     settings, length, mask_id = context.algorithm, noise.shape[1] // 2, context.mask_id
     count, rows = settings.candidates, torch.arange(len(prompt), device=prompt.device)
     keys = [int(value * 2**53) for value in noise[:, 0].tolist()]
-    state = torch.full((len(prompt), length), mask_id, device=prompt.device)
-    evaluate = context.evaluate
+    state, evaluate = start, context.evaluate
     order = schedule(state == mask_id, noise[:, :length], evaluate.tokens_per_step, evaluate.block_length)
     for step in range(int(order.max()) + 1):
         reveal = order == step

@@ -26,18 +26,21 @@ def remask(num_masked: Int[Tensor, " n"], order_noise: Float[Tensor, "n L"]) -> 
     probability 1 - t. For t ~ U(0,1) the count |M| is uniform on {0..L} and, given |M| = m, the set is
     uniform; drawing m first (see `stratified_counts`) therefore samples the same law.
 
-    `order_noise` are independent uniforms: the m positions of smallest noise are hidden.
+    `order_noise` are independent uniforms: the m positions of smallest noise are hidden. Positions with infinite noise,
+    such as those that the answer starts with, stay shown if m others are left; L then counts the others.
     """
     return order_noise.argsort(dim=1).argsort(dim=1) < num_masked[:, None]
 
 
-def stratified_counts(batch: int, length: int, generator: torch.Generator) -> Int[Tensor, " n"]:
-    """m_b uniform on {1..L} for each row, spread evenly over the batch (stratified).
+def stratified_counts(most: Int[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
+    """m_b uniform on {1..L_b} for each row, spread evenly over the batch (stratified); L_b = `most` are the positions
+    of a row that can be masked.
 
     |M| = 0 has no loss and is left out. With t integrated out, the weight of the generalised-KL loss (and of LLaDA's
     masked cross-entropy, Σ_i CE_i / (1-t)) given |M| = m is E[1/(1-t) | m] = (L+1)/m: the *mean* over masked positions
     with the constant factor L+1. Hence `losses.matching_loss` needs no time weighting.
     """
-    offset = torch.rand(1, generator=generator)
-    counts = 1 + ((torch.arange(batch) + offset) * (length / batch)).long().clamp(max=length - 1)
-    return counts[torch.randperm(batch, generator=generator)]
+    batch = len(most)
+    place = torch.arange(batch) + torch.rand(1, generator=generator)
+    place = place[torch.randperm(batch, generator=generator)]
+    return 1 + (place * (most.double() / batch).float()).long().minimum(most - 1)

@@ -1,6 +1,6 @@
 """Answers to held-out prompts: greedy, by ancestral sampling in either order, or with the algorithm's own decoder.
 
-The prompts of a batch have the same length, so nothing is padded.
+The prompts of a batch have the same length, and so have its answers: nothing is padded.
 """
 
 from collections.abc import Iterable, Sequence
@@ -49,33 +49,42 @@ class Decoder:
     ) -> dict[int, str]:
         """The answers, of `length` tokens, by the place of their item; `mine` says of one batch after the other whether
         to decode it. Without a `title` there is no progress bar."""
-        prompts = self.prompt_format.prompts([item.prompt for item in items], range(len(items)), length)
+        numbers = range(len(items))
+        prompts = self.prompt_format.prompts([item.prompt for item in items], numbers, length)
+        starts = self.prompt_format.starts([item.start for item in items], numbers, length)
         answers: dict[int, str] = {}
-        batches = buckets([len(prompt) for prompt in prompts], self.context.evaluate.batch_size)
+        lengths = [(len(prompt), len(start)) for prompt, start in zip(prompts, starts, strict=True)]
+        batches = buckets(lengths, self.context.evaluate.batch_size)
         for ids in tqdm(list(compress(batches, mine)), desc=title, unit="batch", disable=not title):
-            prompt = torch.stack([prompts[index] for index in ids]).to(self.context.device)
+            prompt, start = (
+                torch.stack([rows[index] for index in ids]).to(self.context.device) for rows in (prompts, starts)
+            )
             if sampler == "greedy":
-                tokens = self._greedy(prompt, length)
+                tokens = self._greedy(prompt, start)
             elif sampler == "ancestral" and self.algorithm.decode:
-                tokens = self._own(prompt, [items[index] for index in ids], ids, length)
+                tokens = self._own(prompt, start, [items[index] for index in ids], ids)
             else:
-                tokens = self._ancestral(prompt, ids, length, "random" if sampler == "ancestral" else "confidence")
+                tokens = self._ancestral(prompt, start, ids, "random" if sampler == "ancestral" else "confidence")
             answers |= zip(ids, self.prompt_format.answers(tokens), strict=True)
         return dict(sorted(answers.items()))
 
-    def _greedy(self, prompt: Int[Tensor, "n P"], length: int) -> Int[Tensor, "n L"]:
+    def _greedy(self, prompt: Int[Tensor, "n P"], start: Int[Tensor, "n L"]) -> Int[Tensor, "n L"]:
         options = self.context.evaluate.model_dump(include={"tokens_per_step", "block_length", "cache"})
-        return low_confidence.decode(self.policy, prompt, length, mask_id=self.context.mask_id, **options)
+        return low_confidence.decode(self.policy, prompt, start, mask_id=self.context.mask_id, **options)
 
     def _ancestral(
-        self, prompt: Int[Tensor, "n P"], ids: list[int], length: int, order: Literal["random", "confidence"]
+        self,
+        prompt: Int[Tensor, "n P"],
+        start: Int[Tensor, "n L"],
+        ids: list[int],
+        order: Literal["random", "confidence"],
     ) -> Int[Tensor, "n L"]:
         evaluate, mask_id = self.context.evaluate, self.context.mask_id
-        order_noise, token_noise = self._noise(prompt, ids, length).chunk(2, dim=1)
+        order_noise, token_noise = self._noise(start, ids).chunk(2, dim=1)
         return rollout(
             self.policy,
             prompt,
-            torch.full_like(order_noise, mask_id, dtype=torch.long),
+            start,
             mask_id=mask_id,
             order_noise=order_noise,
             token_noise=token_noise,
@@ -86,17 +95,17 @@ class Decoder:
         ).tokens
 
     def _own(
-        self, prompt: Int[Tensor, "n P"], items: Sequence[Item], ids: list[int], length: int
+        self, prompt: Int[Tensor, "n P"], start: Int[Tensor, "n L"], items: Sequence[Item], ids: list[int]
     ) -> Int[Tensor, "n L"]:
         """With the algorithm's own decoder."""
         assert self.algorithm.decode
-        noise, reward = self._noise(prompt, ids, length), partial(self._reward, items)
-        return self.algorithm.decode(self.policy, prompt, noise, reward, self.context)
+        noise, reward = self._noise(start, ids), partial(self._reward, items)
+        return self.algorithm.decode(self.policy, prompt, start, noise, reward, self.context)
 
-    def _noise(self, prompt: Int[Tensor, "n P"], ids: list[int], length: int) -> Float[Tensor, "n 2L"]:
+    def _noise(self, start: Int[Tensor, "n L"], ids: list[int]) -> Float[Tensor, "n 2L"]:
         """Uniforms that belong to the items."""
         keys = [(index, 0, 0) for index in ids]
-        return uniforms(self.context.seed, Stream.EVALUATION, 0, keys, 2 * length).to(prompt.device)
+        return uniforms(self.context.seed, Stream.EVALUATION, 0, keys, 2 * start.shape[1]).to(start.device)
 
     def _reward(self, items: Sequence[Item], rows: Tensor, tokens: Tensor) -> Tensor:
         chosen, answers = [items[row] for row in rows.tolist()], self.prompt_format.answers(tokens)

@@ -8,7 +8,7 @@ The methods differ in l, their stand-in for the log-likelihood of a completion, 
 from collections.abc import Callable, Collection
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.ctmc.losses import clipped_surrogate, k3_kl
@@ -50,9 +50,10 @@ def surrogate_loss(
 
 
 def mean_to_the_end(
-    value: Float[Tensor, "n K L"], tokens: Int[Tensor, "n K L"], end_ids: Collection[int]
+    value: Float[Tensor, "n K L"], tokens: Int[Tensor, "n K L"], masked: Bool[Tensor, "n L"], end_ids: Collection[int]
 ) -> Float[Tensor, " n"]:
-    """The mean over the tokens of a group's completions, of each up to and with its first end token."""
+    """The mean over those tokens of a group's completions that were masked when they started, of each completion up to
+    and with its first end token."""
     ends = torch.isin(tokens, torch.tensor(sorted(end_ids), dtype=tokens.dtype, device=tokens.device))
-    counted = ends.cumsum(dim=2) - ends.long() == 0
+    counted = (ends.cumsum(dim=2) - ends.long() == 0) & masked[:, None]
     return (value * counted).sum(dim=(1, 2)) / counted.sum(dim=(1, 2))

@@ -55,8 +55,9 @@ class Rollouts:
     @cached_property
     def base_log_ratio(self) -> Float[Tensor, " r"]:
         """Σ_s Σ_{i∈S_s} [log p^base - log p^u](x_i | x_s) of the replayed rows; p^u is the law sampled, as recorded."""
-        recorded = torch.from_numpy(matrix(self.table, "log_prob"))[self.replayed]
-        return (torch.from_numpy(matrix(self.reference, "base_log_prob")) - recorded).double().sum(dim=1)
+        recorded = matrix(self.table.take(self.replayed.numpy()), "log_prob", 0, side="right")
+        reference = matrix(self.reference, "base_log_prob", 0, side="right")
+        return torch.from_numpy(reference - recorded).double().sum(dim=1)
 
     def in_groups(self, values: Float[Tensor, " rows"]) -> Float[Tensor, "g K"]:
         """One row for each state, one column for each of its K completions."""

@@ -9,27 +9,27 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from pipeline.samplers.posterior import block_cache, log_posterior, most_confident
-from pipeline.samplers.unmasking_order import blocks, leftmost
+from pipeline.samplers.unmasking_order import blocks
 
 
 @torch.no_grad()
 def decode(
     model: nn.Module,
     prompt: Int[Tensor, "n P"],
-    length: int,
+    start: Int[Tensor, "n L"],
     *,
     mask_id: int,
     tokens_per_step: int = 1,
     block_length: int | None = None,
     cache: str | None = None,
 ) -> Int[Tensor, "n L"]:
-    """Greedy decoding (temperature 0) of `length` answer tokens, block by block; ⌈length / k⌉ steps in one block.
-    `cache` is as in `ancestral.rollout`."""
-    state = torch.full((prompt.shape[0], length), mask_id, device=prompt.device)
-    for block in blocks(length, block_length):
-        kept = block_cache(prompt, block) if cache else None
+    """Greedy decoding (temperature 0) of the masked tokens of `start`, block by block: ⌈m / k⌉ steps for m of them in
+    one block. `cache` is as in `ancestral.rollout`."""
+    state = start.clone()
+    for block in blocks(start.shape[1], block_length):
+        kept, masked = block_cache(prompt, block) if cache else None, torch.zeros_like(state, dtype=torch.bool)
         while (state[:, block] == mask_id).any():
-            masked = leftmost(state == mask_id, block_length)
+            masked[:, block] = state[:, block] == mask_id
             log_prob = log_posterior(model, prompt, state, masked, cache=kept)
             keep = most_confident(log_prob, masked, tokens_per_step)
             state[keep] = log_prob[keep[masked]].argmax(dim=1)

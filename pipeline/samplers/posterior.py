@@ -55,16 +55,16 @@ def _inputs(
     select: Bool[Tensor, "n L"],
     cache: BlockCache | None,
 ) -> dict[str, Tensor | BlockCache]:
-    """A model's inputs, with an attention mask only if a prompt is padded."""
+    """A model's inputs, with an attention mask only if a prompt or an answer is padded."""
     if cache is not None and cache.filled:
         block = slice(cache.block.start - prompt.shape[1], cache.block.stop - prompt.shape[1])
         return {"input_ids": answer[:, block], "select": select[:, block], "cache": cache}
-    shown = prompt != PADDING
-    ids = torch.cat([prompt.clamp(min=0), answer], dim=1)
-    inputs: dict[str, Tensor | BlockCache] = {"input_ids": ids}
-    inputs["select"] = torch.cat([torch.zeros_like(shown), select], dim=1)
+    ids = torch.cat([prompt, answer], dim=1)
+    shown = ids != PADDING
+    inputs: dict[str, Tensor | BlockCache] = {"input_ids": ids.clamp(min=0)}
+    inputs["select"] = torch.cat([torch.zeros_like(prompt, dtype=torch.bool), select], dim=1)
     if not shown.all():
-        inputs["attention_mask"] = torch.cat([shown, torch.ones_like(select)], dim=1).long()
+        inputs["attention_mask"] = shown.long()
     return inputs if cache is None else {**inputs, "cache": cache}
 
 

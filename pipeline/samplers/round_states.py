@@ -28,8 +28,8 @@ def sample_states(
     policy: nn.Module,
     prompts: Int[Tensor, "s P"] | list[Int[Tensor, " _"]],
     prompt_ids: np.ndarray,
+    starts: Int[Tensor, "s L"] | list[Int[Tensor, " _"]],
     states: Sequence[int],
-    length: int,
     mask_id: int,
     settings: Rollout,
     seed: int,
@@ -37,20 +37,23 @@ def sample_states(
 ) -> dict[str, Tensor]:
     """K completions of each of the given states of a round, as columns of `parquet.ROLLOUTS`.
 
-    `prompts` holds the prompts of all states of the round; those of the given states must have the same length.
-    `start: empty`: x is the empty answer. `start: remasked`: x ~ p(x_t | X_1) for X_1 ~ p^u and t ~ U(0,1).
+    `prompts` holds the prompts of all states of the round and `starts` the answers as they begin: empty, all [MASK], or
+    partly revealed. Prompts, and starts, of the given states must have the same length.
+    `start: empty`: x is that beginning. `start: remasked`: x ~ p(x_t | X_1) for X_1 ~ p^u from there and t ~ U(0,1).
     """
     on = next(policy.parameters()).device
     options = settings.model_dump(include={"order", "tokens_per_step", "block_length", "temperature", "cache"})
     draw = partial(rollout, policy, mask_id=mask_id)
     prompt = torch.stack([prompts[state] for state in states]).to(on)
-    start = torch.full((len(states), length), mask_id, device=on)
+    start = torch.stack([starts[state] for state in states]).to(on)
+    length = start.shape[1]
     keys = [(int(prompt_ids[state]), state, 0) for state in states]
     if settings.start == "remasked":
         noise = uniforms(seed, Stream.PROJECTION, round_, keys, 3 * length).to(on).split(length, dim=1)
         x_1 = draw(prompt, start, order_noise=noise[0], token_noise=noise[1], **options).tokens
-        counts = stratified_counts(len(prompts), length, torch_generator(seed, Stream.PROJECTION, round_))
-        start = torch.where(remask(counts[torch.tensor(states)].to(on), noise[2]), mask_id, x_1)
+        free = torch.tensor([int((of_state == mask_id).sum()) for of_state in starts])
+        counts = stratified_counts(free, torch_generator(seed, Stream.PROJECTION, round_))[torch.tensor(states)].to(on)
+        start = torch.where(remask(counts, noise[2].masked_fill(start != mask_id, torch.inf)), mask_id, x_1)
     samples = settings.completions
     keys = [(prompt, state, sample) for prompt, state, _ in keys for sample in range(samples)]
     noise = uniforms(seed, Stream.COMPLETION, round_, keys, 2 * length).to(on).split(length, dim=1)

@@ -123,6 +123,9 @@ def _wrong_lengths(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
     base, evaluate, own = run.base, run.evaluate.lengths, task.answer_length
     rollout = (run.rollout.length,) if run.rollout.length else ()
     asked = {"base.lengths": base.lengths, "rollout.length": rollout, "evaluate.lengths": evaluate}
+    for key in ("rollout.length", "evaluate.lengths") if task.hole else ():
+        if asked[key]:
+            yield f"{key}: answers of task '{run.task.name}' start partly revealed and have the length of their start"
     for key, lengths in asked.items():
         if lengths and not task.chat and (wrong := _not_learnt(lengths, run, task)):
             yield f"{key}: {wrong}"

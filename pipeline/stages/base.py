@@ -28,6 +28,7 @@ from pipeline.plugins import load_model, resolve_task
 from pipeline.runtime.compilation import compile_blocks, compiles
 from pipeline.runtime.distributed import distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream, seed_torch
+from pipeline.settings.run import FIXED
 from pipeline.settings.sections import Base
 from pipeline.settings.stages import BaseSettings, plain_json
 from pipeline.stages.command_line import main
@@ -55,12 +56,12 @@ def run(args: Namespace, settings: BaseSettings) -> None:
     losses: list[float] = []
     source = find_checkpoint(base.path, plugin) if base.path else None
     if source:
-        check_prompts(args, task, source, plugin, load_tokenizer(source))
+        check_items(args, settings, source, plugin, load_tokenizer(source))
         model, tokenizer, _ = load_policy(source, plugin)
         cast_weights(model, settings.model.dtype)
     else:
         tokenizer = character_tokenizer(task.characters(base.lengths or ()))
-        check_prompts(args, task, None, plugin, tokenizer)
+        check_items(args, settings, None, plugin, tokenizer)
         model = fresh(plugin, settings, tokenizer, task.answer_length)
         if base.exact:
             install_exact(plugin, model, tokenizer, task)
@@ -73,22 +74,30 @@ def run(args: Namespace, settings: BaseSettings) -> None:
         discard(args.progress)
 
 
-def check_prompts(
-    args: Namespace, task: Task[TaskSettings], source: Path | None, plugin: Model, tokenizer: Tokenizer
+def check_items(
+    args: Namespace, settings: BaseSettings, source: Path | None, plugin: Model, tokenizer: Tokenizer
 ) -> None:
-    """PipelineError for a prompt of any split that holds [MASK] or, with its answer, is too long for the model.
+    """PipelineError for a prompt of any split that holds [MASK] or, with its answer, is too long for the model, and for
+    an answer that cannot start as its item says.
 
-    It comes before anything is trained, so that no late round stops at a prompt that it is the first to use.
+    It comes before anything is trained, so that no late round stops at an item that it is the first to use.
     """
+    task, one_length = resolve_task(settings.task), settings.model.name in FIXED
     config = plugin.check(source) if source and plugin.check else None
     if task.chat and config is None:  # of a model that says nothing without its weights
         return
     for split in ("train", *HELD_OUT):
         path = args.items.with_name(f"{split}.parquet")
-        texts = parquet.read([path], parquet.ITEMS, may_be_empty=True)["prompt"].to_pylist()
-        names = [f"{number} of the split '{split}'" for number in range(len(texts))]
+        items = parquet.read([path], parquet.ITEMS, may_be_empty=True)
+        names = [f"{number} of the split '{split}'" for number in range(len(items))]
         for prefill, length in args.limits["held_out" if split in HELD_OUT else "train"]:
-            prompt_format(source or path, config, tokenizer, task, prefill).prompts(texts, names, length)
+            of_policy = prompt_format(source or path, config, tokenizer, task, prefill)
+            of_policy.prompts(items["prompt"].to_pylist(), names, length)
+            starts = of_policy.starts(items["start"].to_pylist(), names, length)
+            for name, start in zip(names, starts, strict=True):
+                if one_length and len(start) != length:
+                    wanted = f"model '{settings.model.name}' is made for answers of one length, {length}"
+                    raise PipelineError(f"the start of item {name} has {len(start)} tokens, but {wanted}: take llada")
 
 
 def fresh(plugin: Model, settings: BaseSettings, tokenizer: Tokenizer, length: int) -> nn.Module:

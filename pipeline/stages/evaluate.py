@@ -55,7 +55,7 @@ def run(args: Namespace, settings: EvaluateSettings) -> None:
 
 def _sample(task: Task[TaskSettings], item: Item, answer: Answer) -> dict[str, object]:
     """An answer and its metrics, as the report shows them."""
-    shown = {"puzzle": task.render(item, item.prompt), "answer": task.render(item, answer.answer)}
+    shown = {"puzzle": task.render(item, item.start or item.prompt), "answer": task.render(item, answer.answer)}
     return {**shown, **answer.metrics}
 
 

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 
 from pipeline.errors import PipelineError
-from pipeline.plugins import load_task
+from pipeline.plugins import load_task, resolve_task
 from pipeline.settings.stages import PrepareSettings
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
@@ -14,18 +14,23 @@ from pipeline.tasks.base import HELD_OUT, OPTIONAL, SPLITS, Item
 
 
 def run(args: Namespace, settings: PrepareSettings) -> None:
-    splits = items_of(settings)
-    held_out = {item.prompt for split in HELD_OUT for item in splits.get(split, ())}
+    splits, hole = items_of(settings), resolve_task(settings.task).hole
+    held_out = {(item.prompt, item.start) for split in HELD_OUT for item in splits.get(split, ())}
     for split in SPLITS:
         items = splits.get(split, ())
         if not items and split not in OPTIONAL:
             raise PipelineError(f"task '{settings.task.name}' has no items in the split '{split}'")
         for index, item in enumerate(items if split not in HELD_OUT else ()):
-            if item.prompt in held_out:
-                raise PipelineError(
-                    f"item {index} of the split '{split}' is also held out for testing: {item.prompt!r}"
+            if (item.prompt, item.start) in held_out:
+                shown = repr(item.start or item.prompt)
+                raise PipelineError(f"item {index} of the split '{split}' is also held out for testing: {shown}")
+        for index, item in enumerate(items):
+            if split != "base" and (item.start.count(hole) == 0 if hole else item.start != ""):
+                wanted = (
+                    f"a start with a hole, {hole!r} (Task.hole)" if hole else "no start unless the task names a hole"
                 )
-        columns = {name: [getattr(item, name) for item in items] for name in ("prompt", "reference", "group")}
+                raise PipelineError(f"item {index} of the split '{split}' needs {wanted}, not {item.start[:80]!r}")
+        columns = {name: [getattr(item, name) for item in items] for name in parquet.ITEMS.names[1:]}
         columns["item_id"] = list(range(len(items)))
         parquet.write(args.out / f"{split}.parquet", columns, parquet.ITEMS, provenance(settings))
 
@@ -38,7 +43,7 @@ def items_of(settings: PrepareSettings) -> Mapping[str, Sequence[Item]]:
         for split, items in splits.items():
             for item in items:
                 if not isinstance(item, Item) or not all(isinstance(value, str) for value in vars(item).values()):
-                    raise TypeError(f"an item of the split '{split}' is no Item of three texts: {str(item)[:200]}")
+                    raise TypeError(f"an item of the split '{split}' is no Item of texts: {str(item)[:200]}")
                 "".join(vars(item).values()).encode()  # ValueError for lone surrogates
     except (PipelineError, KeyboardInterrupt):
         raise

@@ -54,7 +54,8 @@ def run(args: Namespace, settings: ReferenceSettings) -> Measured | None:
     done: list[np.ndarray] = []
     order: list[int] = []
     meter = Meter(base)
-    title, batches = f"round {args.round} reference", buckets(parquet.lengths(rows, "prompt_tokens"), ROWS)
+    lengths = list(zip(parquet.lengths(rows, "prompt_tokens"), parquet.lengths(rows, "tokens"), strict=True))
+    title, batches = f"round {args.round} reference", buckets(lengths, ROWS)
     for places in tqdm(batches, desc=title, unit="batch", disable=args.shard > 0):
         with meter:
             done.append(log_prob_of(base, rows.take(places), mask_id, cached_blocks).numpy())
@@ -68,7 +69,7 @@ def run(args: Namespace, settings: ReferenceSettings) -> Measured | None:
 
 def log_prob_of(model: nn.Module, rows: pa.Table, mask_id: int, cached_blocks: int | None = None) -> Tensor:
     """log p(x_i | x_s, i) along the stored paths, [rows, L], or log p̃ if they were drawn with a cache of these blocks;
-    the prompts have one length."""
+    the prompts have one length, and the answers."""
     on = next(model.parameters()).device
     prompt, tokens, unmask_step = (
         torch.from_numpy(parquet.matrix(rows, name)).long().to(on)

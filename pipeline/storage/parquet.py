@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,12 @@ def _schema(name: str, *columns: tuple[str, pa.DataType] | pa.Field) -> pa.Schem
 
 
 ITEMS = _schema(
-    "items", ("item_id", pa.int64()), ("prompt", pa.string()), ("reference", pa.string()), ("group", pa.string())
+    "items",
+    ("item_id", pa.int64()),
+    ("prompt", pa.string()),
+    ("reference", pa.string()),
+    ("group", pa.string()),
+    ("start", pa.string()),  # the answer with holes, of tasks whose answers start partly revealed
 )
 ROLLOUTS = _schema(
     "rollouts",
@@ -125,7 +130,7 @@ def read(
 
     Raises:
         PipelineError: for a file that is missing, truncated, empty or of another schema. Names file and row if a value
-            is missing or not finite, a list has another length than those of other rows or columns, a token id is
+            is missing or not finite, a list of answer tokens has another length than the row's others, a token id is
             unknown, an `unmask_step` is too big, a log-probability is positive, or the rows of a state do not belong
             together.
     """
@@ -160,8 +165,10 @@ def lengths(table: pa.Table, name: str) -> list[int]:
     return list(pc.list_value_length(table.column(name)).to_pylist())
 
 
-def matrix(table: pa.Table, name: str, fill: int | None = None) -> np.ndarray:
-    """A list column as [rows, length]; `fill` pads shorter lists on the left.
+def matrix(
+    table: pa.Table, name: str, fill: int | None = None, *, side: Literal["left", "right"] = "left"
+) -> np.ndarray:
+    """A list column as [rows, length]; `fill` pads shorter lists on that side.
 
     Raises:
         PipelineError: if the lists differ in length and there is no `fill`.
@@ -172,7 +179,8 @@ def matrix(table: pa.Table, name: str, fill: int | None = None) -> np.ndarray:
     if fill is None and (found != longest).any():
         raise PipelineError(f"column '{name}' holds lists of different lengths: {sorted(set(found.tolist()))}")
     result = np.full((len(found), longest), fill or 0, dtype=values.dtype)
-    result[np.arange(longest) >= longest - found[:, None]] = values
+    place = np.arange(longest)
+    result[place >= longest - found[:, None] if side == "left" else place < found[:, None]] = values
     return result
 
 

@@ -9,14 +9,14 @@ import pyarrow.compute as pc
 
 from pipeline.errors import PipelineError
 
-RAGGED = "prompt_tokens"
-"""The one column whose lists may differ in length."""
-IDS = (RAGGED, "start", "tokens")
+PROMPT = "prompt_tokens"
+"""The one column of lists that are not of answer tokens."""
+IDS = (PROMPT, "start", "tokens")
 """The columns of token ids."""
 LOG_PROB = ("log_prob", "base_log_prob")
 ROUNDING = 1e-4
 """How much a log-probability in fp32 may exceed 0."""
-SHARED = ("prompt_id", RAGGED, "start")
+SHARED = ("prompt_id", PROMPT, "start")
 """What the completions of one state have in common."""
 
 
@@ -27,11 +27,8 @@ def check_column(
     rows, last = np.arange(len(column)), 0
     if pa.types.is_list(column.type):
         _check(path, rows, name, column, column.is_valid(), "a list")
-        lengths = pc.list_value_length(column)
-        same = pc.equal(lengths, lengths[0])
-        if name != RAGGED:
-            _check(path, rows, f"the length of {name}", lengths, same, f"{lengths[0]} as in row 0")
-        rows, column, last = pc.list_parent_indices(column), column.flatten(), lengths[0].as_py() - 1
+        last = pc.max(pc.list_value_length(column)).as_py() - 1
+        rows, column = pc.list_parent_indices(column), column.flatten()
     valid, wanted = column.is_valid(), "a value"
     if pa.types.is_floating(column.type):
         valid, wanted = pc.is_finite(column).fill_null(False), "a finite number"
@@ -47,12 +44,14 @@ def check_column(
 
 
 def check_lengths(path: Path, table: pa.Table) -> None:
-    """PipelineError unless all columns of answer tokens have lists of one length."""
-    names = [name for name in table.column_names if pa.types.is_list(table.schema.field(name).type) and name != RAGGED]
-    lengths = {name: len(table.column(name)[0]) for name in names}
-    for name, length in lengths.items():
-        if length != lengths[names[0]]:
-            raise PipelineError(f"{path}, row 0: {name} has {length} values, but {names[0]} {lengths[names[0]]}")
+    """PipelineError unless all columns of answer tokens have, in each row, lists of one length; none is empty."""
+    names = [name for name in table.column_names if pa.types.is_list(table.schema.field(name).type) and name != PROMPT]
+    lengths = {name: np.asarray(pc.list_value_length(table.column(name))) for name in names}
+    for name, found in lengths.items():
+        wanted = lengths[names[0]]
+        for row in np.flatnonzero((found != wanted) | (found == 0))[:1]:
+            other = f"{names[0]} {wanted[row]}" if found[row] else "must have some"
+            raise PipelineError(f"{path}, row {row}: {name} has {found[row]} values, but {other}")
 
 
 def _check(path: Path, rows: np.ndarray | pa.Array, name: str, values: pa.Array, valid: pa.Array, wanted: str) -> None:

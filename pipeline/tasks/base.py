@@ -25,11 +25,13 @@ S = TypeVar("S", bound=TaskSettings)
 
 @dataclass(frozen=True)
 class Item:
-    """One prompt. `group` labels a row in the evaluation's breakdown, e.g. "8 blanks"."""
+    """One prompt. `group` labels a row in the evaluation's breakdown, e.g. "8 blanks". `start` is the answer as it
+    starts, with a `Task.hole` for each token to fill in; "" if the whole answer is."""
 
     prompt: str
     reference: str
     group: str = ""
+    start: str = ""
 
 
 def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]:
@@ -87,6 +89,9 @@ class Task(Generic[S]):
         whole_text: `score` gets the full chat answer, including the first stop token and what follows it, as in d1.
         end: for embedded models, the character outside the alphabet that pads answers longer than L; "" if answers
             have one length only.
+        hole: the character, outside the alphabet, that stands for one masked token in `Item.start`: answers start
+            partly revealed and are as long as their start, at most L tokens; only the holes are sampled and learnt. ""
+            if answers start empty.
     """
 
     settings: type[S]
@@ -100,6 +105,7 @@ class Task(Generic[S]):
     saved: Saved | None = None
     whole_text: bool = False
     end: str = ""
+    hole: str = ""
 
     def __post_init__(self) -> None:
         """TypeError for what is no function or no schema, as soon as a user's module is imported."""
@@ -108,6 +114,8 @@ class Task(Generic[S]):
         for name in ("items", "score", "render"):
             if not callable(getattr(self, name)):
                 raise TypeError(f"{name} must be a function, not {getattr(self, name)!r}")
+        if len(self.hole) > 1 or (self.hole and (self.hole in self.alphabet or self.enumerated)):
+            raise TypeError("hole must be one character outside the alphabet, of a task that is not enumerated")
 
     def characters(self, lengths: Sequence[int]) -> str:
         """The alphabet of a base model trained on answers of these lengths: includes `end` if any exceeds L."""

@@ -4,6 +4,7 @@ transformers renders a checkpoint's chat template in jinja2's immutable sandbox,
 limits keeps it from taking time or memory without end.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -102,6 +103,28 @@ class PromptFormat:
                 advice = "shorten the answer or leave the item out"
                 raise PipelineError(f"{sizes}, but the model takes {limit} in all: {advice}")
         return [torch.tensor(row) for row in rows]
+
+    def starts(self, texts: Sequence[str], ids: Sequence[object], length: int) -> list[Int[Tensor, " L"]]:
+        """Token ids of each answer as it starts: [MASK] at the holes of `Item.start`; `length` of them if that is "".
+
+        What stands between holes is tokenized piece by piece. PipelineError for a start that is longer than the task's
+        answers or has a character outside the vocabulary. `ids` name the items in errors.
+        """
+        mask, hole, most = mask_id(self.tokenizer), self.task.hole, self.task.answer_length
+        rows = []
+        for number, text in zip(ids, texts, strict=True):
+            row = [mask] * length if not text else []
+            for piece in re.split(f"({re.escape(hole)})", text) if text else ():
+                found = [mask] if piece == hole else self.tokenizer.encode(piece, add_special_tokens=False).ids
+                if mask in found and piece != hole:
+                    raise PipelineError(f"the start of item {number}: {piece[:80]!r} is outside the model's vocabulary")
+                row += found
+            if text and len(row) > most:
+                raise PipelineError(
+                    f"the start of item {number} has {len(row)} tokens, but answers have {most} at most"
+                )
+            rows.append(torch.tensor(row))
+        return rows
 
     def answers(self, tokens: Int[Tensor, "n L"]) -> list[str]:
         """The text of each answer.

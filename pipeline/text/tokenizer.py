@@ -17,7 +17,8 @@ MASK_TOKENS = (MASK_TOKEN, "<|mdm_mask|>", "<|mask|>", "<mask>")
 """The mask token of embedded models and BERT, of LLaDA, of its successors, and of RoBERTa."""
 
 PADDING = -1
-"""Pads the shorter prompts of a training batch on the left; the model never sees it."""
+"""Pads the shorter prompts of a training batch on the left and the shorter answers on the right; the model never sees
+it, and since it is not [MASK], nothing predicts it."""
 
 
 def character_tokenizer(alphabet: str) -> Tokenizer:
@@ -53,8 +54,9 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
     return torch.tensor(rows, dtype=torch.long)
 
 
-def buckets(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Indices of rows in batches of up to `size` that need no padding: each has rows of one length, shortest first."""
+def buckets(lengths: Sequence[tuple[int, int]], size: int) -> list[list[int]]:
+    """Indices of rows in batches of up to `size` that need no padding: the prompts of each have one length and the
+    answers too, shortest first. `lengths` are those of a row's prompt and answer."""
     shortest_first = sorted(range(len(lengths)), key=lengths.__getitem__)
     rows = [list(same) for _, same in groupby(shortest_first, key=lengths.__getitem__)]
     return [indices[first : first + size] for indices in rows for first in range(0, len(indices), size)]

@@ -1,7 +1,7 @@
 """The replay buffer: weighted rows → batches of (state, completions, weights), whatever the number of processes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pipeline.ctmc.masking import remask, stratified_counts
+from pipeline.ctmc.masking import REVEALED, remask, stratified_counts
 from pipeline.runtime.random_streams import Stream, torch_generator
 from pipeline.settings.sections import Rollout
 from pipeline.storage.parquet import matrix
@@ -31,7 +31,8 @@ class Batch:
 
     `loss_positions` marks the positions of each completion that enter the loss. `noise` holds uniforms in [0, 1) for
     losses that mask or sample, one per token of prompt and answer and a last one for the row itself: they belong to the
-    row, so they do not depend on how the batch is split. Shorter prompts are padded on the left with `PADDING`.
+    row, so they do not depend on how the batch is split. Shorter prompts are padded on the left with `PADDING`, shorter
+    answers on the right.
     """
 
     prompt: Int[Tensor, "n P"]
@@ -44,12 +45,27 @@ class Batch:
     def rows(self, rows: slice) -> "Batch":
         """Some of the rows, without columns that are padding in all of them."""
         part = Batch(**{name: value[rows] for name, value in vars(self).items()})
-        shown = (part.prompt != PADDING).any(dim=0)
-        first = int(shown.int().argmax()) if shown.any() else 0
-        return replace(part, prompt=part.prompt[:, first:], noise=part.noise[:, first:])
+        prompt, answer = part.prompt.shape[1], part.state.shape[1]
+        first = prompt - _longest(part.prompt.flip(1))
+        last = _longest(part.state)
+        kept = torch.cat([torch.arange(first, prompt + last), torch.tensor([prompt + answer])])
+        return Batch(
+            part.prompt[:, first:],
+            part.state[:, :last],
+            part.tokens[:, :, :last],
+            part.weight,
+            part.loss_positions[:, :, :last],
+            part.noise[:, kept.to(part.noise.device)],
+        )
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+def _longest(tokens: Int[Tensor, "n T"]) -> int:
+    """The length of the longest row without the padding at its end; T if all are padding."""
+    shown = (tokens != PADDING).any(dim=0).nonzero()
+    return int(shown[-1, 0]) + 1 if len(shown) else tokens.shape[1]
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,8 @@ class Replay:
 
     With `jumps: all` every masked position of x enters the loss; with `jumps: first` the positions that a completion
     reveals first (after re-masking, one masked position at random, since the order is exchangeable).
+
+    Only positions that `start` masks are masked again and enter the loss.
 
     With `block_length`, re-masked states are those that a rollout in blocks passes through: all later blocks masked,
     the active one in part; only the active block enters the loss.
@@ -96,19 +114,19 @@ class Replay:
         """From rows of `parquet.TARGETS`, in which the K completions of a group are consecutive. Re-masked states go
         block by block if rollouts do."""
 
-        def groups(name: str, fill: int | None = None) -> Tensor:
-            column = torch.from_numpy(matrix(table, name, fill)).long()
+        def groups(name: str, fill: int, side: Literal["left", "right"] = "right") -> Tensor:
+            column = torch.from_numpy(matrix(table, name, fill, side=side)).long()
             return column.view(-1, rollout.completions, column.shape[1])
 
         weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(-1, rollout.completions)
-        prompt, start = groups("prompt_tokens", PADDING)[:, 0], groups("start")[:, 0]
-        tokens, step = groups("tokens"), groups("unmask_step")
+        prompt, start = groups("prompt_tokens", PADDING, "left")[:, 0], groups("start", PADDING)[:, 0]
+        tokens, step = groups("tokens", PADDING), groups("unmask_step", REVEALED)
         return cls(prompt, start, tokens, step, weight, mask_id, states, jumps, rollout.block_length)
 
     def batches(self, updates: int, batch_size: int, seed: int, stream: Stream, round_: int) -> Iterator[Batch]:
         """`updates` batches. Batch s is a function of (seed, stream, round, s) and the rows alone.
 
-        The rows of a batch are sorted by the length of their prompts, so that parts of it need little padding.
+        The rows of a batch are sorted by the length of prompt and answer, so that parts of it need little padding.
         """
         order = torch_generator(seed, stream, round_)
         draw = {
@@ -121,7 +139,7 @@ class Replay:
         weight = self.weight if self.states == "remasked_completions" else torch.ones_like(self.weight)
         if self.states == "starting_states":
             weight = weight[:, 0]
-        padding = (self.prompt == PADDING).sum(dim=1)
+        padding = (self.prompt == PADDING).sum(dim=1) + (self.start == PADDING).sum(dim=1)
         per_group = weight.numel() // len(padding)
         for step, index in enumerate(systematic(weight.flatten(), updates * batch_size, order).split(batch_size)):
             generator = torch_generator(seed, stream, round_, step)
@@ -131,12 +149,17 @@ class Replay:
     def _remasked(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         free, length = self.start[index // self.tokens.shape[1]] == self.mask_id, self.tokens.shape[2]
         noise = torch.rand(len(index), length, generator=generator)
-        count, active = stratified_counts(len(index), length, generator), torch.ones_like(free)
+        count, active = stratified_counts(free.sum(dim=1), generator), torch.ones_like(free)
         if self.block_length:
-            block, current = torch.arange(length) // self.block_length, (length - count)[:, None] // self.block_length
+            block = torch.arange(length) // self.block_length
+            before = (
+                free.cumsum(dim=1) - free.long()
+            )  # how many a rollout reveals in blocks before, or left in the block
+            shown = (free.sum(dim=1) - count)[:, None]
+            current = torch.where(free & (before == shown), block, 0).sum(dim=1, keepdim=True)
             active = block == current
             noise = torch.where(active, noise, torch.where(block > current, -1.0, 2.0))
-        masked = remask(count, noise) & free
+        masked = remask(count, noise.masked_fill(~free, torch.inf))
         read = masked & active
         first = noise.masked_fill(~read, 2.0)
         loss_positions = read if self.jumps == "all" else read & (first == first.amin(dim=1, keepdim=True))
@@ -148,6 +171,7 @@ class Replay:
         mask = torch.rand(count, 2, length, generator=generator) < level
         masked = torch.cat([mask, ~mask], dim=1).flatten(0, 1)[: len(index)]
         repeated = index[:count].repeat_interleave(REPLICATES)[: len(index)]
+        masked &= self.start[repeated // self.tokens.shape[1]] == self.mask_id
         return self._batch(repeated, masked, masked, self._noise(index, generator))
 
     def _batch(

@@ -51,9 +51,15 @@ class Bench:
         shape = {"completions": 16, "tokens_per_step": 1, **(rollout or {})}
         return AdjointSettings(seed=0, rollout=Rollout(**shape), algorithm=section)
 
+    def starts(self, count: int) -> torch.Tensor:
+        """Empty answers."""
+        return torch.full((count, 2), self.mask_id)
+
     def rollouts(self, policy: torch.nn.Module, run: AdjointSettings, states: int, number: int = 1) -> pa.Table:
         prompts, ids = torch.full((states, 1), self.values), np.zeros(states, dtype=int)
-        rows = sample_states(policy, prompts, ids, range(states), 2, self.mask_id, run.rollout, run.seed, number)
+        rows = sample_states(
+            policy, prompts, ids, self.starts(states), range(states), self.mask_id, run.rollout, run.seed, number
+        )
         reward = torch.full((self.values + 2, self.values + 2), float(self.reward.min()), dtype=torch.float64)
         reward[: self.values, : self.values] = self.reward
         rows["reward"] = reward[rows["tokens"][:, 0], rows["tokens"][:, 1]]

@@ -75,7 +75,8 @@ def settings(weights: str) -> AdjointSettings:
 def targets(policy: torch.nn.Module, base: torch.nn.Module, run: AdjointSettings, number: int) -> Targets:
     """A round's rollouts with their weights."""
     prompts, ids = torch.full((GROUPS, 1), PROMPT), np.zeros(GROUPS, dtype=int)
-    rows = sample_states(policy, prompts, ids, range(GROUPS), LENGTH, MASK, run.rollout, run.seed, number)
+    starts = torch.full((GROUPS, LENGTH), MASK)
+    rows = sample_states(policy, prompts, ids, starts, range(GROUPS), MASK, run.rollout, run.seed, number)
     rows["reward"] = REWARD[index(rows["tokens"])]
     table = pa.table({name: rows[name].tolist() for name in parquet.ROLLOUTS.names}, schema=parquet.ROLLOUTS)
     replayed = log_prob_of(base, table, MASK, run.rollout.cached_blocks).tolist()

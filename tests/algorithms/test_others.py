@@ -130,6 +130,6 @@ def assert_frequencies(bench: Bench, run: AdjointSettings, wanted: torch.Tensor,
 
     noise = torch.rand(count, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     prompt = torch.full((count, 1), bench.values)
-    answers = plugin(run).decode(base, prompt, noise, reward, bench.decoding(run))
+    answers = plugin(run).decode(base, prompt, bench.starts(count), noise, reward, bench.decoding(run))
     frequency = torch.bincount(answers[:, 0] * 4 + answers[:, 1], minlength=16)[:16] / count
     assert ((frequency - wanted).abs() < 5 * (wanted / count).sqrt() + slack).all()

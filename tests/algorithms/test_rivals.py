@@ -130,8 +130,10 @@ def test_padding_and_cutting_change_no_grpo_loss(name):
 def test_the_loss_stops_at_the_first_end():
     tokens = torch.tensor([[[1, 9, 2, 9], [1, 2, 3, 4]]])
     value = torch.tensor([[[1.0, 2.0, 100.0, 100.0], [3.0, 4.0, 5.0, 6.0]]])
-    assert mean_to_the_end(value, tokens, {9}).tolist() == [3.5]
-    assert mean_to_the_end(value, tokens, frozenset()).tolist() == [value.mean().item()]
+    everything = torch.ones(1, 4, dtype=torch.bool)
+    assert mean_to_the_end(value, tokens, everything, {9}).tolist() == [3.5]
+    assert mean_to_the_end(value, tokens, everything, frozenset()).tolist() == [value.mean().item()]
+    assert mean_to_the_end(value, tokens, torch.tensor([[False, True, False, True]]), {9}).tolist() == [4.0]
 
 
 def test_an_advantage_of_zero_beside_an_infinite_ratio_is_zero():
@@ -166,11 +168,11 @@ def test_svdd_decodes_a_row_alike_in_any_batch(bench, value):
     def reward(rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         return bench.reward[tokens[:, 0].clamp(max=3), tokens[:, 1].clamp(max=3)]
 
-    whole = plugin(run).decode(base, prompt, noise, reward, bench.decoding(run))
-    parts = [
-        plugin(run).decode(base, prompt[k : k + 2], noise[k : k + 2], reward, bench.decoding(run)) for k in (0, 2, 4, 6)
-    ]
-    assert torch.equal(whole, torch.cat(parts))
+    def decoded(rows: slice) -> torch.Tensor:
+        start = bench.starts(8)[rows]
+        return plugin(run).decode(base, prompt[rows], start, noise[rows], reward, bench.decoding(run))
+
+    assert torch.equal(decoded(slice(8)), torch.cat([decoded(slice(k, k + 2)) for k in (0, 2, 4, 6)]))
 
 
 def test_the_saved_law_of_a_table_in_float32_sums_to_one(bench):

@@ -18,7 +18,7 @@ def test_hidden_sets_follow_the_bernoulli_law_with_t_integrated_out():
     """P(M) = ∫ (1-t)^|M| t^(L-|M|) dt, given |M| ≥ 1, is 1/L over sizes and uniform within a size."""
     length, batch = 3, 60_000
     generator = torch.Generator().manual_seed(0)
-    counts = stratified_counts(batch, length, generator)
+    counts = stratified_counts(torch.full((batch,), length), generator)
     hidden = remask(counts, torch.rand(batch, length, generator=generator))
     seen = Counter(tuple(row.nonzero()[:, 0].tolist()) for row in hidden)
     for size in range(1, length + 1):
@@ -30,6 +30,15 @@ def test_hidden_sets_follow_the_bernoulli_law_with_t_integrated_out():
 
 
 def test_counts_are_stratified():
-    counts = stratified_counts(64, 16, torch.Generator().manual_seed(1))
+    counts = stratified_counts(torch.full((64,), 16), torch.Generator().manual_seed(1))
     assert torch.bincount(counts, minlength=17).tolist() == [0] + [4] * 16
-    assert set(stratified_counts(5, 16, torch.Generator().manual_seed(2)).tolist()) <= set(range(1, 17))
+    few = stratified_counts(torch.full((5,), 16), torch.Generator().manual_seed(2))
+    assert set(few.tolist()) <= set(range(1, 17))
+
+
+def test_counts_are_uniform_where_rows_have_other_numbers_of_free_positions():
+    most = torch.tensor([1, 2, 3, 5]).repeat(5000)
+    counts = stratified_counts(most, torch.Generator().manual_seed(3))
+    for free in (1, 2, 3, 5):
+        share = torch.bincount(counts[most == free], minlength=free + 1) / 5000
+        assert share[0] == 0 and (share[1:] - 1 / free).abs().max() < 5 * (free / 5000) ** 0.5 / free

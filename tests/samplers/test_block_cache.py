@@ -151,7 +151,8 @@ def test_greedy_decoding(model, tokens_per_step):
     """Against a plain implementation, one row at a time."""
     prompt = torch.randint(8, (5, 4), generator=torch.Generator().manual_seed(0))
     settings = {"mask_id": MASK, "tokens_per_step": tokens_per_step, "cache": "block"}
-    answers = decode(model, prompt, LENGTH, block_length=BLOCK, **settings)
+    start = torch.full((len(prompt), LENGTH), MASK)
+    answers = decode(model, prompt, start, block_length=BLOCK, **settings)
     for row, got in zip(prompt, answers, strict=True):
         x = torch.full((LENGTH,), MASK)
         for first in range(0, LENGTH, BLOCK):

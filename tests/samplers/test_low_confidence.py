@@ -12,9 +12,12 @@ from tests.conftest import llada
 def test_equals_the_published_procedure(tokens_per_step, block_length):
     model, mask, length = llada(9, 8), 8, 7
     prompt = torch.randint(8, (5, 4), generator=torch.Generator().manual_seed(0))
-    batched = decode(model, prompt, length, mask_id=mask, tokens_per_step=tokens_per_step, block_length=block_length)
-    for row, got in zip(prompt, batched, strict=True):
-        x = torch.cat([row, torch.full((length,), mask)])
+    start = torch.full((5, length), mask)
+    start[3, :4] = torch.tensor([1, 2, mask, 3])  # partly revealed
+    start[4] = torch.tensor([0, 1, 2, mask, 3, mask, 4])
+    batched = decode(model, prompt, start, mask_id=mask, tokens_per_step=tokens_per_step, block_length=block_length)
+    for row, empty, got in zip(prompt, start, batched, strict=True):
+        x = torch.cat([row, empty])
         while (x == mask).any():
             with torch.no_grad():
                 p = model(input_ids=x[None]).logits[0].softmax(dim=1)

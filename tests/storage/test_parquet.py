@@ -41,6 +41,17 @@ def test_what_is_written_is_read(tmp_path):
         parquet.matrix(table, "prompt_tokens")
 
 
+def test_answers_of_different_lengths(tmp_path):
+    """Those of a state have one length."""
+    longer = {"start": [[3] * 3] * 2, "tokens": [[1, 2, 0]] * 2, "unmask_step": [[0, -1, 2]] * 2}
+    longer |= {"log_prob": [[-1.0] * 3] * 2, "state_id": [1, 1]}
+    both = {name: ROWS[name] + longer.get(name, ROWS[name]) for name in ROWS}
+    table = read(tmp_path / "x", **both)
+    assert table.to_pydict() == both
+    tokens = parquet.matrix(table, "tokens", fill=9, side="right")
+    assert np.array_equal(tokens, [[1, 0, 9], [2, 1, 9], [1, 2, 0], [1, 2, 0]])
+
+
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
@@ -50,7 +61,8 @@ def test_what_is_written_is_read(tmp_path):
         ("log_prob", [[-1.0, 0.0], [-2.0, None]], "log_prob is None"),
         ("tokens", [[1, 0], None], "tokens is None"),
         ("tokens", [[1, 0], [2, None]], "tokens is None"),
-        ("tokens", [[1, 0], [2]], "the length of tokens is 1, not 2"),
+        ("tokens", [[1, 0], [2]], "tokens has 1 values, but start 2"),
+        ("log_prob", [[-1.0, 0.0], []], "log_prob has 0 values, but must have some"),
         ("tokens", [[1, 0], [2, 4]], "tokens is 4, not a token id"),
         ("start", [[3, 0], [-1, 3]], "start is -1, not a token id"),
         ("prompt_tokens", [[1], [1, 2, 9]], "prompt_tokens is 9, not a token id"),

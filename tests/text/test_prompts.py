@@ -129,6 +129,7 @@ def test_the_mask_of_configuration_and_tokenizer_agree(tmp_path):
 
 
 def test_buckets():
-    assert buckets([5, 3, 5, 5, 3], 2) == [[1, 4], [0, 2], [3]]
-    assert buckets([4] * 5, 3) == [[0, 1, 2], [3, 4]]
+    assert buckets([(5, 2), (3, 2), (5, 2), (5, 2), (3, 2)], 2) == [[1, 4], [0, 2], [3]]
+    assert buckets([(4, 1)] * 5, 3) == [[0, 1, 2], [3, 4]]
+    assert buckets([(1, 4), (1, 3), (1, 4)], 3) == [[1], [0, 2]]
     assert PADDING < 0
