@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.models.base import Adapters
+from pipeline.models.row_dropout import RowDropout
 from pipeline.settings.sections import Adapter
 from pipeline.storage.atomic_files import read_tensors
 from pipeline.storage.fingerprint import fingerprint
@@ -105,7 +106,7 @@ def train(module: nn.Module, section: Adapter, base: Path, out: Path) -> None:
         if old != new:
             raise PipelineError(f"train.adapter: the policy's adapters have {key} {old}, not {new}")
     for layer in _layers(module):
-        layer.lora_dropout[TRAINED] = nn.Dropout(section.dropout).train(module.training)
+        layer.lora_dropout[TRAINED] = RowDropout(section.dropout).train(module.training)
     _configs(module)[TRAINED] = wanted
     module.adapter_home = base.resolve()  # type: ignore[assignment]
     module.requires_grad_(False)

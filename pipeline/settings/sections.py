@@ -83,7 +83,10 @@ class Base(Optimizer):
 
 
 class Adapter(Section):
-    """LoRA on the linear layers named by `targets`, W x + (alpha/rank) B A x. The defaults are those of d1."""
+    """LoRA on the linear layers named by `targets`, W x + (alpha/rank) B A x. The defaults are those of d1.
+
+    The masks of `dropout` belong to the rows of a batch: how it is split over steps and processes changes none.
+    """
 
     rank: PositiveInt = 128
     alpha: PositiveInt = 64

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.errors import PipelineError
+from pipeline.models.row_dropout import draw_masks
 from pipeline.runtime.distributed import broadcast_decision, gather_tensors, is_main_process, is_sharded, shard_like
 from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.settings.sections import Optimizer
@@ -93,8 +95,9 @@ def fit(
         policy: as returned by `distributed.distribute`; if it is not sharded, DDP replicates it on all processes.
         loss: (policy, batch) -> one loss for each state.
         schedule: number of the update, from 0 -> learning rate.
-        seed, round_: with the update and the rank they determine the dropout masks, so that a training that was
-            killed and continued, or is repeated from other copies of its inputs, draws the same ones.
+        seed, round_: with the update and the row they determine the masks of `RowDropout`, so that a training that was
+            killed and continued, repeated from other copies of its inputs, or split otherwise, draws the same ones.
+            Masks of any other dropout also depend on the rank.
 
     Raises:
         PipelineError: when the batch cannot be split equally, or the loss is not finite.
@@ -115,7 +118,8 @@ def fit(
             for group in wrapped_optimizer.param_groups:
                 group["lr"] = schedule(number)
             seed_torch(seed, Stream.DROPOUT, round_, number, accelerator.process_index)
-            value = _update(accelerator, wrapped, wrapped_optimizer, batch, loss, settings)
+            draw = partial(draw_masks, policy, seed, round_, number, device=accelerator.device)
+            value = _update(accelerator, wrapped, wrapped_optimizer, batch, loss, settings, draw)
             if not value < float("inf"):
                 raise PipelineError(f"{title}: the loss of update {number} is {value}; lower the learning rate")
             progress.losses.append(value)
@@ -133,6 +137,7 @@ def _update(
     batch: Batch,
     loss: Callable[[nn.Module, Batch], Tensor],
     settings: Optimizer,
+    draw_masks_of: Callable[[range], None],
 ) -> float:
     """One optimiser step on one global batch; returns its mean loss."""
     ranks, size = accelerator.num_processes, len(batch.state)
@@ -141,6 +146,7 @@ def _update(
     for micro in range(settings.gradient_accumulation_steps):
         begin = (micro * ranks + accelerator.process_index) * part
         piece = batch.rows(slice(begin, begin + part)).to(accelerator.device)
+        draw_masks_of(range(begin, begin + part))
         last = micro == settings.gradient_accumulation_steps - 1
         with accelerator.no_sync(policy) if not last else torch.enable_grad():
             # DDP averages the gradients over ranks, so each rank's share of the mean is multiplied by their number.

@@ -30,7 +30,7 @@ KINDS = ("full", "lora", "bfloat16", "lora-bfloat16")
 
 
 def settings(kind: str) -> tuple[str, Train]:
-    adapter = Adapter(rank=4, alpha=8, dropout=0.0) if kind.startswith("lora") else None
+    adapter = Adapter(rank=4, alpha=8, dropout=0.3) if kind.startswith("lora") else None
     train = Train(batch_size=8, gradient_accumulation_steps=2, lr=RATE, adapter=adapter, gradient_checkpointing=True)
     return "bfloat16" if kind.endswith("bfloat16") else "float32", train
 

@@ -8,17 +8,17 @@ import torch
 from pipeline.models import adapters
 from pipeline.models.llada import PLUGIN
 from pipeline.models.policy_directory import load_frozen, make_trainable
+from pipeline.models.row_dropout import draw_masks
 from pipeline.runtime.compilation import compile_blocks, compiles
 from pipeline.settings.sections import Adapter, Train
 from tests.conftest import llada as tiny
 
-SECTION = Train(adapter=Adapter(rank=4, alpha=8, dropout=0.0), gradient_checkpointing=True)
 
-
-def policies(base: Path, backend: str | None) -> list[torch.nn.Module]:
+def policies(base: Path, backend: str | None, dropout: float = 0.0) -> list[torch.nn.Module]:
     """A policy with adapters that trains, compiled or not, and the base beside it."""
     model = PLUGIN.load(base)
-    make_trainable(model, PLUGIN, SECTION, 0, base, base.parent / "out")
+    section = Train(adapter=Adapter(rank=4, alpha=8, dropout=dropout), gradient_checkpointing=not dropout)
+    make_trainable(model, PLUGIN, section, 0, base, base.parent / "out")
     generator = torch.Generator().manual_seed(0)
     for _, value in adapters.own_parameters(model):
         value.data = torch.randn(value.shape, generator=generator) * 0.1
@@ -29,6 +29,7 @@ def policies(base: Path, backend: str | None) -> list[torch.nn.Module]:
 def logits_and_gradients(models: list[torch.nn.Module], tokens: torch.Tensor) -> list[torch.Tensor]:
     """Of a loss that compares policy and base, as several algorithms do."""
     policy, base = models
+    draw_masks(policy, 0, 1, 0, range(len(tokens)), torch.device("cpu"))
     policy.train()
     with torch.no_grad():
         known = base(input_ids=tokens).logits[..., :8]
@@ -52,6 +53,21 @@ def test_the_same_numbers(tmp_path):
         found, wanted = logits_and_gradients(compiled, tokens), logits_and_gradients(eager, tokens)
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
     assert counts["unique_graphs"] - before == 2
+
+
+def test_masks_of_dropout(tmp_path):
+    """As without compilation; besides the base's graph, one of the first block, whose input has no gradient, and one of
+    all others."""
+    PLUGIN.save(tiny(9, 8, num_hidden_layers=2, initializer_range=0.2), tmp_path / "base")
+    torch._dynamo.reset()
+    compiled, eager = (policies(tmp_path / "base", backend, dropout=0.3) for backend in ("eager", None))
+    counts = torch._dynamo.utils.counters["stats"]
+    before = counts["unique_graphs"]
+    for rows, length in ((3, 6), (5, 9)):
+        tokens = torch.randint(8, (rows, length), generator=torch.Generator().manual_seed(rows))
+        found, wanted = logits_and_gradients(compiled, tokens), logits_and_gradients(eager, tokens)
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    assert counts["unique_graphs"] - before == 3
 
 
 def test_on_gpus_only_unless_asked():

@@ -1,4 +1,5 @@
-"""Full fine-tuning and LoRA give the same result in one process, on two replicas (DDP) and on two shards (FSDP2)."""
+"""Full fine-tuning and LoRA with dropout give the same result in one process, on two replicas (DDP) and on two shards
+(FSDP2)."""
 
 import json
 import os

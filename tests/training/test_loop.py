@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from pipeline.errors import PipelineError
 from pipeline.models import adapters
+from pipeline.models.llada import PLUGIN
 from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.runtime.random_streams import Stream
 from pipeline.settings.sections import Adapter, Train
@@ -54,12 +55,16 @@ def test_code_that_was_edited_does_not_go_on_with_what_the_old_has_left(finished
     assert done.returncode == 0 and " 0/8 " in done.stderr, done.stderr
 
 
-def with_dropout(tmp_path: Path, key: str, seed: int = 0, round_: int = 1) -> dict[str, torch.Tensor]:
+def with_dropout(
+    tmp_path: Path, key: str, seed: int = 0, round_: int = 1, parts: int = 1, *, recompute: bool = False
+) -> dict[str, torch.Tensor]:
     """Adapters after three updates with dropout; `key` stands for the digest of one copy of the inputs."""
     policy = llada(9, 8)
     adapters.train(policy, Adapter(rank=2, alpha=4, dropout=0.5), tmp_path / "base", tmp_path / "out")
     texts = torch.randint(8, (8, 6), generator=torch.Generator().manual_seed(0)).split([2, 4], dim=1)
-    settings = Train(batch_size=4)
+    settings = Train(batch_size=4, gradient_accumulation_steps=parts)
+    if recompute:
+        PLUGIN.recompute(policy)
     fit(
         policy,
         AdamW(policy, settings),
@@ -81,6 +86,13 @@ def test_dropout_depends_on_seed_and_round_and_on_no_file(tmp_path):
     assert first.keys() == same.keys() and all(torch.equal(first[name], same[name]) for name in first)
     for other in (with_dropout(tmp_path, "one copy", seed=1), with_dropout(tmp_path, "one copy", round_=2)):
         assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_dropout_belongs_to_the_rows(tmp_path):
+    """Gradient accumulation and checkpointing give the same result to rounding; test_distributed has two processes."""
+    whole = with_dropout(tmp_path, "whole")
+    for other in (with_dropout(tmp_path, "parts", parts=4), with_dropout(tmp_path, "again", recompute=True)):
+        torch.testing.assert_close(other, whole, atol=1e-5, rtol=1e-4)
 
 
 def test_optimiser_state_of_another_policy(tmp_path, sections):
