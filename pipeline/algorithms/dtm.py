@@ -10,7 +10,8 @@ with c = 1. The target is not normalised: its mass is e^{h r}. Weights compare n
 consulted; round k's tilt is Σ_{j≤k} h, which ends at 1/α (the last h is shortened). Optimiser and learning rate start
 anew in every phase. Where rollouts go block by block, so do the states: all later blocks masked, the active one in
 part, and the mean runs over the active block's masked positions. Teacher and policy are read without a block cache,
-also where the rollouts have one.
+also where the rollouts have one: the optimum is then p_teacher + p̃ (Ẽ[e^{h r} | X_i = v] - 1) with p̃ and Ẽ those of
+the cached rollouts, which is the tilt of neither law unless they agree.
 
 Checked against the authors' code (github.com/yuyuanchen0/dtm, commit 29b4f02): target, c, clamping of rewards at 0,
 states, positions, phases, rollouts from the teacher, restarts; `train.ema` with its value for Countdown (0.95) saves
