@@ -1,1 +1,1 @@
-NAMES = ("checkerboard", "countdown", "gsm8k", "math500", "pinwheel", "sudoku")
+NAMES = ("checkerboard", "countdown", "gsm8k", "math500", "pinwheel", "reasoning_gym", "sudoku")

@@ -87,6 +87,8 @@ class Task(Generic[S]):
             items.
         saved: how saved generations are read, if there are any for this task.
         whole_text: `score` gets the full chat answer, including the first stop token and what follows it, as in d1.
+        check: settings -> None; PipelineError for what only opening the data can tell. Called before anything runs.
+        own_process: whether `score` runs code from elsewhere, in a process that can be killed, as a user's does.
         end: for embedded models, the character outside the alphabet that pads answers longer than L; "" if answers
             have one length only.
         hole: the character, outside the alphabet, that stands for one masked token in `Item.start`: answers start
@@ -104,6 +106,8 @@ class Task(Generic[S]):
     resolve: "Callable[[S], Task[S]] | None" = None
     saved: Saved | None = None
     whole_text: bool = False
+    check: Callable[[S], object] | None = None
+    own_process: bool = False
     end: str = ""
     hole: str = ""
 

@@ -13,14 +13,15 @@ Metrics = Mapping[str, float]
 class Scorer:
     """Scores answers of a task.
 
-    The scorers of this package run in this process: they take milliseconds for any text. A user's runs in a process of
-    its own, the same one for all answers, that is killed if an answer takes longer than `timeout` seconds: no code in
-    the same process can be stopped for sure, because it may block signals or catch whatever is raised in it.
+    The scorers of this package run in this process: they take milliseconds for any text. A user's, or one of another
+    package (`Task.own_process`), runs in a process of its own, the same one for all answers, that is killed if an
+    answer takes longer than `timeout` seconds: no code in the same process can be stopped for sure, because it may
+    block signals or catch whatever is raised in it.
     """
 
     def __init__(self, section: TaskSettings, timeout: float):
         self.task, self.timeout = resolve_task(section), timeout
-        trusted = getattr(self.task.score, "__module__", "").startswith("pipeline.tasks.")
+        trusted = getattr(self.task.score, "__module__", "").startswith("pipeline.tasks.") and not self.task.own_process
         self.names: set[str] = set()
         self.process = None if trusted else RewardProcess(section)
 

@@ -63,8 +63,11 @@ def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
     """Why a run cannot work on this hardware with this base model; `imported` is where rule `base` puts it.
 
     Raises:
-        PipelineError: if the base model is missing, damaged or of another kind.
+        PipelineError: if the task's data cannot be opened, or the base model is missing, damaged or of another kind.
     """
+    task = resolve_task(run.task)
+    if task.check:
+        task.check(run.task)
     trained: dict[str, Optimizer] = {"base": run.base} if run.base.trains else {}
     trained |= {"train": run.train} if run.rounds else {}
     for name, section in trained.items():
@@ -75,7 +78,7 @@ def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
     sizes = _base(run, imported, family)
     if run.rounds and run.train.adapter:
         yield from _targets(run, family.linear_layers(sizes) if family and sizes else None)
-    if sizes and resolve_task(run.task).chat:
+    if sizes and task.chat:
         yield from _lengths(run, sizes.max_position_embeddings)
     if sizes and run.base.path:
         yield from too_large(run, hardware, Shape.of(sizes.model_dump()))
