@@ -2,7 +2,7 @@
 
 import math
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -32,9 +32,10 @@ from pipeline.settings.run import FIXED
 from pipeline.settings.sections import Base
 from pipeline.settings.stages import BaseSettings, plain_json
 from pipeline.stages.command_line import main
+from pipeline.stages.prepare import name_of
 from pipeline.storage import parquet
 from pipeline.storage.atomic_files import digest, discard, write_json
-from pipeline.tasks.base import HELD_OUT, Task, TaskSettings
+from pipeline.tasks.base import HELD_OUT, Item, Task, TaskSettings
 from pipeline.text.prompts import prompt_format
 from pipeline.text.tokenizer import character_tokenizer, encode, load_tokenizer, mask_id
 from pipeline.training.adamw import AdamW
@@ -56,12 +57,12 @@ def run(args: Namespace, settings: BaseSettings) -> None:
     losses: list[float] = []
     source = find_checkpoint(base.path, plugin) if base.path else None
     if source:
-        check_items(args, settings, source, plugin, load_tokenizer(source))
+        check_items(read_items(args), args.limits, settings, source, plugin, load_tokenizer(source))
         model, tokenizer, _ = load_policy(source, plugin)
         cast_weights(model, settings.model.dtype)
     else:
         tokenizer = character_tokenizer(task.characters(base.lengths or ()))
-        check_items(args, settings, None, plugin, tokenizer)
+        check_items(read_items(args), args.limits, settings, None, plugin, tokenizer)
         model = fresh(plugin, settings, tokenizer, task.answer_length)
         if base.exact:
             install_exact(plugin, model, tokenizer, task)
@@ -74,26 +75,41 @@ def run(args: Namespace, settings: BaseSettings) -> None:
         discard(args.progress)
 
 
+def read_items(args: Namespace) -> dict[str, list[Item]]:
+    """The items that prompts are made of, as rule `prepare` has written them."""
+    tables = {split: args.items.with_name(f"{split}.parquet") for split in ("train", *HELD_OUT)}
+    rows = {split: parquet.read([path], parquet.ITEMS, may_be_empty=True) for split, path in tables.items()}
+    return {split: [Item(**row) for row in rows[split].drop_columns(["item_id"]).to_pylist()] for split in rows}
+
+
 def check_items(
-    args: Namespace, settings: BaseSettings, source: Path | None, plugin: Model, tokenizer: Tokenizer
+    splits: Mapping[str, Sequence[Item]],
+    limits: Mapping[str, Sequence[tuple[str, int]]],
+    settings: BaseSettings,
+    source: Path | None,
+    plugin: Model,
+    tokenizer: Tokenizer,
 ) -> None:
     """PipelineError for a prompt of any split that holds [MASK] or, with its answer, is too long for the model, and for
     an answer that cannot start as its item says.
 
     It comes before anything is trained, so that no late round stops at an item that it is the first to use.
+
+    Args:
+        limits: what follows a prompt; see ARGUMENTS.
+        source: the checkpoint; None for a model that is made here.
     """
     task, one_length = resolve_task(settings.task), settings.model.name in FIXED
     config = plugin.check(source) if source and plugin.check else None
     if task.chat and config is None:  # of a model that says nothing without its weights
         return
     for split in ("train", *HELD_OUT):
-        path = args.items.with_name(f"{split}.parquet")
-        items = parquet.read([path], parquet.ITEMS, may_be_empty=True)
-        names = [f"{number} of the split '{split}'" for number in range(len(items))]
-        for prefill, length in args.limits["held_out" if split in HELD_OUT else "train"]:
-            of_policy = prompt_format(source or path, config, tokenizer, task, prefill)
-            of_policy.prompts(items["prompt"].to_pylist(), names, length)
-            starts = of_policy.starts(items["start"].to_pylist(), names, length)
+        items = splits[split]
+        names = [name_of(number, split, item) for number, item in enumerate(items)]
+        for prefill, length in limits["held_out" if split in HELD_OUT else "train"]:
+            of_policy = prompt_format(source or Path(), config, tokenizer, task, prefill)
+            of_policy.prompts([item.prompt for item in items], names, length)
+            starts = of_policy.starts([item.start for item in items], names, length)
             for name, start in zip(names, starts, strict=True):
                 if one_length and len(start) != length:
                     wanted = f"model '{settings.model.name}' is made for answers of one length, {length}"

@@ -14,6 +14,18 @@ from pipeline.tasks.base import HELD_OUT, OPTIONAL, SPLITS, Item
 
 
 def run(args: Namespace, settings: PrepareSettings) -> None:
+    for split, items in checked_items(settings).items():
+        columns = {name: [getattr(item, name) for item in items] for name in parquet.ITEMS.names[1:]}
+        columns["item_id"] = list(range(len(items)))
+        parquet.write(args.out / f"{split}.parquet", columns, parquet.ITEMS, provenance(settings))
+
+
+def checked_items(settings: PrepareSettings) -> dict[str, Sequence[Item]]:
+    """The items of every split, empty for an optional one that is left out.
+
+    Raises:
+        PipelineError: if a split is missing, a training item is also held out, or a start has no hole.
+    """
     splits, hole = items_of(settings), resolve_task(settings.task).hole
     held_out = {(item.prompt, item.start) for split in HELD_OUT for item in splits.get(split, ())}
     for split in SPLITS:
@@ -23,16 +35,19 @@ def run(args: Namespace, settings: PrepareSettings) -> None:
         for index, item in enumerate(items if split not in HELD_OUT else ()):
             if (item.prompt, item.start) in held_out:
                 shown = repr(item.start or item.prompt)
-                raise PipelineError(f"item {index} of the split '{split}' is also held out for testing: {shown}")
+                raise PipelineError(f"item {name_of(index, split, item)} is also held out for testing: {shown}")
         for index, item in enumerate(items):
             if split != "base" and (item.start.count(hole) == 0 if hole else item.start != ""):
                 wanted = (
                     f"a start with a hole, {hole!r} (Task.hole)" if hole else "no start unless the task names a hole"
                 )
-                raise PipelineError(f"item {index} of the split '{split}' needs {wanted}, not {item.start[:80]!r}")
-        columns = {name: [getattr(item, name) for item in items] for name in parquet.ITEMS.names[1:]}
-        columns["item_id"] = list(range(len(items)))
-        parquet.write(args.out / f"{split}.parquet", columns, parquet.ITEMS, provenance(settings))
+                raise PipelineError(f"item {name_of(index, split, item)} needs {wanted}, not {item.start[:80]!r}")
+    return {split: splits.get(split, ()) for split in SPLITS}
+
+
+def name_of(index: int, split: str, item: Item) -> str:
+    """An item in an error message, with its place in the data set if that is known."""
+    return f"{index} of the split '{split}'" + (f" ({item.source})" if item.source else "")
 
 
 def items_of(settings: PrepareSettings) -> Mapping[str, Sequence[Item]]:

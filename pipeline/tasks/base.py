@@ -1,7 +1,7 @@
 """What a task is: items, and one scorer that serves both as the reward and in the evaluation."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -26,12 +26,14 @@ S = TypeVar("S", bound=TaskSettings)
 @dataclass(frozen=True)
 class Item:
     """One prompt. `group` labels a row in the evaluation's breakdown, e.g. "8 blanks". `start` is the answer as it
-    starts, with a `Task.hole` for each token to fill in; "" if the whole answer is."""
+    starts, with a `Task.hole` for each token to fill in; "" if the whole answer is. `source` names its place in a data
+    set, e.g. "x.jsonl, line 3", for errors."""
 
     prompt: str
     reference: str
     group: str = ""
     start: str = ""
+    source: str = field(default="", compare=False)
 
 
 def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]:

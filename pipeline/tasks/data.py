@@ -8,7 +8,7 @@ training sets have rows without an answer and rows that repeat others: these are
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -124,7 +124,7 @@ def _items(rows: Rows, row_format: RowFormat, source: str, *, training: bool) ->
         identity = str(row[column]) if column else row_format.key(item)
         if identity not in seen:
             seen[identity] = where
-            items.append((where, item))
+            items.append((where, replace(item, source=where)))
         elif training and not column:
             left_out.append(("repeated", where))
         else:

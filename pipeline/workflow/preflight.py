@@ -1,7 +1,7 @@
 """What is checked of a run before any of its jobs starts, dry runs included; each mistake ends Snakemake in one line.
 
 Only runs that the wanted targets need are checked, against the hardware and, without reading weights, the files of
-their base model. Torch-free.
+their base model; items that are at hand, too. Torch-free.
 """
 
 import sys
@@ -20,6 +20,7 @@ from pipeline.settings.run import Run
 from pipeline.settings.sections import Hardware, Optimizer
 from pipeline.storage.model_files import read_config, read_object, tensor_headers
 from pipeline.workflow.estimate import Estimate
+from pipeline.workflow.item_check import check_items
 
 MARGIN = 1.2
 """How far an estimate of memory may be off."""
@@ -38,6 +39,7 @@ class Preflight:
     def __init__(self, params: Params, origins: Mapping[str, str], active: bool):
         self.params, self.origins, self.active = params, origins, active
         self.checked: set[str] = set()
+        self.with_items: set[str] = set()
         self.said: set[str] = set()
 
     def __call__(self, name: str) -> str:
@@ -54,6 +56,9 @@ class Preflight:
         try:
             for problem in problems(run, self.params.hardware.of(name, run.model.name), imported):
                 sys.exit(f"error: {name}: {problem}")
+            if self.origins[name] not in self.with_items and (checkpoint := checkpoint_at_hand(run, imported)):
+                self.with_items.add(self.origins[name])
+                check_items(name, self.params.runs, self.origins, checkpoint)
         except PipelineError as error:
             sys.exit(f"error: {name}: {error}")
         return name
@@ -131,12 +136,29 @@ def _base(run: Run, imported: Path, family: Family | None) -> Sizes | None:
     name = run.base.path
     if name is None:
         return _embedded(run) if family else None
-    path = Path(name) if Path(name).is_dir() else imported if (imported / "config.json").is_file() else None
-    if path is not None:
+    if (path := _directory(name, imported)) is not None:
         _check_files(path, run.model.name, family, chat=resolve_task(run.task).chat)
     else:
         path = _on_hub(name)
     return read_sizes(path, family) if path and family else None
+
+
+def _directory(name: str, imported: Path) -> Path | None:
+    """The checkpoint of this name, if it is a directory or has been imported."""
+    return Path(name) if Path(name).is_dir() else imported if (imported / "config.json").is_file() else None
+
+
+def checkpoint_at_hand(run: Run, imported: Path) -> Path | None:
+    """The directory of the checkpoint that a run starts from, also in the Hub's cache; None if it is not here."""
+    name = run.base.path
+    if name is None:
+        return None
+    if found := _directory(name, imported):
+        return found
+    import huggingface_hub as hub  # noqa: PLC0415  (not needed for directories)
+
+    cached = hub.try_to_load_from_cache(name, "tokenizer.json")
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def _embedded(run: Run) -> Sizes:

@@ -1,10 +1,12 @@
 """Mistakes that cost hours when a late job finds them: `snakemake -n` ends with one line that names the key."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from huggingface_hub import errors
@@ -18,7 +20,7 @@ from pipeline.models.llada import FAMILY
 from pipeline.plugins import load_model
 from pipeline.settings.params_file import parse_params, read_params
 from pipeline.settings.sections import Hardware, ModelSection
-from pipeline.workflow import preflight, rules
+from pipeline.workflow import item_check, preflight, rules
 from tests.conftest import ROOT, Workflow, said
 from tests.models import hub
 
@@ -207,6 +209,33 @@ def test_a_dry_run_ends_in_one_line(dry_run, workflow, section, change, message)
     workflow.params["runs"]["small"] = {section: change}
     workflow.params["hardware"]["processes"] = 2
     assert message in dry_run()
+
+
+def with_late_row(workflow: Workflow, checkpoint: Path) -> None:
+    """Forty questions and one that holds [MASK], for a chat model."""
+    rows = [{"question": f"How many {word}?", "answer": "#### 1"} for word in [*range(40), "<|mdm_mask|>"]]
+    (workflow.directory / "late_row.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"path": "late_row.jsonl", "test_items": 4}
+    workflow.params["runs"] = {"small": chat(checkpoint, task={"name": "gsm8k", "data": data, "answer_length": 64})}
+    workflow.params["defaults"] = {}
+
+
+def test_a_late_row_is_found_before_anything_runs(dry_run, workflow, checkpoint):
+    with_late_row(workflow, checkpoint)
+    item = r"small: the prompt of item \d+ of the split 'train' \(late_row.jsonl, line 41\)"
+    assert re.fullmatch(item + r" holds the token <\|mdm_mask\|>", dry_run())
+    assert not (workflow.directory / "data").exists()
+
+
+def test_items_that_take_too_long_are_left_to_the_rules(workflow, checkpoint, monkeypatch, capsys):
+    """The process ends with all that it has started."""
+    monkeypatch.chdir(workflow.directory)
+    monkeypatch.setattr(item_check, "SECONDS", 0.5)
+    with_late_row(workflow, checkpoint)
+    params = parse_params(workflow.params)
+    item_check.check_items("small", params.runs, {"small": "small"}, checkpoint)
+    assert "note: small: its items took longer than 0.5 s; rule base checks them" in capsys.readouterr().err
+    assert psutil.Process().children() == []
 
 
 def test_only_runs_that_are_needed_are_checked(workflow):

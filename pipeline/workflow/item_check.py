@@ -1,0 +1,71 @@
+"""Checks a run's items before anything runs, dry runs included, in a process that can be stopped. Torch-free.
+
+The process makes the items with the task's own code, which may hang, and tokenizes their prompts as rules do.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.settings.run import Run
+from pipeline.settings.stages import settings_json
+from pipeline.tasks.data import Data
+from pipeline.workflow.rules import prompt_limits
+
+SECONDS = 60.0
+"""How long the check may take: ten thousand prompts take some ten seconds, of which three are imports."""
+ERROR = "error: "
+
+
+def check_items(name: str, runs: Mapping[str, Run], origins: Mapping[str, str], checkpoint: Path) -> None:
+    """Check the items of a run, and of all runs that share its base, against the checkpoint.
+
+    Raises:
+        PipelineError: for data that cannot be read and for a prompt that the model cannot take; it names the row.
+    """
+    run = runs[origins[name]]
+    if not _at_hand(run) or not (checkpoint / "tokenizer.json").is_file():
+        return
+    command = [sys.executable, "-m", "pipeline.stages.check_items", "--settings", settings_json(run, "base")]
+    command += ["--limits", prompt_limits(origins[name], runs, origins), "--checkpoint", str(checkpoint)]
+    said = _last_line(command)
+    if said is None:
+        print(f"note: {name}: its items took longer than {SECONDS:g} s; rule base checks them", file=sys.stderr)
+    elif said.startswith(ERROR):
+        raise PipelineError(said.removeprefix(ERROR))
+
+
+def _at_hand(run: Run) -> bool:
+    """Whether the items are made from files, or by a user's own code: not from the Hub, and not by a generator of this
+    package, which makes prompts of one kind."""
+    data = getattr(run.task, "data", None)
+    if isinstance(data, Data):
+        return data.path is not None and data.test_hub is None
+    return "." in run.task.name
+
+
+def _last_line(command: list[str]) -> str | None:
+    """The last line that the command writes to its standard error; None if it takes longer than `SECONDS`."""
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    )
+    try:
+        lines = process.communicate(timeout=SECONDS)[1].decode(errors="replace").splitlines()
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with what a user's code has started
+        process.wait()
+    return lines[-1] if lines else ""
