@@ -1,10 +1,10 @@
 """A user's reward in a process of its own, which can be killed: `python -m pipeline.tasks.reward_process`.
 
 The process is a fresh interpreter, not a fork: a reward may use a GPU, threads or signals, and keep what it has loaded
-from one answer to the next. It imports the task by its name, and scores one batch of answers after the other.
+from one answer to the next. It imports the task by its name, and scores one batch of answers after the other. It ends
+with the stage, however the stage ends, and so does every process that the reward has started in its process group.
 """
 
-import ctypes
 import faulthandler
 import json
 import math
@@ -27,7 +27,6 @@ from pipeline.tasks.base import Item, TaskSettings
 Score = Callable[[Item, str], Mapping[str, float]]
 Outcome = dict[str, float] | str
 """The metrics of an answer, or what is wrong with them."""
-PR_SET_PDEATHSIG = 1
 FRAMES = 20
 LONGEST = 1e6
 """Seconds that one can wait for at most."""
@@ -67,12 +66,18 @@ class RewardProcess:
         if self.running:
             return
         self.connection, other = Pipe()
+        stage_ends, self.alive = os.pipe()  # for reading; for writing, which nothing does: closed when the stage ends
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
-        command = [sys.executable, "-m", "pipeline.tasks.reward_process", str(other.fileno()), str(os.getpid())]
+        command = [sys.executable, "-m", "pipeline.tasks.reward_process", str(other.fileno()), str(stage_ends)]
         self.running = subprocess.Popen(
-            command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+            command,
+            pass_fds=[other.fileno(), stage_ends],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
         )
         other.close()
+        os.close(stage_ends)
         try:
             _send(self.connection, [self.section.name, self.section.model_dump(mode="json")])
             _receive(self.connection)
@@ -93,6 +98,7 @@ class RewardProcess:
             os.killpg(self.running.pid, signal.SIGKILL)  # with the processes that the reward has started
         status = self.running.wait()
         self.connection.close()
+        os.close(self.alive)
         self.running = None
         return status
 
@@ -144,13 +150,26 @@ def _short(value: object) -> str:
     return " ".join(repr(value).split())[:80]
 
 
+def end_with(stage_ends: int, connection: Connection) -> None:
+    """Fork a process that waits for the end of the stage and then kills this process's group, itself included.
+
+    It is a grandchild, so that a reward that waits for its children does not wait for it.
+    """
+    if child := os.fork():
+        os.waitpid(child, 0)
+        os.close(stage_ends)
+        return
+    if os.fork() == 0:
+        connection.close()
+        os.read(stage_ends, 1)
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
 def main() -> None:
     """Answer each batch that comes from the stage with one outcome after the other; end with the stage."""
-    connection, stage = Connection(int(sys.argv[1])), int(sys.argv[2])
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != stage:
-        sys.exit()
+    connection = Connection(int(sys.argv[1]))
+    end_with(int(sys.argv[2]), connection)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the stage
     faulthandler.register(signal.SIGUSR1, all_threads=False)
     name, section = _receive(connection)

@@ -1,7 +1,10 @@
 """A user's reward that raises, hangs or returns nonsense stops the run with the item and the text."""
 
 import os
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -12,6 +15,7 @@ from pipeline.plugins import load_task
 from pipeline.storage import parquet
 from pipeline.tasks.base import Item
 from pipeline.tasks.scoring import Scorer
+from tests.conftest import ROOT
 from tests.tasks.cases import rewards
 
 ITEM = Item("question", "reference")
@@ -71,6 +75,14 @@ def _running(pid: int) -> list[psutil.Process]:
         return []
 
 
+def _group(leader: int) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError):
+            found += [process.pid] if os.getpgid(process.pid) == leader else []
+    return found
+
+
 @pytest.mark.parametrize(
     "reward", ["times_itself", "leaves_its_handler", "catches_everything", "catches_for_ever", "hangs_with_a_child"]
 )
@@ -86,6 +98,35 @@ def test_hangs(scorer, reward, tmp_path, capfd):
     if reward == "hangs_with_a_child":
         psutil.wait_procs(_running(int((tmp_path / "pid").read_text())), timeout=5)
         assert not _running(int((tmp_path / "pid").read_text()))
+
+
+STAGE = """
+import sys
+from pipeline.plugins import load_task
+from pipeline.tasks.base import Item
+from pipeline.tasks.scoring import Scorer
+sys.path.insert(0, sys.argv[1])
+score = Scorer(load_task(sys.argv[2]).settings(name=sys.argv[2]), 60.0)
+print(score([Item("question", "reference")], ["text"])[0]["reward"], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_stage_that_is_killed_leaves_nothing(scorer, tmp_path):
+    """Neither the reward's process nor what the reward has started."""
+    name = scorer("leaves_a_child", 60.0).process.section.name
+    command = [sys.executable, "-c", STAGE, str(tmp_path), name]
+    stage = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    child = int(float(stage.stdout.readline()))
+    (reward,) = psutil.Process(stage.pid).children()
+    assert psutil.Process(child).ppid() == reward.pid
+    group = _group(reward.pid)
+    assert {child, reward.pid} < set(group)
+    stage.kill()
+    stage.communicate()
+    for pid in group:
+        psutil.wait_procs(_running(pid), timeout=5)
+        assert not _running(pid)
 
 
 def test_one_process_for_all_answers(scorer):
@@ -116,7 +157,7 @@ def test_metrics_stay_the_same(scorer):
 
 def test_truncated_parquet_is_named(tmp_path):
     path = tmp_path / "items.parquet"
-    columns = {"item_id": [0], "prompt": ["a"], "reference": ["b"], "group": [""]}
+    columns = {"item_id": [0], "prompt": ["a"], "reference": ["b"], "group": [""], "start": [""]}
     parquet.write(path, columns, parquet.ITEMS, {})
     assert parquet.read([path], parquet.ITEMS).to_pylist()[0]["prompt"] == "a"
     path.write_bytes(path.read_bytes()[:-20])
