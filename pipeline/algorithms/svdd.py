@@ -20,7 +20,7 @@ from pipeline.algorithms.base import Algorithm, Reward
 from pipeline.objectives.context import Context, DecodeContext
 from pipeline.runtime.random_streams import Stream, uniforms
 from pipeline.samplers.ancestral import inverse_cdf, rollout
-from pipeline.samplers.posterior import log_posterior
+from pipeline.samplers.posterior import log_posterior, offset_in_block
 from pipeline.samplers.unmasking_order import schedule
 from pipeline.settings.algorithms import Svdd
 
@@ -36,7 +36,8 @@ def decode(
     count, rows = settings.candidates, torch.arange(len(prompt), device=prompt.device)
     keys = [int(value * 2**53) for value in noise[:, 0].tolist()]
     state, evaluate = start, context.evaluate
-    order = schedule(state == mask_id, noise[:, :length], evaluate.tokens_per_step, evaluate.block_length)
+    offset = offset_in_block(policy, prompt, evaluate.block_length)
+    order = schedule(state == mask_id, noise[:, :length], evaluate.tokens_per_step, evaluate.block_length, offset)
     for step in range(int(order.max()) + 1):
         reveal = order == step
         drawn = uniforms(context.seed, Stream.EVALUATION, 1, [(key, step, 0) for key in keys], length * count + 1)

@@ -68,6 +68,8 @@ class Model:
         adapters: None if the model does not support adapters.
         restrict: (module, token ids): never predict any other token. None if every row of the vocabulary is a token.
         check: (directory): PipelineError unless this model implements what the config.json there describes.
+        adopt: (module, the section `model`): apply what the section says of a saved model that becomes a base.
+            PipelineError if that contradicts the model's own configuration. None if it says nothing.
         caches_blocks: whether the modules take a `block_cache.BlockCache` as the input `cache`: passes over one block
             of a sequence, with the keys and values of all other positions from an earlier pass.
     """
@@ -80,6 +82,7 @@ class Model:
     adapters: Adapters | None = None
     restrict: Callable[[nn.Module, AbstractSet[int]], None] | None = None
     check: Callable[[Path], object] | None = None
+    adopt: Callable[[nn.Module, ModelSection], None] | None = None
     caches_blocks: bool = False
 
 
@@ -87,6 +90,12 @@ def check_cache(plugin: Model, section: InBlocks, key: str) -> None:
     """PipelineError if the section asks for a cache that the model does not keep."""
     if section.cache and not plugin.caches_blocks:
         raise PipelineError(f"{key}.cache: this model keeps no keys and values; see caches_blocks in models/base.py")
+
+
+def blocks_of(module: nn.Module) -> int | None:
+    """B, if position i sees j only where ⌊j/B⌋ ≤ ⌊i/B⌋, counted from the first token of the prompt. None otherwise."""
+    found: int | None = getattr(module, "block_length", None)
+    return found
 
 
 class SmallModule(nn.Module):

@@ -40,10 +40,12 @@ def config_class(family: Family) -> Any:
             return super().from_dict(family.of_config(config_dict), **kwargs)
 
         def to_diff_dict(self) -> dict[str, Any]:
-            """The contents of config.json, with the current type of the weights."""
+            """The contents of config.json, with the current type of the weights and the length of blocks."""
             if self.original is None:
                 return super().to_diff_dict()  # type: ignore[no-any-return]
             kept = {key: value for key, value in self.original.items() if key not in family.left_out}
+            if family.block_length and self.block_size != family.of_config(self.original)["block_size"]:
+                kept["block_size"] = self.block_size
             return {**kept, "dtype" if "dtype" in kept else "torch_dtype": str(self.dtype).removeprefix("torch.")}
 
     FamilyConfig.__name__ = FamilyConfig.__qualname__ = f"{family.name.title()}Config"

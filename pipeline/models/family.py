@@ -82,8 +82,8 @@ class Family:
         kind: `model_type` in config.json.
         architecture: the class that a config.json of its own names.
         body: the transformer in transformers, such as Llama, whose blocks and names of tensors it has.
-        block_causal: whether position i sees j only if ⌊j/B⌋ ≤ ⌊i/B⌋, counted from the first token of the prompt, with
-            B = `block_size` of config.json. Otherwise every position sees every other.
+        block_length: B, if position i sees j only where ⌊j/B⌋ ≤ ⌊i/B⌋, counted from the first token of the prompt;
+            `block_size` in config.json says another. None if every position sees every other.
         shifted: whether token i is predicted at position i - 1, and token 0 at position 0.
         query_bias: whether queries, keys and values have biases.
         head_norms: whether queries and keys are normalised head by head.
@@ -103,7 +103,7 @@ class Family:
     architecture: str
     body: str
     published: Sizes
-    block_causal: bool = False
+    block_length: int | None = None
     shifted: bool = False
     query_bias: bool = False
     head_norms: bool = False
@@ -126,7 +126,8 @@ class Family:
             if config.get(key) is None:
                 raise KeyError(key)
         known = {key: value for key, value in config.items() if value is not None and key != "attn_implementation"}
-        return {**self.defaults, **known, "pad_token_id": None, "original": config}
+        blocks = {"block_size": self.block_length} if self.block_length else {}
+        return {**blocks, **self.defaults, **known, "pad_token_id": None, "original": config}
 
     def shapes(self, sizes: Sizes) -> dict[str, tuple[int, ...]]:
         """Every tensor by the body's name."""
@@ -155,9 +156,9 @@ class Family:
 
     def check_blocks(self, config: Mapping[str, Any], wanted: int | None) -> None:
         """PipelineError if `model.block_length` is not that of config.json, or the family has no blocks."""
-        if wanted and not self.block_causal:
+        if wanted and not self.block_length:
             raise PipelineError(f"model.block_length {wanted}: in {self.name} every position sees every other")
-        if wanted and config.get("block_size", wanted) != wanted:
+        if wanted and (config.get("block_size") or wanted) != wanted:
             raise PipelineError(f"model.block_length {wanted}: config.json says block_size {config['block_size']}")
 
 
@@ -183,17 +184,21 @@ def plugin_of(family: Family) -> Callable[[str], "Model"]:
     return attribute
 
 
-def read_sizes(path: Path, family: Family) -> Sizes:
+def read_sizes(path: Path, family: Family, blocks: int | None = None) -> Sizes:
     """The checked config.json of a saved model; of adapters, that of their base.
+
+    Args:
+        blocks: `model.block_length`.
 
     Raises:
         PipelineError: for a missing file, another architecture, an unsupported option or an impossible value.
     """
     if (path / ADAPTER_CONFIG).is_file():
-        return read_sizes(base_of_adapters(path), family)
+        return read_sizes(base_of_adapters(path), family, blocks)
     config = read_config(path, family.kind, _advice())
+    family.check_blocks(config, blocks)
     try:
-        return _sizes(config, family)
+        return _sizes(config, family, blocks)
     except ValidationError as error:
         key, colon, rest = describe(error, Sizes).removeprefix(": ").partition(":")
         named = next((theirs for theirs, ours in family.keys.items() if ours == key and theirs in config), key)
@@ -211,7 +216,7 @@ def _advice() -> dict[str, str]:
     return found
 
 
-def _sizes(config: dict[str, Any], family: Family) -> Sizes:
+def _sizes(config: dict[str, Any], family: Family, blocks: int | None) -> Sizes:
     for key in EXPERTS:
         if config.get(key):
             raise ValueError(f"config.json says {key}: {config[key]!r}: sparse experts are not implemented here")
@@ -228,6 +233,7 @@ def _sizes(config: dict[str, Any], family: Family) -> Sizes:
     kind = found.get("dtype") or found.get("torch_dtype")
     if kind not in DTYPES:
         raise ValueError(f"config.json says dtype: {kind!r}, not one of {', '.join(filter(None, DTYPES))}")
+    found["block_size"] = (blocks or found["block_size"]) if family.block_length else None
     return Sizes.model_validate(found)
 
 

@@ -21,7 +21,7 @@ from pipeline.text.tokenizer import load_tokenizer, mask_id, token_ids
 
 COPIED = (CHAT_TEMPLATE, "special_tokens_map.json", "generation_config.json")
 """Files that are copied unchanged from the checkpoint that a policy was made from."""
-SMALL = ["*.json", "*.jinja"]
+SMALL = ["*.json", "*.jinja", "merges.txt"]
 """Patterns of the files of a checkpoint that are not its weights; any others are not fetched."""
 
 

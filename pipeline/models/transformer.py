@@ -97,6 +97,17 @@ class MaskedDiffusionModel(PreTrainedModel):
         self.register_buffer("unused", None, persistent=False)
         self.post_init()
 
+    @property
+    def block_length(self) -> int | None:
+        """B of `base.blocks_of`."""
+        found: int | None = self.config.block_size if self.family.block_length else None
+        return found
+
+    @property
+    def shifted(self) -> bool:
+        """Whether token i is predicted at position i - 1."""
+        return self.family.shifted
+
     def forward(
         self,
         input_ids: Int[Tensor, "n T"],
@@ -114,14 +125,16 @@ class MaskedDiffusionModel(PreTrainedModel):
                 in row-major order, instead of [n, T, V].
             tokens: K tokens for each selected position. Their log-probabilities are returned instead of logits, and at
                 most `CHUNK` logits exist at once, also in the backward pass.
-            cache: an empty one is filled; with a filled one, `input_ids` and `select` are those of its block alone, and
-                padding is as in the pass that filled it.
+            cache: `input_ids` and `select` are those of `cache.positions` alone. An empty one is filled; with a filled
+                one, padding is as in the pass that filled it.
 
         The logits of [MASK], which is never a clean token, and of ids that are no token (see `restrict`) are -inf.
         """
         if attention_mask is not None and bool(attention_mask.all()):
             attention_mask = None
         hidden = self._hidden(input_ids, attention_mask, cache)
+        if self.shifted:
+            hidden = hidden.gather(1, self._sources(input_ids, attention_mask)[..., None].expand_as(hidden))
         if select is not None:
             hidden = hidden[select]
         head = self.lm_head.weight.float()
@@ -136,11 +149,11 @@ class MaskedDiffusionModel(PreTrainedModel):
         shown = None if attention_mask is None else attention_mask.bool()
         first = 0
         if cache is not None:
-            first = cache.block.start if cache.filled else 0
+            first = cache.positions.start
             if not cache.filled:
                 cache.fill(len(self.model.layers), shown)
             shown = cache.shown
-        mask = None if shown is None else shown[:, None, None].expand(-1, -1, input_ids.shape[1], -1)
+        mask = self._mask(first, input_ids.shape[1], shown)
         hidden = self.model.embed_tokens(input_ids)
         positions = torch.arange(first, first + input_ids.shape[1], device=hidden.device)
         rotary = self.model.rotary_emb(hidden, positions[None])
@@ -149,6 +162,30 @@ class MaskedDiffusionModel(PreTrainedModel):
             hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, **kept)
         normed: Tensor = self.model.norm(hidden)
         return normed
+
+    def _mask(self, first: int, count: int, shown: Bool[Tensor, "n T"] | None) -> Bool[Tensor, "#n 1 S T"] | None:
+        """What each of `count` positions from `first` sees; None if everything. Blocks are counted in each row from its
+        first token that is no padding, and positions after the last of these are in no pass."""
+        size, last = self.block_length, first + count - 1
+        if size is None:
+            return None if shown is None else shown[:, None, None].expand(-1, -1, count, -1)
+        if shown is None and first // size == last // size:
+            return None
+        if shown is None:
+            place = torch.arange(last + 1, device=self.device)[None]
+        else:
+            place = (shown.long().cumsum(dim=1) - 1).clamp(min=0)[:, : last + 1]
+        block = place // size
+        seen = block[:, None, None] <= block[:, None, first:, None]
+        return seen if shown is None else seen & shown[:, None, None, : last + 1]
+
+    def _sources(self, input_ids: Int[Tensor, "n S"], attention_mask: Int[Tensor, "n S"] | None) -> Int[Tensor, "n S"]:
+        """Where each token is predicted: one position before, or at its own if it is the first of its row."""
+        before = torch.ones_like(input_ids)
+        if attention_mask is not None:
+            before[:, 1:] = attention_mask[:, :-1]
+        before[:, 0] = 0
+        return torch.arange(input_ids.shape[1], device=input_ids.device) - before
 
     def _logits(self, hidden: Float[Tensor, "*s D"], head: Float[Tensor, "V D"]) -> Float[Tensor, "*s V"]:
         logits: Tensor = self.lm_head(hidden, head)
@@ -187,7 +224,10 @@ def create(
     family: Family, settings: ModelSection, vocabulary: int, mask_id: int, length: int = 0
 ) -> MaskedDiffusionModel:
     """Answers may have any length."""
-    sizes = settings.model_dump(exclude={"name", "dtype", "rope_theta"})
+    family.check_blocks({}, settings.block_length)
+    sizes = settings.model_dump(exclude={"name", "dtype", "rope_theta", "block_length"})
+    if family.block_length:
+        sizes["block_size"] = settings.block_length or family.block_length
     sizes |= {"vocab_size": vocabulary, "mask_token_id": mask_id, "num_key_value_heads": settings.num_attention_heads}
     rope = {"rope_type": "default", "rope_theta": settings.rope_theta}
     return model_class(family)(config_class(family)(rope_parameters=rope, **sizes))
@@ -238,6 +278,14 @@ def restrict(model: nn.Module, known: AbstractSet[int]) -> None:
     network.unused = torch.tensor(unused, device=network.device) if unused else None
 
 
+def adopt(family: Family, model: nn.Module, settings: ModelSection) -> None:
+    """Set the length of blocks, if it is given; PipelineError if the checkpoint says another."""
+    config = cast(MaskedDiffusionModel, model).config
+    family.check_blocks(config.original or config.to_dict(), settings.block_length)
+    if settings.block_length:
+        config.block_size = settings.block_length
+
+
 @cache
 def plugin(family: Family) -> Model:
     """The plug-in of a family."""
@@ -250,6 +298,7 @@ def plugin(family: Family) -> Model:
         adapters=adapters.PLUGIN,
         restrict=restrict,
         check=lambda path: read_sizes(path, family),
+        adopt=partial(adopt, family),
         caches_blocks=True,
     )
 

@@ -10,7 +10,8 @@ The probability of the order cancels in every importance ratio, so it is not rec
 With `cache: block` the keys and values outside a block are those of the state x_b at the block's start: one pass over
 the whole sequence at x_b, which serves the block's first step too, then passes over the block alone. The tokens are
 drawn from p̃(v | x_b, x_s, i), a Markov chain in (x_b, x_s), and what is recorded and replayed is log p̃. All that is
-said about p^u and its importance ratios holds for this law; it is not the law of the same model without a cache.
+said about p^u and its importance ratios holds for this law; it is not the law of the same model without a cache, unless
+the model sees block by block (`models.block_cache`).
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from pipeline.ctmc.masking import state_before
 from pipeline.models.block_cache import BlockCache
-from pipeline.samplers.posterior import block_cache, log_posterior, most_confident, token_log_prob
+from pipeline.samplers.posterior import block_cache, log_posterior, most_confident, offset_in_block, token_log_prob
 from pipeline.samplers.unmasking_order import blocks, leftmost, schedule, steps_in
 
 
@@ -61,17 +62,20 @@ def rollout(
     """
     state = start.clone()
     log_prob = torch.zeros(start.shape, dtype=torch.float32, device=start.device)
-    unmask_step = schedule(start == mask_id, order_noise, tokens_per_step, block_length)
-    for block in blocks(start.shape[1], block_length):
+    offset, kept = offset_in_block(model, prompt, block_length), None
+    unmask_step = schedule(start == mask_id, order_noise, tokens_per_step, block_length, offset)
+    for block in blocks(start.shape[1], block_length, offset):
         first, steps = steps_in(unmask_step, block)
-        kept = block_cache(prompt, block) if cache else None
+        kept = block_cache(model, prompt, block, kept) if cache else None
+        in_pass = steps >= 0 if kept and kept.exact else steps > 0
         for number in range(int(steps.max())):
-            rows, step = steps > number, first[:, None] + number
+            active, step = steps > number, first[:, None] + number
+            rows = active if number else in_pass
             if order == "random":
-                select = (unmask_step == step) & rows[:, None]
+                select = (unmask_step == step) & active[:, None]
             else:
-                select = leftmost(state == mask_id, block_length) & rows[:, None]
-            own = kept.only(rows[steps > 0]) if kept else None
+                select = leftmost(state == mask_id, block_length, offset) & active[:, None]
+            own = kept.only(rows[in_pass]) if kept else None
             posterior = log_posterior(model, prompt[rows], state[rows], select[rows], temperature, cache=own)
             if order == "random":
                 reveal = select
@@ -113,16 +117,18 @@ def path_log_prob(
 
     Args:
         cached_blocks: the block length of trajectories whose law is p̃, with a cache; None for p. Each block of a
-            trajectory takes one pass over the whole sequence, and its later states side by side passes over the block.
+            trajectory takes the pass that fills the cache, and its later states side by side passes over the block.
     """
     log_prob = torch.zeros(trajectories.tokens.shape, dtype=torch.float32, device=prompt.device)
 
-    def read(rows: Tensor, step: Tensor, cache: BlockCache | None = None) -> None:
-        """The tokens that step s reveals, for pairs of a row and a step."""
+    def read(rows: Tensor, step: Tensor, block: slice = slice(None), cache: BlockCache | None = None) -> None:
+        """The tokens that step s reveals in a block, for pairs of a row and a step."""
         if not len(rows):
             return
         tokens, unmask_step = trajectories.tokens[rows], trajectories.unmask_step[rows]
-        state, select = state_before(tokens, unmask_step, step[:, None], mask_id), unmask_step == step[:, None]
+        state = state_before(tokens, unmask_step, step[:, None], mask_id)
+        select = torch.zeros_like(tokens, dtype=torch.bool)
+        select[:, block] = unmask_step[:, block] == step[:, None]
         found = token_log_prob(model, prompt[rows], state, select, tokens[select][:, None], temperature, cache)
         row, position = select.nonzero(as_tuple=True)
         log_prob[rows[row], position] = found[:, 0].float()
@@ -133,14 +139,21 @@ def path_log_prob(
         for pairs in reveals.nonzero().split(states_per_batch):
             read(*pairs.unbind(1))
         return log_prob
-    for block in blocks(log_prob.shape[1], cached_blocks):
-        first, steps = steps_in(trajectories.unmask_step, block)
-        trajectories_per_batch = max(1, states_per_batch // max(1, int(steps.max())))
-        later = torch.arange(1, max(1, int(steps.max())), device=prompt.device)
-        for rows in steps.nonzero()[:, 0].split(trajectories_per_batch):
-            cache = block_cache(prompt, block)
-            read(rows, first[rows], cache)
-            for pairs in (later < steps[rows, None]).nonzero().split(states_per_batch):
-                place, number = pairs[:, 0], later[pairs[:, 1]]
-                read(rows[place], first[rows[place]] + number, cache.of(place))
+    in_blocks = blocks(log_prob.shape[1], cached_blocks, offset_in_block(model, prompt, cached_blocks))
+    taken = torch.stack([steps_in(trajectories.unmask_step, block)[1] for block in in_blocks], dim=1)
+    started = taken.cumsum(dim=1) - taken
+    trajectories_per_batch = max(1, states_per_batch // max(1, int(taken.max())))
+    for batch in torch.arange(len(prompt), device=prompt.device).split(trajectories_per_batch):
+        cache: BlockCache | None = None
+        for number, block in enumerate(in_blocks):
+            cache = block_cache(model, prompt, block, cache)
+            rows = batch if cache.exact else batch[taken[batch, number] > 0]
+            first, steps = started[rows, number], taken[rows, number]
+            if not steps.any():
+                continue
+            read(rows, first, block, cache)
+            later = torch.arange(1, int(steps.max()), device=prompt.device)
+            for pairs in (later < steps[:, None]).nonzero().split(states_per_batch):
+                place = pairs[:, 0]
+                read(rows[place], first[place] + later[pairs[:, 1]], block, cache.of(place))
     return log_prob

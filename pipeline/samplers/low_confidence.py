@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from pipeline.samplers.posterior import block_cache, log_posterior, most_confident
+from pipeline.samplers.posterior import block_cache, log_posterior, most_confident, offset_in_block
 from pipeline.samplers.unmasking_order import blocks
 
 
@@ -25,9 +25,10 @@ def decode(
 ) -> Int[Tensor, "n L"]:
     """Greedy decoding (temperature 0) of the masked tokens of `start`, block by block: ⌈m / k⌉ steps for m of them in
     one block. `cache` is as in `ancestral.rollout`."""
-    state = start.clone()
-    for block in blocks(start.shape[1], block_length):
-        kept, masked = block_cache(prompt, block) if cache else None, torch.zeros_like(state, dtype=torch.bool)
+    state, kept = start.clone(), None
+    for block in blocks(start.shape[1], block_length, offset_in_block(model, prompt, block_length)):
+        kept = block_cache(model, prompt, block, kept) if cache else None
+        masked = torch.zeros_like(state, dtype=torch.bool)
         while (state[:, block] == mask_id).any():
             masked[:, block] = state[:, block] == mask_id
             log_prob = log_posterior(model, prompt, state, masked, cache=kept)

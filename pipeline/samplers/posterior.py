@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pipeline.models.block_cache import BlockCache
+from pipeline.errors import PipelineError
+from pipeline.models.base import blocks_of
+from pipeline.models.block_cache import BlockCache, next_cache
 from pipeline.text.tokenizer import PADDING
 
 
@@ -44,9 +46,28 @@ def token_log_prob(
     return log_prob
 
 
-def block_cache(prompt: Int[Tensor, "n P"], block: slice) -> BlockCache:
-    """An empty cache for a block of the answer."""
-    return BlockCache(slice(prompt.shape[1] + block.start, prompt.shape[1] + block.stop))
+def block_cache(
+    model: nn.Module, prompt: Int[Tensor, "n P"], block: slice, previous: BlockCache | None = None
+) -> BlockCache:
+    """An empty cache for a block of the answer; `previous` is that of the block before it."""
+    return next_cache(model, slice(prompt.shape[1] + block.start, prompt.shape[1] + block.stop), previous)
+
+
+def offset_in_block(model: nn.Module, prompt: Int[Tensor, "n P"], block_length: int | None) -> int:
+    """How many tokens of the prompt are in the answer's first block: 0 unless the model sees block by block.
+
+    Raises:
+        PipelineError: if answers are to be revealed in other blocks than the model sees, or prompts are padded, so that
+            the blocks of their answers begin at different positions.
+    """
+    seen = blocks_of(model)
+    if seen is None or block_length is None:
+        return 0
+    if block_length != seen:
+        raise PipelineError(f"block_length {block_length}: this model sees blocks of {seen}, so it must be {seen}")
+    if (prompt == PADDING).any():
+        raise PipelineError("a model that sees block by block answers prompts of one length at a time")
+    return prompt.shape[1] % seen
 
 
 def _inputs(
@@ -56,16 +77,15 @@ def _inputs(
     cache: BlockCache | None,
 ) -> dict[str, Tensor | BlockCache]:
     """A model's inputs, with an attention mask only if a prompt or an answer is padded."""
-    if cache is not None and cache.filled:
-        block = slice(cache.block.start - prompt.shape[1], cache.block.stop - prompt.shape[1])
-        return {"input_ids": answer[:, block], "select": select[:, block], "cache": cache}
+    positions = slice(None) if cache is None else cache.positions
     ids = torch.cat([prompt, answer], dim=1)
-    shown = ids != PADDING
-    inputs: dict[str, Tensor | BlockCache] = {"input_ids": ids.clamp(min=0)}
-    inputs["select"] = torch.cat([torch.zeros_like(prompt, dtype=torch.bool), select], dim=1)
-    if not shown.all():
+    inputs: dict[str, Tensor | BlockCache] = {"input_ids": ids[:, positions].clamp(min=0)}
+    inputs["select"] = torch.cat([torch.zeros_like(prompt, dtype=torch.bool), select], dim=1)[:, positions]
+    if cache is not None:
+        inputs["cache"] = cache
+    if (cache is None or not cache.filled) and not (shown := ids != PADDING).all():
         inputs["attention_mask"] = shown.long()
-    return inputs if cache is None else {**inputs, "cache": cache}
+    return inputs
 
 
 def most_confident(log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], k: int) -> Bool[Tensor, "n L"]:

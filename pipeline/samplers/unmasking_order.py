@@ -1,6 +1,10 @@
-"""The order in which positions are revealed: k at a time, in blocks from left to right."""
+"""The order in which positions are revealed: k at a time, in blocks from left to right.
+
+Blocks are counted from the answer's start, or from `offset` positions before it: then the first is so much shorter.
+"""
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,13 +14,17 @@ from pipeline.ctmc.masking import REVEALED
 
 
 def schedule(
-    masked: Bool[Tensor, "n L"], noise: Float[Tensor, "n L"], tokens_per_step: int, block_length: int | None = None
+    masked: Bool[Tensor, "n L"],
+    noise: Float[Tensor, "n L"],
+    tokens_per_step: int,
+    block_length: int | None = None,
+    offset: int = 0,
 ) -> Int[Tensor, "n L"]:
     """The step that reveals each masked position, in uniformly random order within its block; `REVEALED` elsewhere.
 
     A block with m masked positions takes ⌈m / tokens_per_step⌉ steps. `noise` are uniforms in [0, 1).
     """
-    block = _block(masked, block_length)
+    block = _block(masked, block_length, offset)
     rank = torch.where(masked, block + noise, math.inf).argsort(dim=1).argsort(dim=1)
     count = torch.zeros(len(masked), int(block[-1]) + 1, dtype=torch.long, device=masked.device)
     count.index_add_(1, block, masked.long())
@@ -26,10 +34,10 @@ def schedule(
     return torch.where(masked, step, REVEALED)
 
 
-def blocks(length: int, block_length: int | None) -> list[slice]:
+def blocks(length: int, block_length: int | None, offset: int = 0) -> list[slice]:
     """The positions of each block of an answer, from left to right; the last may be shorter."""
     size = block_length or length
-    return [slice(first, min(first + size, length)) for first in range(0, length, size)]
+    return [slice(first, end) for first, end in pairwise([0, *range(size - offset, length, size), length])]
 
 
 def steps_in(unmask_step: Int[Tensor, "n L"], block: slice) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
@@ -41,13 +49,13 @@ def steps_in(unmask_step: Int[Tensor, "n L"], block: slice) -> tuple[Int[Tensor,
     return first * some, (last - first + 1) * some
 
 
-def leftmost(masked: Bool[Tensor, "n L"], block_length: int | None) -> Bool[Tensor, "n L"]:
+def leftmost(masked: Bool[Tensor, "n L"], block_length: int | None, offset: int = 0) -> Bool[Tensor, "n L"]:
     """The masked positions of each row's first block that has any."""
     if block_length is None:
         return masked
-    block = _block(masked, block_length).expand_as(masked)
+    block = _block(masked, block_length, offset).expand_as(masked)
     return masked & (block == block.masked_fill(~masked, masked.shape[1]).amin(dim=1, keepdim=True))
 
 
-def _block(masked: Bool[Tensor, "n L"], block_length: int | None) -> Int[Tensor, " L"]:
-    return torch.arange(masked.shape[1], device=masked.device) // (block_length or masked.shape[1])
+def _block(masked: Bool[Tensor, "n L"], block_length: int | None, offset: int) -> Int[Tensor, " L"]:
+    return (torch.arange(masked.shape[1], device=masked.device) + offset) // (block_length or masked.shape[1])

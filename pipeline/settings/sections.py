@@ -17,6 +17,8 @@ class ModelSection(Section):
     """The embedded model; ignored when `base.path` names a saved one. `mlp` has width and depth, `tabular` nothing.
 
     `dtype` is the type of the weights, of an imported base too; what trains is kept in float32 beside them.
+    `block_length` is for families that see their input block by block: the length of a block, also of an imported base
+    whose config.json does not say it; null is that of the checkpoint or the family's own.
     """
 
     name: str = "llada"
@@ -27,6 +29,7 @@ class ModelSection(Section):
     num_attention_heads: PositiveInt = 8
     rope_theta: PositiveFloat = 30.0
     initializer_range: PositiveFloat = 0.06
+    block_length: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _usable(self) -> "ModelSection":

@@ -3,6 +3,7 @@
 import math
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 
 from pipeline.ctmc.exact import posteriors
 from pipeline.errors import PipelineError
-from pipeline.models.base import Model
+from pipeline.models.base import Model, blocks_of
 from pipeline.models.policy_directory import (
     cast_weights,
     checkpoint_gradients,
@@ -29,7 +30,6 @@ from pipeline.runtime.compilation import compile_blocks, compiles
 from pipeline.runtime.distributed import distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.settings.run import FIXED
-from pipeline.settings.sections import Base
 from pipeline.settings.stages import BaseSettings, plain_json
 from pipeline.stages.command_line import main
 from pipeline.stages.prepare import name_of
@@ -60,6 +60,8 @@ def run(args: Namespace, settings: BaseSettings) -> None:
         check_items(read_items(args), args.limits, settings, source, plugin, load_tokenizer(source))
         model, tokenizer, _ = load_policy(source, plugin)
         cast_weights(model, settings.model.dtype)
+        if plugin.adopt:
+            plugin.adopt(model, settings.model)
     else:
         tokenizer = character_tokenizer(task.characters(base.lengths or ()))
         check_items(read_items(args), args.limits, settings, None, plugin, tokenizer)
@@ -145,7 +147,7 @@ def pretrain(args: Namespace, settings: BaseSettings, model: nn.Module, tokenize
     def schedule(number: int) -> float:
         return base.lr * min(1.0, (number + 1) / max(1, base.warmup)) * (1 - number / base.updates)
 
-    optimizer, drawn = AdamW(model, base), batches(items, base, seed, tokenizer, resolve_task(settings.task))
+    optimizer, drawn = AdamW(model, base), batches(items, settings, tokenizer, blocks_of(model))
     loss = partial(weighted_cross_entropy, mask_id=mask_id(tokenizer))
     progress = Progress(args.progress, digest(plain_json(settings), args.code, args.items))
     return fit(
@@ -153,14 +155,19 @@ def pretrain(args: Namespace, settings: BaseSettings, model: nn.Module, tokenize
     )
 
 
-def batches(items: pa.Table, base: Base, seed: int, tokenizer: Tokenizer, task: Task[TaskSettings]) -> Iterator[Batch]:
-    """Update u learns answers of `lengths[u mod n]` tokens; each length goes through the corpus on its own."""
+def batches(items: pa.Table, settings: BaseSettings, tokenizer: Tokenizer, blocks: int | None) -> Iterator[Batch]:
+    """Update u learns answers of `lengths[u mod n]` tokens; each length goes through the corpus on its own.
+
+    A model that sees blocks of `blocks` positions learns states that are revealed block by block.
+    """
+    base, seed, task = settings.base, settings.seed, resolve_task(settings.task)
     prompt, answers = encode(tokenizer, items["prompt"].to_pylist()), items["reference"].to_pylist()
     lengths = base.lengths or (task.answer_length,)
     drawn = []
     for number, length in enumerate(lengths):
         filled = encode(tokenizer, [task.filled(answer, length) for answer in answers])
         replay, updates = Replay.of_texts(prompt, filled, mask_id(tokenizer)), math.ceil(base.updates / len(lengths))
+        replay = replace(replay, block_length=blocks, blocks_from_prompt=blocks is not None)
         drawn.append(replay.batches(updates, base.batch_size, seed, Stream.BASE, number))
     return islice(chain.from_iterable(zip(*drawn, strict=True)), base.updates)
 

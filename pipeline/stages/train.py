@@ -1,10 +1,12 @@
 """Rule `train`: one round of matching, from the policy and the optimiser state of the round before."""
 
 from argparse import Namespace
+from dataclasses import replace
 from functools import partial
 
 from safetensors.torch import save_file
 
+from pipeline.models.base import blocks_of
 from pipeline.models.policy_directory import load_frozen, load_policy, make_trainable, save_policy, weight_files
 from pipeline.objectives.context import LossContext, value_ids
 from pipeline.plugins import load_algorithm, load_model, resolve_task
@@ -68,6 +70,7 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
         warmup = 0
     assert algorithm.replay and algorithm.loss
     replay = algorithm.replay(targets, settings.rollout, settings.algorithm, mask_id)
+    replay = replace(replay, blocks_from_prompt=blocks_of(policy) is not None)
     batches = replay.batches(train.updates, train.batch_size, seed, Stream.REPLAY, args.round)
     directories = {"behavior": args.policy, "base": args.base}
     once = dict.fromkeys(directories[name] for name in names)  # in round 1 both are the base

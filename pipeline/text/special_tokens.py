@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 
 from pipeline.errors import PipelineError
 from pipeline.storage.model_files import read_object
+from pipeline.text.byte_level import byte_level_tokenizer, is_saved_in
 
 TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 
@@ -59,6 +60,8 @@ def open_tokenizer(policy: Path) -> Tokenizer:
         PipelineError: if it is missing or damaged.
     """
     path = policy / TOKENIZER
+    if not path.is_file() and is_saved_in(policy):
+        return byte_level_tokenizer(policy, read_tokenizer_config(policy))
     if not path.is_file():
         raise PipelineError(f"{path} is missing: '{policy}' is not a model directory of this project")
     try:

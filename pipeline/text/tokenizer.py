@@ -13,8 +13,8 @@ from pipeline.errors import PipelineError
 from pipeline.text.special_tokens import open_tokenizer
 
 MASK_TOKEN = "[MASK]"
-MASK_TOKENS = (MASK_TOKEN, "<|mdm_mask|>", "<|mask|>", "<mask>")
-"""The mask token of embedded models and BERT, of LLaDA, of its successors, and of RoBERTa."""
+MASK_TOKENS = (MASK_TOKEN, "<|mdm_mask|>", "<|mask|>", "<mask>", "<|MASK|>", "<MASK>")
+"""The mask token of embedded models and BERT, of LLaDA, of its successors and Dream, of RoBERTa, and of SDAR."""
 
 PADDING = -1
 """Pads the shorter prompts of a training batch on the left and the shorter answers on the right; the model never sees

@@ -87,7 +87,8 @@ class Replay:
     Only positions that `start` masks are masked again and enter the loss.
 
     With `block_length`, re-masked states are those that a rollout in blocks passes through: all later blocks masked,
-    the active one in part; only the active block enters the loss.
+    the active one in part; only the active block enters the loss. With `blocks_from_prompt` blocks are counted from
+    the first token of the prompt, as a model does that sees block by block.
     """
 
     prompt: Int[Tensor, "g P"]
@@ -99,6 +100,7 @@ class Replay:
     states: States = "remasked_completions"
     jumps: Jumps = "all"
     block_length: int | None = None
+    blocks_from_prompt: bool = False
 
     @classmethod
     def of_texts(cls, prompt: Int[Tensor, "g P"], answer: Int[Tensor, "g L"], mask_id: int) -> "Replay":
@@ -151,7 +153,7 @@ class Replay:
         noise = torch.rand(len(index), length, generator=generator)
         count, active = stratified_counts(free.sum(dim=1), generator), torch.ones_like(free)
         if self.block_length:
-            block = torch.arange(length) // self.block_length
+            block = (torch.arange(length) + self._offset(index)) // self.block_length
             before = (
                 free.cumsum(dim=1) - free.long()
             )  # how many a rollout reveals in blocks before, or left in the block
@@ -164,6 +166,13 @@ class Replay:
         first = noise.masked_fill(~read, 2.0)
         loss_positions = read if self.jumps == "all" else read & (first == first.amin(dim=1, keepdim=True))
         return self._batch(index, masked, loss_positions, self._noise(index, generator))
+
+    def _offset(self, index: Int[Tensor, " n"]) -> Int[Tensor, "n 1"] | int:
+        """How many tokens of each completion's prompt are in the first block of its answer."""
+        if not self.blocks_from_prompt or not self.block_length:
+            return 0
+        prompt = self.prompt[index // self.tokens.shape[1]]
+        return (prompt != PADDING).sum(dim=1, keepdim=True) % self.block_length
 
     def _complementary(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         count, length = -(-len(index) // REPLICATES), self.tokens.shape[2]

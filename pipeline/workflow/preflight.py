@@ -19,6 +19,7 @@ from pipeline.settings.params_file import Params
 from pipeline.settings.run import Run
 from pipeline.settings.sections import Hardware, Optimizer
 from pipeline.storage.model_files import read_config, read_object, tensor_headers
+from pipeline.text.byte_level import is_saved_in
 from pipeline.workflow.estimate import Estimate
 from pipeline.workflow.item_check import check_items
 
@@ -81,6 +82,7 @@ def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
             yield f"{name}.gradient_checkpointing: model '{run.model.name}' cannot recompute its activations"
     family = family_of(run.model.name)
     sizes = _base(run, imported, family)
+    yield from _blocks(run, sizes)
     if run.rounds and run.train.adapter:
         yield from _targets(run, family.linear_layers(sizes) if family and sizes else None)
     if sizes and task.chat:
@@ -106,6 +108,16 @@ def _batches(name: str, section: Optimizer, processes: int) -> Iterator[str]:
             f"{name}.batch_size {section.batch_size} is not a multiple of gradient_accumulation_steps × processes ="
             f" {section.gradient_accumulation_steps} × {processes} (hardware.processes, models, runs)"
         )
+
+
+def _blocks(run: Run, sizes: Sizes | None) -> Iterator[str]:
+    """Blocks of answers that are not those that the model sees."""
+    if run.model.block_length and family_of(run.model.name) is None:
+        yield f"model.block_length: model '{run.model.name}' does not see its input block by block"
+    blocks = sizes.block_size if sizes else None
+    for name, section in {"rollout": run.rollout, "evaluate": run.evaluate}.items():
+        if blocks and section.block_length != blocks:
+            yield f"{name}.block_length must be {blocks}, the blocks that the model sees, not {section.block_length}"
 
 
 def _targets(run: Run, layers: list[str] | None) -> Iterator[str]:
@@ -135,12 +147,12 @@ def _base(run: Run, imported: Path, family: Family | None) -> Sizes | None:
     """The sizes of the base model, if it is of a family and its config.json can be read here."""
     name = run.base.path
     if name is None:
-        return _embedded(run) if family else None
+        return _embedded(run, family) if family else None
     if (path := _directory(name, imported)) is not None:
         _check_files(path, run.model.name, family, chat=resolve_task(run.task).chat)
     else:
         path = _on_hub(name)
-    return read_sizes(path, family) if path and family else None
+    return read_sizes(path, family, run.model.block_length) if path and family else None
 
 
 def _directory(name: str, imported: Path) -> Path | None:
@@ -161,9 +173,11 @@ def checkpoint_at_hand(run: Run, imported: Path) -> Path | None:
     return Path(cached).parent if isinstance(cached, str) else None
 
 
-def _embedded(run: Run) -> Sizes:
+def _embedded(run: Run, family: Family) -> Sizes:
+    family.check_blocks({}, run.model.block_length)
+    blocks = run.model.block_length or family.block_length
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    return Sizes(mask_token_id=0, **{name: getattr(run.model, name) for name in names})
+    return Sizes(mask_token_id=0, block_size=blocks, **{name: getattr(run.model, name) for name in names})
 
 
 def _check_files(path: Path, name: str, family: Family | None, *, chat: bool) -> None:
@@ -172,7 +186,7 @@ def _check_files(path: Path, name: str, family: Family | None, *, chat: bool) ->
     elif name in WITHOUT_ADAPTERS:
         read_config(path, name)
         tensor_headers(path)
-    if not (path / "tokenizer.json").is_file():
+    if not (path / "tokenizer.json").is_file() and not is_saved_in(path):
         raise PipelineError(f"base.path: {path / 'tokenizer.json'} is missing")
     try:
         template = chat and not (path / "chat_template.jinja").is_file()

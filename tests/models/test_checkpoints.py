@@ -293,7 +293,7 @@ def test_names_of_the_hub_are_fetched_without_code(tmp_path, monkeypatch):
         return str(tmp_path)
 
     monkeypatch.setattr(policies, "snapshot_download", snapshot)
-    small = ["*.json", "*.jinja"]
+    small = ["*.json", "*.jinja", "merges.txt"]
     hub.write(tmp_path, hub.CONFIG | {"alibi": True}, hub.random_tensors(hub.CONFIG))
     with pytest.raises(PipelineError, match=r"config\.json says alibi: True"):
         policies.find_checkpoint("GSAI-ML/LLaDA-8B-Base", PLUGIN)

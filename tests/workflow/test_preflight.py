@@ -91,7 +91,7 @@ def test_the_linear_layers_are_those_of_the_module():
     module = load_model("llada").create(section, 9, 8, 16)
     own = {name for name, layer in module.model.named_modules() if isinstance(layer, nn.Linear)}
     run = parse_params({"default_run": "small", "runs": {"small": {"model": {"num_hidden_layers": 2}}}}).runs["small"]
-    assert {f"model.{name}" for name in own} == set(FAMILY.linear_layers(preflight._embedded(run)))
+    assert {f"model.{name}" for name in own} == set(FAMILY.linear_layers(preflight._embedded(run, FAMILY)))
 
 
 def test_a_checkpoint_is_checked_by_its_headers(checkpoint, monkeypatch):
