@@ -1,0 +1,207 @@
+"""Families of the Hub: their logits against plain PyTorch, padded or not, the way back, and what is refused."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import AutoModelForMaskedLM, Qwen2Tokenizer
+
+from pipeline.errors import PipelineError
+from pipeline.models import FAMILIES
+from pipeline.models.base import Model
+from pipeline.models.checkpoint import config_class
+from pipeline.models.family import family_of
+from pipeline.models.flops import Shape
+from pipeline.models.policy_directory import load_policy, save_policy
+from pipeline.models.transformer import model_class
+from pipeline.plugins import load_model
+from pipeline.samplers.posterior import log_posterior
+from pipeline.settings.sections import ModelSection
+from pipeline.text.tokenizer import PADDING, load_tokenizer, mask_id
+from tests.conftest import ROOT
+from tests.models import hub
+from tests.models.families import DREAM, Published, logits, random_tensors, shapes, write_chat
+
+KINDS = {"dream": DREAM}
+VARIANTS = [
+    ("dream", {}),
+    ("dream", {"num_key_value_heads": 4, "rms_norm_eps": 1e-2}),
+    ("dream", {"tie_word_embeddings": True}),
+]
+LENGTH = 14
+
+
+def opened(path, name: str, changes: dict, dtype: torch.dtype = torch.float32) -> tuple[Model, torch.nn.Module, dict]:
+    """(plug-in, module, config) of a random checkpoint, whose tensors are under their names on the Hub."""
+    config = {**KINDS[name].small, **changes}
+    hub.write(path, config, random_tensors(KINDS[name], config, dtype))
+    plugin = load_model(name)
+    return plugin, plugin.load(path), config
+
+
+def wanted_logits(kind: Published, config: dict, tokens: torch.Tensor) -> torch.Tensor:
+    return logits(kind, config, random_tensors(kind, config), tokens)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+def test_logits_are_those_of_the_published_model(tmp_path, name, changes, side):
+    """Of each row alone, whatever padding stands beside it."""
+    _, model, config = opened(tmp_path, name, changes)
+    tokens = torch.randint(37, (4, LENGTH), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(tokens)
+    for row, padding in enumerate((0, 1, 2, 7)):
+        mask[row, :padding] = 0
+    mask = mask if side == "left" else mask.flip(1)
+    select = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(2)) < 0.5
+    with torch.no_grad():
+        found = model(input_ids=tokens, attention_mask=mask).logits
+        chosen = model(input_ids=tokens, attention_mask=mask, select=select).logits
+        whole = model(input_ids=tokens).logits
+    torch.testing.assert_close(chosen, found[select], atol=1e-5, rtol=0)
+    for row, shown in enumerate(mask == 1):
+        wanted = wanted_logits(KINDS[name], config, tokens[row, shown])
+        torch.testing.assert_close(found[row, shown], wanted, atol=1e-4, rtol=0)
+        wanted = wanted_logits(KINDS[name], config, tokens[row])
+        torch.testing.assert_close(whole[row], wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+def test_padded_prompts(tmp_path, name, changes):
+    """As the samplers pass them: the answer follows its prompt, whatever the longest prompt of the batch is."""
+    _, model, config = opened(tmp_path, name, changes)
+    prompt = torch.randint(37, (3, 6), generator=torch.Generator().manual_seed(1))
+    prompt[0, :5], prompt[1, :3] = PADDING, PADDING
+    answer = torch.full((3, 7), 38)
+    answer[:, 2] = 5
+    masked = answer == 38
+    with torch.no_grad():
+        found = log_posterior(model, prompt, answer, masked).split(masked.sum(dim=1).tolist())
+    for row in range(3):
+        shown = prompt[row][prompt[row] != PADDING]
+        whole = wanted_logits(KINDS[name], config, torch.cat([shown, answer[row]])).log_softmax(dim=1)
+        torch.testing.assert_close(found[row], whole[len(shown) :][masked[row]], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_saved_as_it_came(tmp_path, name):
+    """Names, values and config.json, which still points to the family's code; a second time too."""
+    plugin, model, config = opened(tmp_path / "hub", name, {"torch_dtype": "bfloat16"}, torch.bfloat16)
+    tensors = random_tensors(KINDS[name], config, torch.bfloat16)
+    plugin.save(model, tmp_path / "one")
+    plugin.save(plugin.load(tmp_path / "one"), tmp_path / "two")
+    for copy in ("one", "two"):
+        assert json.loads((tmp_path / copy / "config.json").read_text()) == config
+        again = load_file(tmp_path / copy / "model.safetensors")
+        assert again.keys() == tensors.keys()
+        assert all(torch.equal(again[key], value) for key, value in tensors.items())
+    files = [(tmp_path / copy / "model.safetensors").read_bytes() for copy in ("one", "two")]
+    assert files[0] == files[1]
+    same = AutoModelForMaskedLM.from_pretrained(tmp_path / "one", trust_remote_code=False)
+    assert torch.equal(same(input_ids=torch.arange(9)[None]).logits, model(input_ids=torch.arange(9)[None]).logits)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_one_that_was_made_here(tmp_path, name):
+    plugin = load_model(name)
+    torch.manual_seed(0)
+    model = plugin.create(ModelSection(hidden_size=32, num_attention_heads=4, num_hidden_layers=2), 9, 8, 0).eval()
+    plugin.save(model, tmp_path / "one")
+    again = plugin.load(tmp_path / "one")
+    plugin.save(again, tmp_path / "two")
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    tokens = torch.randint(8, (2, 9))
+    assert torch.equal(again(input_ids=tokens).logits, model(input_ids=tokens).logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "count"),
+    [("dream", {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+                "num_key_value_heads": 4}, 339)],
+)  # fmt: skip
+def test_the_published_sizes(name, sizes, count):
+    family, config = family_of(name), {**KINDS[name].config, **sizes}
+    with torch.device("meta"):
+        model = model_class(family)(config_class(family).from_dict(config))
+    found = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert found == shapes(KINDS[name], config) == family.shapes(family.published) and len(found) == count
+    products = sum(value.numel() for key, value in model.named_parameters() if value.ndim == 2 and "layers" in key)
+    assert Shape.of(config).products == Shape.of(family.published.model_dump()).products == products
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_tokenizer_of_vocabulary_and_merges(tmp_path, name):
+    """It is that of transformers, with added tokens at their own ids; a saved policy has it as tokenizer.json."""
+    kind, plugin = KINDS[name], load_model(name)
+    path = write_chat(tmp_path / "hub", kind)
+    module, tokenizer, mask = load_policy(path, plugin)
+    theirs = Qwen2Tokenizer.from_pretrained(path)
+    text = f"<|im_start|>user\nI'll take  12 + 3,\r\n\tnaïve?<|im_end|>{kind.mask}"
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    assert mask == mask_id(tokenizer) == ids[-1] == kind.mask_id
+    assert ids == theirs.encode(text, add_special_tokens=False)
+    save_policy(tmp_path / "policy", module, tokenizer, plugin, path)
+    again = load_tokenizer(tmp_path / "policy")
+    assert again.encode(text, add_special_tokens=False).ids == ids and isinstance(again, Tokenizer)
+    logits = module(input_ids=torch.tensor([ids])).logits
+    assert logits[..., mask].isinf().all() and logits[..., kind.mask_id + 1 :].isinf().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("llada", {}, "holds the architecture 'Dream', not 'llada': set model.name to dream"),
+        ("dream", {"model_type": "llada"}, "holds the architecture 'llada', not 'Dream': set model.name to llada"),
+        (
+            "dream",
+            {"model_type": "llada2_moe"},
+            "not 'Dream': its layers have sparse experts, which are not implemented",
+        ),
+        ("dream", {"num_experts": 64}, "config.json says num_experts: 64: sparse experts are not implemented here"),
+        ("dream", {"use_sliding_window": True}, "config.json says use_sliding_window: True"),
+        ("dream", {"rope_scaling": {"type": "yarn"}}, "config.json says rope_scaling: {'type': 'yarn'}"),
+        ("dream", {"mask_token_id": None}, "config.json: mask_token_id: field required"),
+        ("dream", {"num_key_value_heads": None}, "config.json names no 'num_key_value_heads'"),
+        ("dream", {"num_hidden_layers": 3}, "missing keys: model.layers.2."),
+        ("dream", {"hidden_act": "gelu"}, "config.json says hidden_act: 'gelu'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, name, changes, message):
+    kind = KINDS.get(name, DREAM)
+    hub.write(tmp_path, {**kind.small, **changes}, random_tensors(kind, kind.small))
+    with pytest.raises(PipelineError) as error:
+        load_model(name).load(tmp_path)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_damaged_tokenizer_is_refused(tmp_path):
+    path = write_chat(tmp_path, DREAM)
+    settings = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "LlamaTokenizer"}))
+    with pytest.raises(PipelineError, match=r"has no tokenizer\.json, and its tokenizer_class is none of Qwen2Tok"):
+        load_tokenizer(path)
+    del settings["added_tokens_decoder"]["151650"]
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(PipelineError, match=r"special151651.* is token 151651 in .*, but 151650 here"):
+        load_tokenizer(path)
+
+
+def test_families_are_read_without_pytorch():
+    """As the Snakefile does; nothing is imported that takes a second."""
+    modules = ", ".join(f"pipeline.models.{name}" for name in FAMILIES)
+    code = f"import sys, {modules}; assert not {{'torch', 'transformers'}} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_llada_with_experts_is_refused(tmp_path):
+    """LLaDA-MoE has the model_type of LLaDA, and LLaDA-1.5 differs from LLaDA-8B in its weights alone."""
+    hub.write(tmp_path, {**hub.CONFIG, "num_experts": 64, "num_experts_per_tok": 8}, {})
+    with pytest.raises(
+        PipelineError, match="config.json says num_experts: 64: sparse experts are not implemented here"
+    ):
+        load_model("llada").check(tmp_path)
