@@ -154,10 +154,8 @@ class Replay:
         count, active = stratified_counts(free.sum(dim=1), generator), torch.ones_like(free)
         if self.block_length:
             block = (torch.arange(length) + self._offset(index)) // self.block_length
-            before = (
-                free.cumsum(dim=1) - free.long()
-            )  # how many a rollout reveals in blocks before, or left in the block
-            shown = (free.sum(dim=1) - count)[:, None]
+            # How many a rollout has revealed when it comes to a position's turn, and in this state.
+            before, shown = free.cumsum(dim=1) - free.long(), (free.sum(dim=1) - count)[:, None]
             current = torch.where(free & (before == shown), block, 0).sum(dim=1, keepdim=True)
             active = block == current
             noise = torch.where(active, noise, torch.where(block > current, -1.0, 2.0))

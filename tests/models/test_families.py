@@ -201,7 +201,5 @@ def test_families_are_read_without_pytorch():
 def test_llada_with_experts_is_refused(tmp_path):
     """LLaDA-MoE has the model_type of LLaDA, and LLaDA-1.5 differs from LLaDA-8B in its weights alone."""
     hub.write(tmp_path, {**hub.CONFIG, "num_experts": 64, "num_experts_per_tok": 8}, {})
-    with pytest.raises(
-        PipelineError, match="config.json says num_experts: 64: sparse experts are not implemented here"
-    ):
+    with pytest.raises(PipelineError, match="says num_experts: 64: sparse experts are not implemented here"):
         load_model("llada").check(tmp_path)
