@@ -87,6 +87,8 @@ def add_saved(base: nn.Module, path: Path) -> None:
 def train(module: nn.Module, section: Adapter, base: Path, out: Path) -> None:
     """Train adapters only: those that the module was opened with, or fresh ones, which at first change no output.
 
+    None is put on the layers that the module names in `without_adapters`, whatever `section.targets` are.
+
     Raises:
         PipelineError: if `section` does not fit the module's adapters, or names a layer that the module lacks.
     """
@@ -95,6 +97,7 @@ def train(module: nn.Module, section: Adapter, base: Path, out: Path) -> None:
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,
         target_modules=list(section.targets),
+        exclude_modules=getattr(module, "without_adapters", None),
         base_model_name_or_path=os.path.relpath(base, out),
     )
     if not are_on(module):

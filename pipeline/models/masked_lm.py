@@ -40,11 +40,13 @@ class MaskedLm:
         frame: the special tokens around a sequence.
         limit: the most tokens of prompt and answer.
         banned: ids that are never predicted: [MASK], special tokens, and rows of the vocabulary without a token.
+        without_adapters: the linear layers of the head, which sees no rows of the batch, only selected positions.
     """
 
     frame: Frame
     limit: int
     banned: Int[Tensor, " b"]
+    without_adapters: list[str]
     config: Any
     base_model: Callable[..., Any]
 
@@ -151,6 +153,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> nn.Module:
     chat = has_chat_template(path)
     banned = {mask_id(tokenizer)} if chat else {mask_id(tokenizer), *special_ids(tokenizer)}
     model.frame, model.limit = read_frame(path), read_sizes(path).max_position_embeddings
+    head = tuple(KINDS[config.model_type].head)
+    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    model.without_adapters = [name for name in linear if name.partition(".")[0] in head]
     model.register_buffer("banned", torch.tensor(sorted(banned), device=device), persistent=False)
     _freeze_unused(model)
     model.eval()

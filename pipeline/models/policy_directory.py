@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.models.base import Model
 from pipeline.runtime.distributed import device, distribute, is_sharded
 from pipeline.runtime.random_streams import Stream, seed_torch
-from pipeline.settings.sections import Train
+from pipeline.settings.sections import Base, Train
 from pipeline.storage.atomic_files import replacing
 from pipeline.text.special_tokens import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_tokenizer_config
 from pipeline.text.tokenizer import load_tokenizer, mask_id, token_ids
@@ -101,16 +101,16 @@ def weight_files(path: Path) -> list[Path]:
     return sorted(path.glob("*.safetensors"))
 
 
-def make_trainable(module: nn.Module, plugin: Model, train: Train, seed: int, base: Path, out: Path) -> None:
-    """Train adapters if the section `train` asks for them, else all weights; directories of base and new policy."""
-    if train.adapter:
+def make_trainable(module: nn.Module, plugin: Model, section: Base | Train, seed: int, base: Path, out: Path) -> None:
+    """Train adapters if the section asks for them, else all weights; directories of base and new policy."""
+    if section.adapter:
         if plugin.adapters is None:
-            raise PipelineError("train.adapter: this model takes no adapters")
+            raise PipelineError(f"{type(section).__name__.lower()}.adapter: this model takes no adapters")
         seed_torch(seed, Stream.INITIALIZATION)
-        plugin.adapters.train(module, train.adapter, base, out)
+        plugin.adapters.train(module, section.adapter, base, out)
     else:
         merge_adapters(module, plugin)
-    checkpoint_gradients(module, plugin, train.gradient_checkpointing)
+    checkpoint_gradients(module, plugin, section.gradient_checkpointing)
 
 
 def checkpoint_gradients(module: nn.Module, plugin: Model, wanted: bool | None) -> None:

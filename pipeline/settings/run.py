@@ -99,6 +99,7 @@ def _contradictions(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
         yield f"evaluate.cache: algorithm '{algorithm.name}' decodes in its own way, which has no cache"
     if run.base.exact and (run.base.path or task.enumerated is None):
         yield f"base.exact needs an enumerated task, not '{run.task.name}', and no base.path"
+    yield from _fine_tuning(run.base)
     if algorithm.trains and run.rounds == 0:
         yield f"rounds is 0, but algorithm '{algorithm.name}' trains: set rounds to 1 or more"
     if not algorithm.trains and run.rounds:
@@ -118,6 +119,14 @@ def _unsaved(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
         yield f"model '{run.model.name}' is not made here: base.path must name a saved one"
 
 
+def _fine_tuning(base: Base) -> Iterator[str]:
+    """Keys of training a saved base that lack what they need."""
+    if base.exact and base.data:
+        yield "base.data: an exact base is not trained"
+    if base.adapter and not (base.path and base.data):
+        yield "base.adapter trains a saved base: it needs base.path and base.data"
+
+
 def _wrong_lengths(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
     """What is wrong with the numbers of answer tokens that the base learns, rollouts draw and evaluation decodes."""
     base, evaluate, own = run.base, run.evaluate.lengths, task.answer_length
@@ -129,8 +138,8 @@ def _wrong_lengths(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
     for key, lengths in asked.items():
         if lengths and not task.chat and (wrong := _not_learnt(lengths, run, task)):
             yield f"{key}: {wrong}"
-    if base.lengths and base.path:
-        yield "base.lengths: a saved base (base.path) is not trained, so it learns no lengths"
+    if base.lengths and not base.trains:
+        yield "base.lengths: a saved base (base.path) is not trained without base.data, so it learns no lengths"
     if evaluate and own not in evaluate:
         yield f"evaluate.lengths must hold task.answer_length, {own}: it gives the headline"
 

@@ -11,6 +11,8 @@ from pipeline.settings.validation import Section, known_plugin
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Sampler = Literal["greedy", "ancestral", "ancestral_confidence"]
 Scalar = bool | int | float | str
+TASK = "task"
+"""`base.data`: the task's own split."""
 
 
 class ModelSection(Section):
@@ -66,25 +68,6 @@ class Optimizer(Section):
         return self
 
 
-class Base(Optimizer):
-    """Masked-diffusion pre-training; the learning rate falls linearly to 0. Or `path`: a saved model to start from.
-
-    Or `exact: true`: the posteriors of the task's own joint, for an enumerated task and a model that can hold them.
-    `lengths` are the numbers of answer tokens that the updates learn in turn, filled up with the task's end token; null
-    is the task's own.
-    """
-
-    path: str | None = None
-    exact: bool = False
-    updates: PositiveInt = 1500
-    lengths: tuple[PositiveInt, ...] | None = None
-
-    @property
-    def trains(self) -> bool:
-        """Whether the base is trained here, not only copied."""
-        return self.path is None and not self.exact
-
-
 class Adapter(Section):
     """LoRA on the linear layers named by `targets`, W x + (alpha/rank) B A x. The defaults are those of d1.
 
@@ -95,6 +78,35 @@ class Adapter(Section):
     alpha: PositiveInt = 64
     dropout: float = Field(default=0.05, ge=0, lt=1)
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class Base(Optimizer):
+    """Masked-diffusion pre-training; the learning rate falls linearly to 0. Or `path`: a saved model to start from.
+
+    Or `exact: true`: the posteriors of the task's own joint, for an enumerated task and a model that can hold them.
+    `lengths` are the numbers of answer tokens that the updates learn in turn, filled up with the task's end token; null
+    is the task's own.
+    `data` is what the base learns from: `task`, the task's own split `base`, which a base without `path` learns from by
+    default, or a .txt, .jsonl, .csv or .parquet file of one's own. With `path` it fine-tunes the saved model with the
+    same objective: all weights, or with `adapter` LoRA adapters, which are merged into the weights at the end.
+    """
+
+    path: str | None = None
+    exact: bool = False
+    data: str | None = None
+    updates: PositiveInt = 1500
+    lengths: tuple[PositiveInt, ...] | None = None
+    adapter: Adapter | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether the base is trained here, not only copied."""
+        return self.data is not None or (self.path is None and not self.exact)
+
+    @property
+    def file(self) -> str | None:
+        """The file that the base learns from, if it is not the task's split."""
+        return None if self.data == TASK else self.data
 
 
 class Train(Optimizer):

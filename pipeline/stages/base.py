@@ -1,14 +1,10 @@
-"""Rule `base`: pre-train the base model with the masked-diffusion objective, install an exact one, or import one."""
+"""Rule `base`: train the base model with the masked-diffusion objective, install an exact one, or import one."""
 
-import math
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 
-import pyarrow as pa
 import torch
 from tokenizers import Tokenizer
 from torch import nn
@@ -18,16 +14,18 @@ from pipeline.errors import PipelineError
 from pipeline.models.base import Model, blocks_of
 from pipeline.models.policy_directory import (
     cast_weights,
-    checkpoint_gradients,
     find_checkpoint,
     load_policy,
+    make_trainable,
+    merge_adapters,
     save_policy,
+    weight_files,
 )
 from pipeline.objectives.context import value_ids
 from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.plugins import load_model, resolve_task
 from pipeline.runtime.compilation import compile_blocks, compiles
-from pipeline.runtime.distributed import distribute, gather_trained, is_main_process
+from pipeline.runtime.distributed import device, distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.settings.run import FIXED
 from pipeline.settings.stages import BaseSettings, plain_json
@@ -35,13 +33,15 @@ from pipeline.stages.command_line import main
 from pipeline.stages.prepare import name_of
 from pipeline.storage import parquet
 from pipeline.storage.atomic_files import digest, discard, write_json
+from pipeline.storage.fingerprint import fingerprint_of
 from pipeline.tasks.base import HELD_OUT, Item, Task, TaskSettings
 from pipeline.text.prompts import prompt_format
-from pipeline.text.tokenizer import character_tokenizer, encode, load_tokenizer, mask_id
+from pipeline.text.tokenizer import character_tokenizer, load_tokenizer, mask_id
 from pipeline.training.adamw import AdamW
 from pipeline.training.checkpointing import decide_checkpointing
+from pipeline.training.corpus import batches, read_rows, replays
 from pipeline.training.loop import Progress, fit
-from pipeline.training.replay_buffer import Batch, Replay
+from pipeline.training.replay_buffer import Replay
 
 ARGUMENTS = {
     "items": "base.parquet of rule prepare; the other splits lie beside it",
@@ -56,23 +56,25 @@ def run(args: Namespace, settings: BaseSettings) -> None:
     plugin, task, base = load_model(settings.model.name), resolve_task(settings.task), settings.base
     losses: list[float] = []
     source = find_checkpoint(base.path, plugin) if base.path else None
+    tokenizer = load_tokenizer(source) if source else character_tokenizer(task.characters(base.lengths or ()))
+    check_items(read_items(args), args.limits, settings, source, plugin, tokenizer)
+    corpora = read(args, settings, source, plugin, tokenizer) if base.trains else []
     if source:
-        check_items(read_items(args), args.limits, settings, source, plugin, load_tokenizer(source))
-        model, tokenizer, _ = load_policy(source, plugin)
+        # Shards are cut from the files in memory, and a copy needs no device.
+        model, _, _ = load_policy(source, plugin, device() if base.trains and args.sharding == "none" else "cpu")
         cast_weights(model, settings.model.dtype)
         if plugin.adopt:
             plugin.adopt(model, settings.model)
     else:
-        tokenizer = character_tokenizer(task.characters(base.lengths or ()))
-        check_items(read_items(args), args.limits, settings, None, plugin, tokenizer)
         model = fresh(plugin, settings, tokenizer, task.answer_length)
         if base.exact:
             install_exact(plugin, model, tokenizer, task)
-        else:
-            losses = pretrain(args, settings, model, tokenizer)
+    if base.trains:
+        losses = train(args, settings, model, corpora, source)
+    model.requires_grad_(True)  # so that shards of weights that adapters were trained on are gathered, too
     gather_trained(model)
     if is_main_process():
-        save_policy(args.out, model, tokenizer, plugin, source)
+        save_policy(args.out, merge_adapters(model, plugin), tokenizer, plugin, source)
         write_json(args.summary, {"losses": losses, "parameters": sum(p.numel() for p in model.parameters())})
         discard(args.progress)
 
@@ -82,6 +84,15 @@ def read_items(args: Namespace) -> dict[str, list[Item]]:
     tables = {split: args.items.with_name(f"{split}.parquet") for split in ("train", *HELD_OUT)}
     rows = {split: parquet.read([path], parquet.ITEMS, may_be_empty=True) for split, path in tables.items()}
     return {split: [Item(**row) for row in rows[split].drop_columns(["item_id"]).to_pylist()] for split in rows}
+
+
+def read(
+    args: Namespace, settings: BaseSettings, source: Path | None, plugin: Model, tokenizer: Tokenizer
+) -> list[Replay]:
+    """What the base learns from; before any weight is read."""
+    config = plugin.check(source) if source and plugin.check else None
+    of_policy = prompt_format(source or args.items, config, tokenizer, resolve_task(settings.task))
+    return replays(settings.base, read_rows(settings.base, args.items), of_policy)
 
 
 def check_items(
@@ -133,43 +144,36 @@ def install_exact(plugin: Model, model: nn.Module, tokenizer: Tokenizer, task: T
     plugin.install(model, value_ids(task, tokenizer), posteriors(log_joint))
 
 
-def pretrain(args: Namespace, settings: BaseSettings, model: nn.Module, tokenizer: Tokenizer) -> list[float]:
-    """Masked-diffusion pre-training of the model; returns the loss of every update."""
-    base, seed = settings.base, settings.seed
-    items = parquet.read([args.items], parquet.ITEMS)
-    longest = max(base.lengths or (resolve_task(settings.task).answer_length,))
-    prompt = max(map(len, items["prompt"].to_pylist()))
+def train(
+    args: Namespace, settings: BaseSettings, model: nn.Module, corpora: Sequence[Replay], source: Path | None
+) -> list[float]:
+    """Masked-diffusion training of a fresh model or of the one that was saved in `source`; returns the loss of every
+    update."""
+    base, seed, plugin = settings.base, settings.seed, load_model(settings.model.name)
     sharded, compiled = args.sharding == "full", compiles(args.compile)
-    recompute = decide_checkpointing(base, model, prompt=prompt, answer=longest, sharded=sharded, compiled=compiled)
-    checkpoint_gradients(model, load_model(settings.model.name), recompute)
+    recompute = decide_checkpointing(
+        base,
+        model,
+        prompt=max(corpus.prompt.shape[1] for corpus in corpora),
+        answer=max(corpus.tokens.shape[2] for corpus in corpora),
+        adapter=base.adapter,
+        sharded=sharded,
+        compiled=compiled,
+    )
+    section = base.model_copy(update={"gradient_checkpointing": recompute})
+    make_trainable(model, plugin, section, seed, source or args.out, args.out)
     distribute(compile_blocks(model, args.compile), sharded)
 
     def schedule(number: int) -> float:
         return base.lr * min(1.0, (number + 1) / max(1, base.warmup)) * (1 - number / base.updates)
 
-    optimizer, drawn = AdamW(model, base), batches(items, settings, tokenizer, blocks_of(model))
-    loss = partial(weighted_cross_entropy, mask_id=mask_id(tokenizer))
-    progress = Progress(args.progress, digest(plain_json(settings), args.code, args.items))
+    optimizer, drawn = AdamW(model, base), batches(corpora, base, seed, blocks_of(model))
+    loss = partial(weighted_cross_entropy, mask_id=corpora[0].mask_id)
+    started_from = [fingerprint_of(*weight_files(source))] if source else []
+    progress = Progress(args.progress, digest(plain_json(settings), args.code, args.items, *started_from))
     return fit(
         model, optimizer, drawn, loss, schedule, base, progress, seed=seed, round_=0, updates=base.updates, title="base"
     )
-
-
-def batches(items: pa.Table, settings: BaseSettings, tokenizer: Tokenizer, blocks: int | None) -> Iterator[Batch]:
-    """Update u learns answers of `lengths[u mod n]` tokens; each length goes through the corpus on its own.
-
-    A model that sees blocks of `blocks` positions learns states that are revealed block by block.
-    """
-    base, seed, task = settings.base, settings.seed, resolve_task(settings.task)
-    prompt, answers = encode(tokenizer, items["prompt"].to_pylist()), items["reference"].to_pylist()
-    lengths = base.lengths or (task.answer_length,)
-    drawn = []
-    for number, length in enumerate(lengths):
-        filled = encode(tokenizer, [task.filled(answer, length) for answer in answers])
-        replay, updates = Replay.of_texts(prompt, filled, mask_id(tokenizer)), math.ceil(base.updates / len(lengths))
-        replay = replace(replay, block_length=blocks, blocks_from_prompt=blocks is not None)
-        drawn.append(replay.batches(updates, base.batch_size, seed, Stream.BASE, number))
-    return islice(chain.from_iterable(zip(*drawn, strict=True)), base.updates)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rows of a data set on the Hub, or of a .jsonl, .csv or .parquet file, each with its place for error messages.
+"""The rows of a data set on the Hub, or of a .jsonl, .csv, .parquet or .txt file, each with its place for errors.
 
 Files are not read by the `datasets` library: it names no lines of .jsonl files, and turns the Sudoku 0034… of a .csv
 into a number.
@@ -32,14 +32,23 @@ def read_hub(hub: str, config: str | None) -> dict[str, Rows]:
     }
 
 
-def read_file(path: Path) -> Rows:
-    """The rows of a file; its suffix says of what kind it is."""
-    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+def read_file(path: Path, key: str = "task.data", *, text: bool = False) -> Rows:
+    """The rows of a file that is named at `key`; its suffix says of what kind it is. With `text` it may be a .txt, each
+    line of which is an `answer`."""
+    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet, **({".txt": _lines} if text else {})}
     if path.suffix not in readers:
-        raise PipelineError(f"task.data: {path} must be one of {', '.join(readers)}")
+        raise PipelineError(f"{key}: {path} must be one of {', '.join(readers)}")
     if not path.is_file():
-        raise PipelineError(f"task.data: {path} is missing")
+        raise PipelineError(f"{key}: {path} is missing")
     return _lower_case((f"{path}, {where}", row) for where, row in readers[path.suffix](path))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Row]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path} is not a text file: {error}") from error
+    yield from ((f"line {number}", {"answer": line}) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:

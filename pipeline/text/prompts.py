@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.runtime.bounded import BoundsError, bounded
 from pipeline.tasks.base import Task, TaskSettings
 from pipeline.text.special_tokens import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_tokenizer_config
-from pipeline.text.tokenizer import encode, mask_id
+from pipeline.text.tokenizer import encode, mask_id, unknown_ids
 
 STOP_TOKENS = ("<|eot_id|>", "<|endoftext|>", "<|im_end|>")
 """Tokens that end an answer, besides the end-of-text token in a checkpoint's configuration."""
@@ -37,13 +37,13 @@ class ChatFormat:
         template: the tokenizer that renders messages to text.
         prefill: the beginning of every answer; for the model it is part of the prompt, for the task part of the answer.
         stops: ids of the tokens that end an answer.
-        max_length: the model's limit on the tokens of prompt and answer; None if its configuration names none.
+        ends: the token that ends an answer, and the one that fills it up after its end.
     """
 
     template: PreTrainedTokenizerFast
     prefill: str
     stops: frozenset[int]
-    max_length: int | None
+    ends: tuple[int, int] | None
 
     def texts(self, messages: Sequence[str]) -> list[str]:
         """Each user's message in the chat template, up to where the answer begins.
@@ -68,11 +68,17 @@ class ChatFormat:
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """Converts a task's prompts and answers to and from a policy's tokens; `chat` is None for an embedded model."""
+    """Converts a task's prompts and answers to and from a policy's tokens.
+
+    Attributes:
+        chat: None for a task without chat messages.
+        limit: the most tokens of prompt and answer that the model takes; None if that is not known.
+    """
 
     tokenizer: Tokenizer
     task: Task[TaskSettings]
     chat: ChatFormat | None
+    limit: int | None = None
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -88,20 +94,26 @@ class PromptFormat:
         A prompt that is too long for the model with an answer of `length` tokens is a PipelineError, never truncated;
         so is one that contains [MASK]. `ids` name the items in errors.
         """
+        rows = list(encode(self.tokenizer, texts)) if self.chat is None else self.prompts_of_any_length(texts, ids)
+        for number, row in zip(ids, rows, strict=True):
+            if self.limit is not None and len(row) + length > self.limit:
+                sizes = f"the prompt of item {number} has {len(row)} tokens and its answer {length}"
+                advice = "shorten the answer or leave the item out"
+                raise PipelineError(f"{sizes}, but the model takes {self.limit} in all: {advice}")
+        return rows
+
+    def prompts_of_any_length(self, texts: Sequence[str], ids: Sequence[object]) -> list[Int[Tensor, " P"]]:
+        """As `prompts`, also of prompts that are too long or, without chat messages, differ in length."""
         if self.chat is None:
-            return list(encode(self.tokenizer, texts))
+            return [torch.tensor(row, dtype=torch.long) for row in self._tokens(texts, ids, "prompt")]
         texts = [text + self.chat.prefill for text in self.chat.texts(texts)]
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
-        mask, limit = mask_id(self.tokenizer), self.chat.max_length
+        mask = mask_id(self.tokenizer)
         for number, row in zip(ids, rows, strict=True):
             if not row:
                 raise PipelineError(f"the prompt of item {number} has no tokens in the checkpoint's chat template")
             if mask in row:
                 raise PipelineError(f"the prompt of item {number} holds the token {self.tokenizer.id_to_token(mask)}")
-            if limit is not None and len(row) + length > limit:
-                sizes = f"the prompt of item {number} has {len(row)} tokens and its answer {length}"
-                advice = "shorten the answer or leave the item out"
-                raise PipelineError(f"{sizes}, but the model takes {limit} in all: {advice}")
         return [torch.tensor(row) for row in rows]
 
     def starts(self, texts: Sequence[str], ids: Sequence[object], length: int) -> list[Int[Tensor, " L"]]:
@@ -111,12 +123,13 @@ class PromptFormat:
         answers or has a character outside the vocabulary. `ids` name the items in errors.
         """
         mask, hole, most = mask_id(self.tokenizer), self.task.hole, self.task.answer_length
+        unknown = unknown_ids(self.tokenizer)
         rows = []
         for number, text in zip(ids, texts, strict=True):
             row = [mask] * length if not text else []
             for piece in re.split(f"({re.escape(hole)})", text) if text else ():
                 found = [mask] if piece == hole else self.tokenizer.encode(piece, add_special_tokens=False).ids
-                if mask in found and piece != hole:
+                if piece != hole and not unknown.isdisjoint(found):
                     raise PipelineError(f"the start of item {number}: {piece[:80]!r} is outside the model's vocabulary")
                 row += found
             if text and len(row) > most:
@@ -125,6 +138,33 @@ class PromptFormat:
                 )
             rows.append(torch.tensor(row))
         return rows
+
+    def references(self, texts: Sequence[str], ids: Sequence[object], length: int) -> list[Int[Tensor, " L"]]:
+        """Token ids of each answer as a policy learns to write it in `length` tokens: with its end, and filled up; an
+        answer of a task without ends has its own length. Those that are longer are not cut.
+
+        Raises:
+            PipelineError: for an answer with [MASK] or a token outside the vocabulary; `ids` name them.
+        """
+        if self.chat is None:
+            texts = [self.task.filled(text, length) for text in texts]
+        rows = self._tokens(texts, ids, "answer")
+        return [torch.tensor(row + self._ending(length - len(row)), dtype=torch.long) for row in rows]
+
+    def _tokens(self, texts: Sequence[str], ids: Sequence[object], what: str) -> list[list[int]]:
+        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        unknown = unknown_ids(self.tokenizer)
+        for number, text, row in zip(ids, texts, rows, strict=True):
+            if not unknown.isdisjoint(row):
+                raise PipelineError(f"the {what} of item {number} is outside the model's vocabulary: {text[:80]!r}")
+        return rows
+
+    def _ending(self, places: int) -> list[int]:
+        """What ends a chat answer with so many places left, at least its end itself; nothing for other tasks."""
+        if self.chat is None or self.chat.ends is None:
+            return []
+        end, filler = self.chat.ends
+        return [end] + [filler] * (places - 1)
 
     def answers(self, tokens: Int[Tensor, "n L"]) -> list[str]:
         """The text of each answer.
@@ -143,7 +183,7 @@ def load_prompt_format(
     policy: Path, model: nn.Module, tokenizer: Tokenizer, task: Task[TaskSettings], prefill: str = ""
 ) -> PromptFormat:
     """The prompt format of a task for an open policy; see `prompt_format`."""
-    return prompt_format(policy, getattr(model, "config", None), tokenizer, task, prefill)
+    return prompt_format(policy, getattr(model, "config", None) if task.chat else None, tokenizer, task, prefill)
 
 
 def prompt_format(
@@ -154,16 +194,24 @@ def prompt_format(
     Raises:
         PipelineError: for a chat task without a chat template.
     """
+    limit = getattr(config, "max_position_embeddings", None)
     if not task.chat:
-        return PromptFormat(tokenizer, task, None)
+        return PromptFormat(tokenizer, task, None, limit)
     settings = read_tokenizer_config(policy)
     template = _template(policy, settings)
     special = {name: _token(settings.get(name)) for name in ("bos_token", "eos_token")}
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **special)
-    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    named = [tokenizer.token_to_id(token) for token in (*STOP_TOKENS, special["eos_token"]) if token]
-    limit = getattr(config, "max_position_embeddings", None)
-    return PromptFormat(tokenizer, task, ChatFormat(fast, prefill, frozenset([*ends, *named]) - {None}, limit))
+    eos = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    fillers = [token for token in (tokenizer.token_to_id(special["eos_token"] or ""), *eos) if token is not None]
+    stops = {token: tokenizer.token_to_id(token) for token in STOP_TOKENS}
+    closing = [number for token, number in stops.items() if token in template and number is not None]
+    chat = ChatFormat(
+        template=fast,
+        prefill=prefill,
+        stops=frozenset([*fillers, *stops.values()]) - {None},
+        ends=([*closing, *fillers][0], fillers[0]) if fillers else None,
+    )
+    return PromptFormat(tokenizer, task, chat, limit)
 
 
 def _template(policy: Path, settings: dict[str, object]) -> str:

@@ -36,6 +36,12 @@ def mask_id(tokenizer: Tokenizer) -> int:
     return next(index for token in MASK_TOKENS if (index := tokenizer.token_to_id(token)) is not None)
 
 
+def unknown_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """[MASK], and what stands for characters outside the vocabulary: no text may hold them."""
+    unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or MASK_TOKEN)
+    return frozenset({mask_id(tokenizer)} if unknown is None else {mask_id(tokenizer), unknown})
+
+
 def token_ids(tokenizer: Tokenizer) -> frozenset[int]:
     """Every id that is a token; a model's vocabulary may have unused rows besides."""
     return frozenset(tokenizer.get_vocab().values())
@@ -44,12 +50,11 @@ def token_ids(tokenizer: Tokenizer) -> frozenset[int]:
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
     """Token ids of texts. PipelineError if their lengths differ or a character is not in the vocabulary."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-    unknown = getattr(tokenizer.model, "unk_token", None)
-    banned = {mask_id(tokenizer), tokenizer.token_to_id(unknown or MASK_TOKEN)}
+    unknown = unknown_ids(tokenizer)
     for text, row in zip(texts, rows, strict=True):
         if len(row) != len(rows[0]):
             raise PipelineError(f"text '{text}' has {len(row)} tokens, not {len(rows[0])} like '{texts[0]}'")
-        if not banned.isdisjoint(row):
+        if not unknown.isdisjoint(row):
             raise PipelineError(f"text '{text}' has a character outside the model's vocabulary")
     return torch.tensor(rows, dtype=torch.long)
 

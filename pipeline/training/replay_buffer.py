@@ -103,11 +103,17 @@ class Replay:
     blocks_from_prompt: bool = False
 
     @classmethod
-    def of_texts(cls, prompt: Int[Tensor, "g P"], answer: Int[Tensor, "g L"], mask_id: int) -> "Replay":
-        """From a corpus: one completion of weight 1 per prompt, from the empty answer."""
+    def of_texts(
+        cls,
+        prompt: Int[Tensor, "g P"],
+        answer: Int[Tensor, "g L"],
+        mask_id: int,
+        start: Int[Tensor, "g L"] | None = None,
+    ) -> "Replay":
+        """From a corpus: one completion of weight 1 per prompt, by default from the empty answer."""
         tokens = answer[:, None]
-        everything = torch.full_like(answer, mask_id)
-        return cls(prompt, everything, tokens, torch.zeros_like(tokens), torch.ones(len(answer), 1), mask_id)
+        start = torch.where(answer == PADDING, PADDING, mask_id) if start is None else start
+        return cls(prompt, start, tokens, torch.zeros_like(tokens), torch.ones(len(answer), 1), mask_id)
 
     @classmethod
     def of_targets(

@@ -120,11 +120,13 @@ def _logs(runs: Iterable[str], since: float) -> list[Path]:
 
 
 def made_with(stage: str, run: Run) -> str:
-    """What a job is made with beside its settings and files: a digest of its code, and for `prepare` the digests of the
-    data that it reads, for `reference` the number of rollouts to replay."""
+    """What a job is made with beside its settings and files: a digest of its code, and for `prepare` and `base` the
+    digests of the data that they read, for `reference` the number of rollouts to replay."""
     beside = ""
     if stage == "prepare":
         beside = data(run)
+    elif stage == "base":
+        beside = _digests([run.base.file])
     elif stage == "reference":
         beside = str(run.algorithm.replayed(run.rollout))
     return f"{code_digest(stage, run)} {beside}".rstrip()
@@ -165,7 +167,11 @@ def data(run: Run) -> str:
     A missing file is no error here: rule `prepare` reports it.
     """
     named = getattr(run.task, "data", None)
-    files = [Path(path) for path in (named.path, named.test_path) if path] if isinstance(named, Data) else []
+    return _digests([named.path, named.test_path]) if isinstance(named, Data) else ""
+
+
+def _digests(names: Iterable[str | None]) -> str:
+    files = [Path(name) for name in names if name]
     return " ".join(sha256_of(path)[:16] if path.is_file() else "missing" for path in files)
 
 

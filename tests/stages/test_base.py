@@ -13,10 +13,12 @@ from pipeline.settings.params_file import parse_params
 from pipeline.settings.sections import Base
 from pipeline.settings.stages import BaseSettings, settings_json
 from pipeline.stages import base, prepare
-from pipeline.stages.base import batches
 from pipeline.storage import parquet
+from pipeline.tasks.base import Item
 from pipeline.tasks.sudoku import Sudoku, items
+from pipeline.text.prompts import PromptFormat
 from pipeline.text.tokenizer import character_tokenizer, encode, mask_id
+from pipeline.training.corpus import batches, replays
 from pipeline.training.replay_buffer import Batch, Replay
 from tests.conftest import task_of
 from tests.models import hub
@@ -35,7 +37,9 @@ def drawn(corpus: pa.Table, lengths: tuple[int, ...] | None) -> tuple[list[Batch
     """Seven updates, and the alphabet."""
     section = Base(updates=7, batch_size=8, lengths=lengths)
     alphabet = TASK.characters(lengths or ())
-    return list(batches(corpus, section, 5, character_tokenizer(alphabet), TASK)), alphabet
+    rows = [(str(number), Item(row["prompt"], row["reference"])) for number, row in enumerate(corpus.to_pylist())]
+    of_policy = PromptFormat(character_tokenizer(alphabet), TASK, None)
+    return list(batches(replays(section, rows, of_policy), section, 5)), alphabet
 
 
 def same(one: Batch, other: Batch) -> bool:
