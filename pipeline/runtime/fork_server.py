@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,8 +30,12 @@ import psutil
 from pipeline.runtime.devices import hold
 from pipeline.runtime.launch import die_with_shell, free_port, limit_to_gpus, start
 
-PREFIX, SOCKET = "dam-fork-", "s"
-"""Of the socket's directory, and of the socket in it: short, because a socket's path may have some 100 characters."""
+PREFIX, SOCKET, LONGEST = "dam-fork-", "s", 100
+"""Of the socket's directory, and of the socket in it; bytes that the path of a socket may have on every system."""
+SHORT = "/tmp"
+"""Where the socket is if the directory for temporary files has a longer name."""
+TAKEN = b"+"
+"""What a fork answers as soon as it has a job; its exit status follows."""
 
 STREAMS, MOST_DEVICES = 3, 128
 """How many files a stage receives: standard input, output and error; locks of devices."""
@@ -43,13 +48,13 @@ class Preloaded:
         self.python = python
         self.server: subprocess.Popen[bytes] | None = None
         # Whoever can connect can run code as this user: the directory has mode 0700, whatever the umask.
-        self.directory = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") if enabled else None
+        self.directory = _private_directory() if enabled else None
         self.socket = f"{self.directory.name}/{SOCKET}" if self.directory else ""
 
     def start(self) -> None:
         """Start the server. It ends with this process, because its standard input is then closed."""
         if self.directory:
-            _remove_left_over()
+            _remove_left_over(Path(self.directory.name).parent)
             with socket.socket(socket.AF_UNIX) as listener:  # listens already, so that stages wait for the imports
                 listener.bind(self.socket)
                 listener.listen(64)
@@ -57,17 +62,29 @@ class Preloaded:
                 self.server = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
 
     def stop(self) -> None:
-        """Stop the server and remove its directory."""
+        """Stop the server and remove its directory; say so if it has ended before."""
         if self.server and self.server.stdin:
+            if (status := self.server.poll()) is not None:
+                said = f"the server of preloaded modules had ended (status {status}): jobs went on without it"
+                print(f"note: {said}", file=sys.stderr)
             self.server.stdin.close()
             self.server.wait()
         if self.directory:
             self.directory.cleanup()
 
 
-def _remove_left_over() -> None:
+def _private_directory() -> tempfile.TemporaryDirectory[str] | None:
+    """A directory of this user alone whose name is short enough for a socket; None if there is no place for it."""
+    prefix = f"{PREFIX}{os.getpid()}-"
+    for place in (tempfile.gettempdir(), SHORT):
+        if len(os.fsencode(f"{place}/{prefix}01234567/{SOCKET}")) <= LONGEST and os.access(place, os.W_OK):
+            return tempfile.TemporaryDirectory(prefix=prefix, dir=place)
+    return None
+
+
+def _remove_left_over(place: Path) -> None:
     """Remove the sockets that are left if a Snakemake and its server are killed at once: its process id is gone."""
-    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for directory in place.glob(f"{PREFIX}*"):
         with suppress(OSError, ValueError):  # another user's directory, or one that some other program made
             if not psutil.pid_exists(int(directory.name.removeprefix(PREFIX).split("-")[0])):
                 (directory / SOCKET).unlink(missing_ok=True)
@@ -83,6 +100,7 @@ def serve(listener: socket.socket) -> None:
     gc.enable()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends Snakemake, and that the server
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         connection = listener.accept()[0]
         if os.fork() == 0:
@@ -95,10 +113,12 @@ def serve(listener: socket.socket) -> None:
 def _become_stage(connection: socket.socket) -> None:
     """In the forked process: take over the caller's streams, directory and environment, run the module, and exit."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     snakemake = os.dup(0)
     try:
         _, files, _, _ = socket.recv_fds(connection, 1, STREAMS + MOST_DEVICES)
         request = json.loads(connection.makefile("rb").readline())
+        connection.sendall(TAKEN)
     except (OSError, ValueError):  # the caller was killed before it had sent its request
         os._exit(1)
     for target, stream in enumerate(files[:STREAMS]):
@@ -148,12 +168,25 @@ def run(path: str, ranks: int, command: list[str]) -> None:
     die_with_shell()
     locks = hold()
     ranks = limit_to_gpus(ranks)
-    connections = [socket.socket(socket.AF_UNIX) for _ in range(ranks)]
     try:
-        for connection in connections:
-            connection.connect(path)
+        waiting = _hand_over(path, ranks, command, locks)
     except OSError:
+        print("note: no server of preloaded modules answers: this job imports them itself", file=sys.stderr)
         start(ranks, command)
+    # When a rank fails, leaving here closes the connections, and that ends the other ranks.
+    while waiting:
+        for connection in select.select(waiting, [], [])[0]:
+            status = connection.recv(1)
+            if status != b"\0":
+                sys.exit(status[0] if status else "error: the stage was killed")
+            waiting.remove(connection)
+
+
+def _hand_over(path: str, ranks: int, command: list[str], locks: Iterable[int]) -> list[socket.socket]:
+    """The connections to the forks that have taken the job. OSError if the server has ended before it made them all."""
+    connections = [socket.socket(socket.AF_UNIX) for _ in range(ranks)]
+    for connection in connections:
+        connection.connect(path)
     group = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     for rank, connection in enumerate(connections):
         distributed = {"RANK": rank, "LOCAL_RANK": rank, **group} if ranks > 1 else {}  # what torch.distributed reads
@@ -161,14 +194,9 @@ def run(path: str, ranks: int, command: list[str]) -> None:
         request = {"command": command, "directory": str(Path.cwd()), "environment": environment}
         socket.send_fds(connection, [b" "], [*range(STREAMS), *locks])
         connection.sendall(json.dumps(request).encode() + b"\n")
-    # When a rank fails, leaving here closes the connections, and that ends the other ranks.
-    waiting = list(connections)
-    while waiting:
-        for connection in select.select(waiting, [], [])[0]:
-            status = connection.recv(1)
-            if status != b"\0":
-                sys.exit(status[0] if status else "error: the stage was killed")
-            waiting.remove(connection)
+    if any(connection.recv(1) != TAKEN for connection in connections):
+        raise OSError("the server has ended")
+    return connections
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.runtime import fork_server
 from pipeline.runtime.fork_server import PREFIX, SOCKET, Preloaded
 from tests.conftest import ROOT
 
@@ -123,6 +124,47 @@ def test_a_stage_gets_the_whole_of_a_large_environment(server):
     said = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=True)
     assert (said.stdout, said.stderr) == ("900000\n", "")
     assert server.socket.exists()
+
+
+@pytest.mark.parametrize("place", ["x" * 120, "with spaces"])
+def test_long_names_and_spaces_of_temporary_directories(monkeypatch, tmp_path, place):
+    """The path of a socket has some 100 bytes at most."""
+    (tmp_path / place).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / place))
+    preloaded = Preloaded("true", enabled=True)
+    assert preloaded.socket.startswith("/tmp/dam-fork-" if place[0] == "x" else str(tmp_path / place))
+    preloaded.start()
+    preloaded.stop()
+    assert not Path(preloaded.socket).parent.exists()
+    monkeypatch.setattr(fork_server, "SHORT", str(tmp_path / ("x" * 121)))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 120)))
+    assert Preloaded("true", enabled=True).socket == ""
+
+
+def test_jobs_go_on_without_a_server_that_was_killed(monkeypatch, tmp_path, capfd):
+    """The one that waits for it, and one that comes later."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.py").write_text("print('done')")
+    preloaded = Preloaded(sys.executable, enabled=True)
+    preloaded.start()
+    preloaded.server.send_signal(signal.SIGSTOP)
+    command = [sys.executable, "-m", "pipeline.runtime.fork_server", "run", preloaded.socket, "1", "job"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    waits = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    connected = f"{preloaded.socket}\n"
+    deadline = time.monotonic() + 60
+    while Path("/proc/net/unix").read_text().count(connected) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    preloaded.server.kill()
+    preloaded.server.wait()
+    later = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    for out, err in (waits.communicate(timeout=60), (later.stdout, later.stderr)):
+        assert out == "done\n"
+        assert err == "note: no server of preloaded modules answers: this job imports them itself\n"
+    preloaded.stop()
+    said = "note: the server of preloaded modules had ended (status -9): jobs went on without it\n"
+    assert capfd.readouterr().err.endswith(said)
 
 
 @pytest.mark.parametrize("victim", ["caller", "Snakemake"])
