@@ -74,7 +74,9 @@ def resolve_task(settings: "PluginSection") -> "Task[PluginSection]":
     own = {name: getattr(task, name) for name in names if getattr(task, name) is not getattr(original, name)}
     try:
         return dataclasses.replace(task.resolve(settings), **own)
-    except Exception as error:  # whatever a user's function raises
+    except (PipelineError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # whatever a user's function raises
         raise PipelineError(f"task '{settings.name}': resolve raised {type(error).__name__}: {error}") from error
 
 

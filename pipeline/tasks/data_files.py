@@ -38,9 +38,12 @@ def read_file(path: Path, key: str = "task.data", *, text: bool = False) -> Rows
     readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet, **({".txt": _lines} if text else {})}
     if path.suffix not in readers:
         raise PipelineError(f"{key}: {path} must be one of {', '.join(readers)}")
-    if not path.is_file():
-        raise PipelineError(f"{key}: {path} is missing")
-    return _lower_case((f"{path}, {where}", row) for where, row in readers[path.suffix](path))
+    try:
+        if not path.is_file():
+            raise PipelineError(f"{key}: {path} is missing")
+        return _lower_case((f"{path}, {where}", row) for where, row in readers[path.suffix](path))
+    except OSError as error:
+        raise PipelineError(f"{key}: cannot read {path}: {error.strerror or error}") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Row]]:

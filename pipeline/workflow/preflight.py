@@ -62,6 +62,8 @@ class Preflight:
                 check_items(name, self.params.runs, self.origins, checkpoint)
         except PipelineError as error:
             sys.exit(f"error: {name}: {error}")
+        except OSError as error:
+            sys.exit(f"error: {name}: cannot read {error.filename}: {error.strerror}")
         return name
 
 

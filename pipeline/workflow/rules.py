@@ -164,15 +164,21 @@ def origin_of_suite(suite: Suite) -> Callable[[str], Origin | None]:
 def data(run: Run) -> str:
     """Digests of the files that the task reads (`task.data.path`, `task.data.test_path`); "" if it reads none.
 
-    A missing file is no error here: rule `prepare` reports it.
+    A file that is missing or cannot be read is no error here: rule `prepare` reports it.
     """
     named = getattr(run.task, "data", None)
     return _digests([named.path, named.test_path]) if isinstance(named, Data) else ""
 
 
 def _digests(names: Iterable[str | None]) -> str:
-    files = [Path(name) for name in names if name]
-    return " ".join(sha256_of(path)[:16] if path.is_file() else "missing" for path in files)
+    return " ".join(_digest(Path(name)) for name in names if name)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_of(path)[:16] if path.is_file() else "missing"
+    except OSError:
+        return "missing"
 
 
 def threads(wanted: int, cores: int | None, devices: int) -> int:

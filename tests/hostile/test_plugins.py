@@ -31,6 +31,7 @@ BODIES = {
     "returns": "return {value!r}",
     "returns a metric": "return {{'reward': {value!r}}}",
     "returns another metric": "return {{'reward': 1.0, 'x': {value!r}}}",
+    "returns tensors": "import torch; return {{'reward': torch.ones(2), 'x': torch.tensor({value!r})}}",
     "names a metric": "return {{'reward': 1.0, str({value!r}): 1.0}}",
     "changes": "item.prompt = {value!r}",
     "raises": "raise {error}({value!r})",
@@ -63,6 +64,7 @@ def score(item, answer):
 """
 ENDS = ("PLUGIN = dataclasses.replace(PLUGIN, score=score)",) * 6
 ENDS += (
+    "def resolve(settings):\n    raise {error}('no')\nPLUGIN = dataclasses.replace(PLUGIN, resolve=resolve)",
     "PLUGIN = 3",
     "PLUGIN = None",
     "del PLUGIN",

@@ -12,6 +12,7 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_task
 from pipeline.settings.run import Run
+from pipeline.tasks.data_files import read_file
 from pipeline.workflow import rules as workflow
 
 CASES = Path(__file__).parent / "cases"
@@ -229,6 +230,13 @@ def test_two_columns_of_one_name(tmp_path):
     assert "y.jsonl, line 1: is not JSON (maximum recursion depth exceeded" in rejected("gsm8k", path)
 
 
+def test_names_that_no_file_can_have():
+    with pytest.raises(PipelineError, match=r"task.data: cannot read x{300}.jsonl: File name too long"):
+        read_file(Path("x" * 300 + ".jsonl"))
+    with pytest.raises(PipelineError, match=r"is missing"):
+        read_file(Path("a\0.jsonl"))
+
+
 def test_changed_files_are_seen_by_the_workflow(tmp_path):
     """Their content, not their time; a file that is missing is reported by the stage."""
 
@@ -241,5 +249,5 @@ def test_changed_files_are_seen_by_the_workflow(tmp_path):
     assert digest(path=str(path)) == before != digest(path=str(path), test_path=str(path))
     write(path, ROWS["gsm8k"][1:])
     assert digest(path=str(path)) != before
-    assert digest(path=str(tmp_path / "none.jsonl")) == "missing"
+    assert digest(path=str(tmp_path / "none.jsonl")) == digest(path="x" * 300) == "missing"
     assert digest(hub="a/b") == workflow.data(Run()) == ""
