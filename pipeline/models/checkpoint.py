@@ -10,6 +10,15 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming
 from pipeline.models.family import Family
 
 
+def hub_name(family: Family, name: str) -> str:
+    """A tensor's name on the Hub, from the body's."""
+    for names in family.tensors.items():
+        renamed, pattern = WeightRenaming(*names).reverse_transform().rename_source_key(name)
+        if pattern is not None:
+            return str(renamed)
+    return name
+
+
 def body_class(family: Family, ending: str) -> Any:
     """A class of the family's body in transformers: `Config`, `Model` or `DecoderLayer`."""
     package = family.body.lower()

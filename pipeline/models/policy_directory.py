@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,10 +17,13 @@ from pipeline.runtime.distributed import device, distribute, is_sharded
 from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.settings.sections import Base, Train
 from pipeline.storage.atomic_files import replacing
+from pipeline.storage.model_files import CONFIG, read_object
 from pipeline.text.special_tokens import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_tokenizer_config
 from pipeline.text.tokenizer import load_tokenizer, mask_id, token_ids
 
-COPIED = (CHAT_TEMPLATE, "special_tokens_map.json", "generation_config.json")
+BASE_MODEL = "base_model.json"
+"""Which checkpoint a run started from, in every policy directory of that run: see `described`."""
+COPIED = (CHAT_TEMPLATE, "special_tokens_map.json", "generation_config.json", BASE_MODEL)
 """Files that are copied unchanged from the checkpoint that a policy was made from."""
 SMALL = ["*.json", "*.jinja", "merges.txt"]
 """Patterns of the files of a checkpoint that are not its weights; any others are not fetched."""
@@ -81,9 +85,28 @@ def _open(path: Path, tokenizer: Tokenizer, plugin: Model, where: str | torch.de
     return module
 
 
-def save_policy(path: Path, module: nn.Module, tokenizer: Tokenizer, plugin: Model, source: Path | None = None) -> None:
+def described(name: str, source: Path) -> dict[str, object]:
+    """What an export needs to know of the checkpoint `name`, whose files lie in `source`: its commit on the Hub, and
+    where its config.json says that its code is. A policy of another run is described as its own base is."""
+    if (source / BASE_MODEL).is_file():
+        return read_object(source / BASE_MODEL)
+    config = read_object(source / CONFIG) if (source / CONFIG).is_file() else {}
+    places = config.get("auto_map")
+    code = {key: place for key, place in places.items() if isinstance(place, str)} if isinstance(places, dict) else {}
+    revision = source.name if source.parent.name == "snapshots" else None
+    return {"name": name, "revision": revision, "auto_map": code}
+
+
+def save_policy(
+    path: Path,
+    module: nn.Module,
+    tokenizer: Tokenizer,
+    plugin: Model,
+    source: Path | None = None,
+    base: Mapping[str, object] | None = None,
+) -> None:
     """Write a directory that `from_pretrained` opens, complete or not at all. `source`, the directory that the model
-    came from, gives chat template and special tokens."""
+    came from, gives chat template and special tokens, and `base` what `described` says of it, if it is a checkpoint."""
     with replacing(path) as temporary:
         plugin.save(module, temporary)
         (temporary / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
@@ -94,6 +117,8 @@ def save_policy(path: Path, module: nn.Module, tokenizer: Tokenizer, plugin: Mod
         for name in COPIED:
             if source and (source / name).is_file():
                 shutil.copyfile(source / name, temporary / name)
+        if base:
+            (temporary / BASE_MODEL).write_text(json.dumps(base), encoding="utf-8")
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.models.base import Model, blocks_of
 from pipeline.models.policy_directory import (
     cast_weights,
+    described,
     find_checkpoint,
     load_policy,
     make_trainable,
@@ -74,7 +75,8 @@ def run(args: Namespace, settings: BaseSettings) -> None:
     model.requires_grad_(True)  # so that shards of weights that adapters were trained on are gathered, too
     gather_trained(model)
     if is_main_process():
-        save_policy(args.out, merge_adapters(model, plugin), tokenizer, plugin, source)
+        imported = described(str(base.path), source) if source else None
+        save_policy(args.out, merge_adapters(model, plugin), tokenizer, plugin, source, imported)
         write_json(args.summary, {"losses": losses, "parameters": sum(p.numel() for p in model.parameters())})
         discard(args.progress)
 

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -92,6 +92,19 @@ def write(path: Path, columns: Mapping[str, Column], schema: pa.Schema, provenan
     table = table.replace_schema_metadata({**schema.metadata, "provenance": json.dumps(dict(provenance))})
     with replacing(path) as temporary:
         pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="zstd")
+
+
+def provenance_of(path: Path) -> dict[str, Any]:
+    """How a file was made: version, git revision, and the settings of its stage.
+
+    Raises:
+        PipelineError: if the file is damaged, or not one of `write`.
+    """
+    try:
+        found: dict[str, Any] = json.loads(pq.read_schema(path).metadata[b"provenance"])
+        return {**found, "settings": json.loads(found["settings"])}
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise PipelineError(f"{path} does not say how it was made ({error}): delete it and run again") from error
 
 
 def _lists(values: Column) -> Column:

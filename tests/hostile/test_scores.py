@@ -116,7 +116,7 @@ def test_commands(number):
     commands = (
         ["score", "--task", "gsm8k", "--profile", "d1", "--generations", "x.jsonl", "--out", "../escape/out"],
         ["prepare", "--settings", '{"seed": 0, "task": {"name": "a\\ud800"}}', "--timing", "t", "--out", "items"],
-        ["merge_adapters", "../../x", "out"],
+        ["export", "../../x", "out"],
     )
     with working_directory() as work:
         (work / "x.jsonl").write_bytes(lines(GENERATIONS["gsm8k"]))

@@ -16,7 +16,7 @@ from pipeline.models.llada import PLUGIN
 from pipeline.models.policy_directory import cast_weights, load_frozen, load_policy, make_trainable
 from pipeline.samplers.ancestral import path_log_prob, rollout
 from pipeline.settings.sections import Adapter, Train
-from pipeline.stages.merge_adapters import merge
+from pipeline.stages.export import write_merged
 from pipeline.text.tokenizer import character_tokenizer
 from pipeline.training.adamw import AdamW
 from tests.conftest import llada as tiny
@@ -106,7 +106,7 @@ def test_merged(trained, tmp_path):
     """The same law as apart: in fp32 to 1e-4, in bfloat16 to what rounding changes anyway. The command writes it."""
     path, model = trained
     (path / "tokenizer.json").write_text(character_tokenizer("01234567").to_str())
-    merge(path, tmp_path / "merged")
+    write_merged(path, tmp_path / "merged", "llada", {})
     plain = PLUGIN.load(tmp_path / "merged")
     assert not adapters.are_on(plain) and {value.dtype for value in plain.parameters()} == {torch.bfloat16}
     exact = cast_weights(PLUGIN.load(path), "float32")
