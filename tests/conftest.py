@@ -38,8 +38,7 @@ with install_import_hook(
 
 import torch
 
-from pipeline.models.llada import PLUGIN
-from pipeline.plugins import load_task, resolve_task
+from pipeline.plugins import load_model, load_task, resolve_task
 from pipeline.settings.inheritance import merge
 from pipeline.settings.params_file import parse_params
 from pipeline.settings.run import Run
@@ -246,6 +245,12 @@ def task_of(name: str, **settings: object) -> Task:
 
 def llada(vocabulary: int, mask_id: int, seed: int = 0, **sizes: float) -> torch.nn.Module:
     """A small LLaDA with random weights large enough that posteriors differ between states."""
+    return of_family("llada", vocabulary, mask_id, seed, **sizes)
+
+
+def of_family(name: str, vocabulary: int, mask_id: int, seed: int = 0, **sizes: float) -> torch.nn.Module:
+    """As `llada`, of any family."""
     torch.manual_seed(seed)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return PLUGIN.create(ModelSection(**{**shape, "initializer_range": 0.5, **sizes}), vocabulary, mask_id, 0).eval()
+    section = ModelSection(**{**shape, "initializer_range": 0.5, **sizes})
+    return load_model(name).create(section, vocabulary, mask_id, 0).eval()

@@ -112,11 +112,13 @@ class BlockCache:
 def next_cache(model: nn.Module, block: slice, previous: BlockCache | None = None) -> BlockCache:
     """An empty cache for a block of a model's input; `previous` is that of the block before it.
 
-    A model that predicts a token one position earlier passes that position too.
+    A model that predicts a token one position earlier passes that position too; one that sees block by block also the
+    end of the prompt, where that is in the same block.
     """
-    block = slice(max(0, block.start - bool(getattr(model, "shifted", False))), block.stop)
-    if blocks_of(model) is None:
-        return BlockCache(block)
+    first, size = max(0, block.start - bool(getattr(model, "shifted", False))), blocks_of(model)
+    if size is None:
+        return BlockCache(slice(first, block.stop))
+    block = slice(first // size * size, block.stop)
     if previous is None:
         return BlockCache(block, exact=True)
     start = previous.block.start if previous.filled else previous.start
