@@ -1,6 +1,6 @@
 """Models: each is one module with a `PLUGIN`, chosen by `model.name`."""
 
-FAMILIES = ("llada", "dream")
+FAMILIES = ("llada", "dream", "sdar")
 """Families of masked-diffusion transformers: modules with a `FAMILY`, of which `transformer` makes the plug-in."""
 WITHOUT_ADAPTERS = ("mlp", "tabular")
 """Those whose plug-ins have neither adapters nor gradient checkpointing."""

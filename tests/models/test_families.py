@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.models import FAMILIES
 from pipeline.models.base import Model
 from pipeline.models.checkpoint import config_class
-from pipeline.models.family import family_of
+from pipeline.models.family import family_of, read_sizes
 from pipeline.models.flops import Shape
 from pipeline.models.policy_directory import load_policy, save_policy
 from pipeline.models.transformer import model_class
@@ -24,13 +24,17 @@ from pipeline.settings.sections import ModelSection
 from pipeline.text.tokenizer import PADDING, load_tokenizer, mask_id
 from tests.conftest import ROOT
 from tests.models import hub
-from tests.models.families import DREAM, Published, logits, random_tensors, shapes, write_chat
+from tests.models.families import DREAM, SDAR, Published, logits, random_tensors, shapes, write_chat
 
-KINDS = {"dream": DREAM}
+KINDS = {"dream": DREAM, "sdar": SDAR}
 VARIANTS = [
     ("dream", {}),
     ("dream", {"num_key_value_heads": 4, "rms_norm_eps": 1e-2}),
     ("dream", {"tie_word_embeddings": True}),
+    ("sdar", {}),
+    ("sdar", {"block_size": 1}),
+    ("sdar", {"block_size": 5, "num_key_value_heads": 1}),
+    ("sdar", {"block_size": 16, "tie_word_embeddings": True}),
 ]
 LENGTH = 14
 
@@ -122,7 +126,9 @@ def test_one_that_was_made_here(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "sizes", "count"),
     [("dream", {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-                "num_key_value_heads": 4}, 339)],
+                "num_key_value_heads": 4}, 339),
+     ("sdar", {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
+               "num_key_value_heads": 8}, 399)],
 )  # fmt: skip
 def test_the_published_sizes(name, sizes, count):
     family, config = family_of(name), {**KINDS[name].config, **sizes}
@@ -169,6 +175,9 @@ def test_a_tokenizer_of_vocabulary_and_merges(tmp_path, name):
         ("dream", {"num_key_value_heads": None}, "config.json names no 'num_key_value_heads'"),
         ("dream", {"num_hidden_layers": 3}, "missing keys: model.layers.2."),
         ("dream", {"hidden_act": "gelu"}, "config.json says hidden_act: 'gelu'"),
+        ("sdar", {"attention_bias": True}, "config.json says attention_bias: True"),
+        ("sdar", {"block_size": 0}, "config.json: block_size: input should be greater than or equal to 1 (got 0)"),
+        ("sdar", {"head_dim": 16}, "mismatched keys: model.layers.0.self_attn.q_proj.weight [48, 32], not [64, 32]"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, name, changes, message):
@@ -203,3 +212,29 @@ def test_llada_with_experts_is_refused(tmp_path):
     hub.write(tmp_path, {**hub.CONFIG, "num_experts": 64, "num_experts_per_tok": 8}, {})
     with pytest.raises(PipelineError, match="says num_experts: 64: sparse experts are not implemented here"):
         load_model("llada").check(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [{}, {"block_size": 16}])
+def test_the_length_of_blocks_of_a_checkpoint(tmp_path, kept):
+    """SDAR's checkpoints do not say it: `model.block_length` does, and then the policy says it."""
+    plugin, model, config = opened(tmp_path / "hub", "sdar", kept)
+    assert model.block_length == (16 if kept else 4)
+    plugin.adopt(model, ModelSection(name="sdar", block_length=16))
+    plugin.save(model, tmp_path / "policy")
+    assert plugin.load(tmp_path / "policy").block_length == 16
+    assert json.loads((tmp_path / "policy" / "config.json").read_text()) == {**config, "block_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("sdar", {"block_size": 16}, "model.block_length 8: config.json says block_size 16"),
+        ("dream", {}, "model.block_length 8: in dream every position sees every other"),
+    ],
+)
+def test_another_length_of_blocks_is_refused(tmp_path, name, changes, message):
+    plugin, model, _ = opened(tmp_path, name, changes)
+    with pytest.raises(PipelineError, match=message):
+        plugin.adopt(model, ModelSection(name=name, block_length=8))
+    with pytest.raises(PipelineError, match=message):
+        read_sizes(tmp_path, family_of(name), 8)

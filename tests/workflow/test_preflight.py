@@ -22,7 +22,7 @@ from pipeline.settings.params_file import parse_params, read_params
 from pipeline.settings.sections import Hardware, ModelSection
 from pipeline.workflow import item_check, preflight, rules
 from tests.conftest import ROOT, Workflow, said
-from tests.models import hub
+from tests.models import families, hub
 
 NOWHERE = Path("no/such/place")
 
@@ -92,6 +92,42 @@ def test_the_linear_layers_are_those_of_the_module():
     own = {name for name, layer in module.model.named_modules() if isinstance(layer, nn.Linear)}
     run = parse_params({"default_run": "small", "runs": {"small": {"model": {"num_hidden_layers": 2}}}}).runs["small"]
     assert {f"model.{name}" for name in own} == set(FAMILY.linear_layers(preflight._embedded(run, FAMILY)))
+
+
+BLOCKS = {"rollout": {"block_length": 4}, "evaluate": {"block_length": 4}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "wanted"),
+    [
+        ({"model": {"name": "sdar"}, **BLOCKS}, []),
+        ({"model": {"name": "sdar", "block_length": 8}, **{name: {"block_length": 8} for name in BLOCKS}}, []),
+        (
+            {"model": {"name": "sdar", "block_length": 8}, **BLOCKS, "evaluate": {}},
+            [
+                "rollout.block_length must be 8, the blocks that the model sees, not 4",
+                "evaluate.block_length must be 8, the blocks that the model sees, not None",
+            ],
+        ),
+        (
+            {"model": {"name": "mlp", "block_length": 4}},
+            ["model.block_length: model 'mlp' does not see its input block by block"],
+        ),
+    ],
+)
+def test_answers_are_revealed_in_the_blocks_that_a_model_sees(sections, wanted):
+    assert problems(sections, processes=2) == wanted
+
+
+def test_a_checkpoint_of_another_family(tmp_path, checkpoint):
+    path = families.write_chat(tmp_path, families.SDAR)
+    assert problems(chat(path, model={"name": "sdar"}, **BLOCKS)) == []
+    (found,) = problems(chat(path, model={"name": "sdar", "block_length": 16}, **BLOCKS))[:1]
+    assert found == "rollout.block_length must be 16, the blocks that the model sees, not 4"
+    with pytest.raises(PipelineError, match=r"holds the architecture 'sdar', not 'Dream': set model\.name to sdar"):
+        problems(chat(path, model={"name": "dream"}))
+    with pytest.raises(PipelineError, match=r"model\.block_length 4: in llada every position sees every other"):
+        problems(chat(checkpoint, model={"block_length": 4}))
 
 
 def test_a_checkpoint_is_checked_by_its_headers(checkpoint, monkeypatch):
