@@ -33,3 +33,12 @@ def by_group(metrics: Sequence[Metrics], groups: Sequence[str]) -> dict[str, dic
     for metric, group in zip(metrics, groups, strict=True):
         members.setdefault(group, []).append(metric)
     return {group: summarize(members[group]) for group in sorted(members, key=lambda name: (len(name), name))}
+
+
+def worst(metrics: Sequence[Metrics], count: int) -> list[int]:
+    """The places of up to `count` answers with the lowest headline metric, in order; none that is as good as can be:
+    right, or the best of all if the metric is no accuracy."""
+    name = shown(metrics[0])[-1]
+    top = 1.0 if name.endswith("accuracy") else max(metric[name] for metric in metrics)
+    places = [place for place, metric in enumerate(metrics) if metric[name] < top]
+    return sorted(sorted(places, key=lambda place: (metrics[place][name], metrics[place]["reward"]))[:count])

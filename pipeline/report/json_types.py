@@ -13,11 +13,22 @@ Summary = dict[str, float]
 """Mean of every metric, its standard error as `<metric>_se`, and `n`: the number of items or seeds."""
 
 
+class Sampled(TypedDict):
+    """An answer to show, as its task renders it; beside these keys, its metrics once more."""
+
+    puzzle: str
+    answer: str
+    reference: str
+    item: int
+    group: str
+    metrics: dict[str, float]
+
+
 class Evaluation(TypedDict):
     """One split decoded by one sampler; beside these keys, the `Summary` over its items."""
 
     groups: dict[str, Summary]
-    samples: list[dict[str, str | float]]
+    samples: list[Sampled]
 
 
 class EvaluatedRound(TypedDict):

@@ -23,7 +23,7 @@ DIAGNOSTICS = ("reward_mean", "reward_se", "ess_mean", "ess_min", "ess_below_2",
 """Keys of adjoint.json that the report shows: statistics of a round's rollouts and their weights."""
 STEPS = {
     "tau": "τ",
-    "log_ratio_spread": "spread of log p^base/p^u",
+    "log_ratio_spread": "spread of log pᵇᵃˢᵉ/pᵘ",
     "reward_spread": "spread of r/α",
     "inverse_alpha_step": "1/α step",
     "inverse_alpha_total": "1/α total",
@@ -32,18 +32,21 @@ STEPS = {
 standard deviation over the K completions: of the two parts of the log weight ℓ."""
 
 
-def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
+def gather_metrics(run: Path, origin: Path, settings: Run, evaluated: Sequence[int] | None = None) -> RunMetrics:
     """All numbers of a run.
 
     `base` and `final` are the metrics of greedy decoding on the test split; for an algorithm that only decodes, `final`
     is its own decoding. The time for data and base model is included even if `origin` made them. Files of rounds,
     shards, and evaluations that are not part of the current settings are ignored.
+
+    Args:
+        evaluated: the rounds that are evaluated, by default those that the settings ask for.
     """
     evaluations: list[EvaluatedRound] = []
     exact: dict[int, Summary] = {}
     rounds: list[Round] = []
     results: list[Result] = []
-    evaluated = settings.evaluate.rounds(settings.rounds)
+    evaluated = settings.evaluate.rounds(settings.rounds) if evaluated is None else evaluated
     timings = _timings(origin, ["prepare", "base"])
     if (run / "timings" / "joint.json").exists():
         timings += _timings(run, ["joint"])
@@ -57,7 +60,7 @@ def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
             scores = scalars(evaluation["splits"]["test"]["greedy"]) | evaluation["exact"]
             if evaluation["exact"]:
                 exact[number] = evaluation["exact"]
-        of_round = _timings(run, _timing_names(number, settings, number in evaluated))
+        of_round = _timings(run, timing_names(number, settings, number in evaluated))
         timings += of_round
         rounds.append(_round(number, folder if number else origin / folder.name, scores, of_round))
     sampler = "greedy" if settings.algorithm.trains else "ancestral"
@@ -66,7 +69,7 @@ def gather_metrics(run: Path, origin: Path, settings: Run) -> RunMetrics:
         "task": settings.task.name,
         "git": git_revision(),
         "base": scalars(evaluations[0]["splits"]["test"]["greedy"]) | exact.get(0, {}),
-        "final": scalars(evaluations[-1]["splits"]["test"][sampler]) | exact.get(settings.rounds, {}),
+        "final": scalars(evaluations[-1]["splits"]["test"][sampler]) | exact.get(evaluations[-1]["round"], {}),
         "sampler": sampler,
         "cache": settings.evaluate.cache or "",
         "selected": selected_round(evaluations),
@@ -170,7 +173,7 @@ def _union(intervals: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return merged
 
 
-def _timing_names(number: int, settings: Run, evaluated: bool) -> list[str]:
+def timing_names(number: int, settings: Run, evaluated: bool) -> list[str]:
     """The names of the timings of a round's stages; those of rule `decode` are a part of the evaluation."""
 
     def shards(stage: str, count: int) -> list[str]:

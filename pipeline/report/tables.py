@@ -1,6 +1,7 @@
 """The tables of a suite, from the rows of its JSON. Cells are text; the first line is the head."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from pipeline.evaluation.paired import MOST, compare, holm
@@ -11,9 +12,14 @@ Cells = list[list[str]]
 
 
 def suite_tables(rows: Sequence[FamilyRow]) -> dict[str, Cells]:
-    """Title -> cells: metrics after the last round, by answer length, paired differences, and at the same rollouts and
-    compute."""
-    found = {"After the last round": last_rounds(rows), "By number of answer tokens": by_length(rows)}
+    """Title -> cells: the headline metric in short, all metrics after the last round, by answer length, paired
+    differences, and at the same rollouts and compute."""
+    headlines = " and ".join(dict.fromkeys(row["headline"].replace("_", " ") for row in rows))
+    found = {
+        f"In short: {headlines}": in_short(rows),
+        "After the last round": last_rounds(rows),
+        "By number of answer tokens": by_length(rows),
+    }
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
         found[f"Paired by seed: {task}, differences from {of_task[0]['run']}"] = paired_differences(of_task)
@@ -24,6 +30,20 @@ def suite_tables(rows: Sequence[FamilyRow]) -> dict[str, Cells]:
             title = f"At the same compute: {task}, {budget:,.0f} CPU seconds of rollouts, targets and training"
             found[title] = at_the_same_compute(trained, budget)
     return {title: cells for title, cells in found.items() if len(cells) > 1}
+
+
+def in_short(rows: Sequence[FamilyRow]) -> Cells:
+    """The headline metric on the test split: of the base and, after the last round, by each way of decoding; at most
+    five columns."""
+    columns = {"run": [row["run"] for row in rows], "seeds": [str(row["n"]) for row in rows]}
+    columns["base"] = [cell(row["base"], row["headline"]) for row in rows]
+    columns["after the last round"] = [cell(row["final"], row["headline"]) for row in rows]
+    for split in ("ancestral", "ancestral by confidence"):
+        columns[split] = [cell(row["splits"].get(split, {}), row["headline"]) for row in rows]
+    filled = {title: texts for title, texts in columns.items() if any(texts)}
+    if len(filled) > 5:
+        del filled["seeds"]
+    return [list(filled), *map(list, zip(*filled.values(), strict=True))]
 
 
 def last_rounds(rows: Sequence[FamilyRow]) -> Cells:
@@ -125,11 +145,24 @@ def _differences(reference: FamilyRow, row: FamilyRow, metric: str) -> list[floa
     return [row["by_seed"][seed][metric] - reference["by_seed"][seed][metric] for seed in seeds]
 
 
+def for_page(cells: Cells, most: int = 7) -> Cells:
+    """Cells with titles in words; rows and columns exchanged if there is one row, or many columns and few rows."""
+    words = [[title.replace("_", " ") for title in cells[0]], *cells[1:]]
+    tall = len(cells) == 2 or len(cells[0]) > most >= len(cells)
+    return list(map(list, zip(*words, strict=True))) if tall else words
+
+
 def markdown(cells: Cells) -> str:
-    """Cells as a Markdown table."""
-    head, *body = cells
+    """Cells as a Markdown table. Text that Markdown or HTML would take for their own is escaped."""
+    head, *body = [[_plain(text) for text in line] for line in cells]
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """`text` as one line of Markdown that shows it. Underscores in words and single tildes mean nothing there."""
+    escaped = re.sub(r"([\\`*\[\]|]|~~)", r"\\\1", " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def cell(summary: Mapping[str, float], name: str) -> str:

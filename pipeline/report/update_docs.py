@@ -1,4 +1,4 @@
-"""Fills the result tables of README.md and docs/ from the JSON files of suites.
+"""Fills the result tables of README.md and docs/, and draws the figures there, from the JSON files of suites.
 
 `python -m pipeline.report.update_docs` replaces the text between two comments,
 
@@ -6,13 +6,20 @@
     <!-- end -->
 
 by the tables with that title (`tables.suite_tables`), made of the rows of one or several files.
+The figures are those of `FIGURES`.
 """
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.report.figures import mean_curve
+from pipeline.report.json_types import FamilyRow
+from pipeline.report.run_metrics import metric_values
+from pipeline.report.suite_figures import comparison, suite_svg
+from pipeline.report.svg import beside, standalone
 from pipeline.report.tables import markdown, suite_tables
 from pipeline.storage.atomic_files import read_json, write_text
 
@@ -39,18 +46,47 @@ def with_current_tables(text: str, root: Path) -> str:
     return BLOCK.sub(block, text)
 
 
+def learning_curve(rows: Sequence[FamilyRow]) -> str:
+    """Greedy decoding of the first family over rounds."""
+    names = [name for name in reversed(metric_values(rows[0]["final"])) if name in rows[0]["curve"][0]]
+    return standalone(beside(mean_curve(rows[0]["curve"], names, int(rows[0]["n"])), width=6.4, height=3.2))
+
+
+def comparison_figure(rows: Sequence[FamilyRow]) -> str:
+    """As data/results/SUITE.svg."""
+    return suite_svg(comparison(rows))
+
+
+FIGURES = {
+    "docs/learning_curve.svg": ("data/results/seeds.json", learning_curve),
+    "docs/table.svg": ("data/results/table.json", comparison_figure),
+}
+"""Figure -> the file that it shows, and how."""
+
+
+def current_figure(name: str, root: Path) -> str:
+    """The SVG of a figure, drawn anew from its file under `root`."""
+    source, draw = FIGURES[name]
+    return draw(read_json(root / source, "rows")["rows"])
+
+
+def update(path: Path, root: Path) -> None:
+    """Write what a text or figure should hold, if it holds something else."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    after = current_figure(str(path), root) if str(path) in FIGURES else with_current_tables(before, root)
+    if after != before:
+        write_text(path, after)
+        print(f"{path}: updated")
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
-    parser.add_argument("files", type=Path, nargs="*", default=default, help="files to update (README.md, docs/*.md)")
+    default = [Path("README.md"), *sorted(Path("docs").glob("*.md")), *map(Path, FIGURES)]
+    parser.add_argument("files", type=Path, nargs="*", default=default, help="files to update (all of them)")
     for path in parser.parse_args().files:
         try:
-            before = path.read_text(encoding="utf-8")
-            after = with_current_tables(before, Path())
-            if after != before:
-                write_text(path, after)
-                print(f"{path}: updated")
+            update(path, Path())
         except (OSError, PipelineError) as error:
             parser.exit(1, f"error: {path}: {error}\n")
 

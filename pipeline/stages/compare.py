@@ -1,14 +1,17 @@
 """Rule `compare`: the runs of a suite side by side, averaged over runs that differ only in the seed."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.report import figures
-from pipeline.report.html import page
+from pipeline.report.figures import heat_maps
+from pipeline.report.html import page, rendered
+from pipeline.report.json_types import RunMetrics
 from pipeline.report.seed_average import family_name, suite_result
-from pipeline.report.tables import markdown, suite_tables
+from pipeline.report.suite_figures import comparison, estimators, suite_svg
+from pipeline.report.tables import for_page, markdown, suite_tables
 from pipeline.settings.stages import NoSettings
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
@@ -30,27 +33,29 @@ def run(args: Namespace, settings: NoSettings) -> None:
     runs = [read_json(path) for path in args.metrics]
     result = suite_result(args.out.stem, runs, args.published)
     tables = suite_tables(result["rows"])
-    curves = figures.comparison(result["rows"])
-    laws = _laws_by_task(args.joints, {metrics["run"]: metrics["task"] for metrics in runs})
+    curves = comparison(result["rows"])
+    laws = {task: heat_maps(shown) for task, shown in _laws_by_task(args.joints, runs).items()}
+    errors = {found["task"]: estimators(found["rows"]) for found in map(read_json, args.estimators)}
     html = page(
         "compare",
         result=result,
-        tables=tables,
-        curves=curves,
-        laws={task: figures.heat_maps(shown) for task, shown in laws.items()},
-        estimators={found["task"]: figures.estimators(found["rows"]) for found in map(read_json, args.estimators)},
+        tables={title: for_page(cells) for title, cells in tables.items()},
+        curves=rendered(curves),
+        laws=rendered(laws),
+        estimators=rendered(errors),
     )
     text = "\n".join(f"**{title}**\n\n{markdown(cells)}" for title, cells in tables.items())
     write_json(args.out, result)
-    for path, content in ((args.markdown, text), (args.figure, curves), (args.html, html)):
+    for path, content in ((args.markdown, text), (args.figure, suite_svg(curves)), (args.html, html)):
         write_text(path, content)
     print(text)
     print(f"report: {args.html}")
 
 
-def _laws_by_task(joints: list[Path], tasks: dict[str, str]) -> dict[str, dict[str, np.ndarray]]:
+def _laws_by_task(joints: Sequence[Path], runs: Sequence[RunMetrics]) -> dict[str, dict[str, np.ndarray]]:
     """Task -> the target, the base, and the law that the first run of each family has learnt."""
     found: dict[str, dict[str, np.ndarray]] = {}
+    tasks = {metrics["run"]: metrics["task"] for metrics in runs}
     for path in joints:
         laws, name = parquet.read_laws(path), path.parent.name
         shown = found.setdefault(tasks[name], {"target": laws["target"], "base": laws["base"]})

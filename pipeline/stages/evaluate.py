@@ -10,7 +10,7 @@ from functools import cache, partial
 from pipeline.evaluation.answers import Answer, decode, in_order, kinds, read_shards, read_splits
 from pipeline.evaluation.decoding import Decoder, load_decoder
 from pipeline.evaluation.exact_kl import exact_kl, posteriors_of
-from pipeline.evaluation.summary import by_group, shown, summarize
+from pipeline.evaluation.summary import by_group, shown, summarize, worst
 from pipeline.models.policy_directory import weight_files
 from pipeline.plugins import resolve_task
 from pipeline.settings.stages import EvaluateSettings
@@ -20,7 +20,8 @@ from pipeline.storage.provenance import result_origin
 from pipeline.tasks.base import Item, Task, TaskSettings
 from pipeline.text.tokenizer import encode
 
-SAMPLES = 6
+SAMPLES, FAILURES = 6, 6
+"""Answers that the report can show: to the first items, and the worst."""
 
 ARGUMENTS = {
     "items*": "splits of rule prepare to evaluate on; the first gives the headline numbers",
@@ -46,7 +47,8 @@ def run(args: Namespace, settings: EvaluateSettings) -> None:
         rows.append({"split": split, "sampler": sampler, "length": length, **origin, "metrics": summary})
         if length == task.answer_length:
             groups = by_group(metrics, [item.group for item in splits[split]])
-            samples = list(map(partial(_sample, task), splits[split][:SAMPLES], answered))
+            chosen = [*range(min(SAMPLES, len(answered))), *worst(metrics, FAILURES)]
+            samples = [_sample(task, splits[split][id_], answered[id_]) for id_ in dict.fromkeys(chosen)]
             summaries.setdefault(split, {})[sampler] = {**summary, "groups": groups, "samples": samples}
     exact = _exact(decoder(), splits[args.items[0].stem][0]) if task.enumerated else {}
     headline = next(iter(exact), shown(metrics[0])[-1])
@@ -54,9 +56,10 @@ def run(args: Namespace, settings: EvaluateSettings) -> None:
 
 
 def _sample(task: Task[TaskSettings], item: Item, answer: Answer) -> dict[str, object]:
-    """An answer and its metrics, as the report shows them."""
-    shown = {"puzzle": task.render(item, item.start or item.prompt), "answer": task.render(item, answer.answer)}
-    return {**shown, **answer.metrics}
+    """An item with its answer and metrics, as the report shows them."""
+    texts = {"puzzle": item.start or item.prompt, "reference": item.reference, "answer": answer.answer}
+    shown = {name: task.render(item, text) for name, text in texts.items()}
+    return {**answer.metrics, "metrics": answer.metrics, "item": answer.item_id, "group": item.group, **shown}
 
 
 def _exact(decoder: Decoder, item: Item) -> dict[str, float]:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.report.run_metrics import selected_round
 from pipeline.report.seed_average import by_family, family_row, learning_curve, suite_result
-from pipeline.report.tables import markdown, suite_tables
+from pipeline.report.tables import for_page, markdown, suite_tables
 from pipeline.settings.params_file import parse_params
 from pipeline.storage import parquet
 from pipeline.workflow.rules import suite_inputs
@@ -68,7 +68,12 @@ def test_rows():
 def test_tables():
     """Accuracies in percent; columns that no row fills are left out."""
     shown = suite_tables(suite_result("both", RUNS, {"other": {"grid_accuracy": (0.1, 0.9)}})["rows"])
-    ends, rollouts, compute = shown.values()
+    short, ends, rollouts, compute = shown.values()
+    assert short == [
+        ["run", "seeds", "base", "after the last round"],
+        ["one", "2", "0.0 ± 0.0 %", "40.0 ± 20.0 %"],
+        ["other", "1", "0.0 ± 10.0 %", "50.0 ± 10.0 %"],
+    ]
     assert markdown(ends).splitlines() == [
         "| run | seeds | grid_accuracy: base | grid_accuracy | grid_accuracy: published, base → final "
         "| grid_accuracy: each seed | grid_accuracy: hard | rollouts | cpu_seconds |",
@@ -82,11 +87,25 @@ def test_tables():
         "| one | 0.7 ± 0.1 | 0.9 ± 0.2 | 20.0 ± 10.0 % | 40.0 ± 20.0 % |",
         "| other | 0.75 | 1 | 25.0 ± 10.0 % | 50.0 ± 10.0 % |",
     ]
-    assert list(shown)[2] == "At the same compute: sudoku, 12 CPU seconds of rollouts, targets and training"
+    assert list(shown)[3] == "At the same compute: sudoku, 12 CPU seconds of rollouts, targets and training"
     assert [line[:4] for line in compute[1:]] == [
         ["one", "40.0 ± 20.0 %", "2,000", "12"],
         ["other", "25.0 ± 10.0 %", "1,000", "8"],
     ]
+
+
+def test_names_of_others_stay_text_in_markdown():
+    """A metric's name is whatever the reward calls it."""
+    cells = [["run", "<img src=x onerror=alert(1)>\n| a"], ["[here](https://example.com)", "`b` & *c*"]]
+    head, _, body = markdown(cells).splitlines()
+    assert head == r"| run | &lt;img src=x onerror=alert(1)&gt; \| a |"
+    assert body == r"| \[here\](https://example.com) | \`b\` &amp; \*c\* |"
+
+
+def test_tables_of_one_row_stand_upright_on_a_page():
+    assert for_page([["run", "grid_accuracy"], ["one", "1 %"]]) == [["run", "one"], ["grid accuracy", "1 %"]]
+    two = [["run", "base"], ["one", "1 %"], ["other", "2 %"]]
+    assert for_page(two) == two
 
 
 def test_paired_differences():
@@ -195,7 +214,7 @@ def test_a_suite_of_the_grid(workflow: Workflow):
     assert small["n"] == decoded["n"] == 2
     assert decoded["final"]["kl"] < small["base"]["kl"]
     html = (results / "both.html").read_text()
-    assert html.count("<svg") == 3
+    assert html.count("<svg") == 4 + 4 + 4  # curves, laws (target, base, two families), errors of the estimators
     assert "decoded" in (results / "both.svg").read_text()
 
 
@@ -224,4 +243,4 @@ def test_a_reward_alone_judges_the_runs(workflow: Workflow):
     assert (found["headline"], found["seeds"], found["final"]["reward"]) == ("reward", rewards, np.mean(rewards))
     assert re.search(r"^reward: base -?[\d.]+, final -?[\d.]+$", said, re.MULTILINE)  # there is one test item
     report = (workflow.run_directory / "report.html").read_text()
-    assert "Green: reward 1." in report and "accuracy" not in report
+    assert "with the lowest reward" in report and "accuracy" not in report

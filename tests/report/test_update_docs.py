@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.report.update_docs import BLOCK, with_current_tables
+from pipeline.report.update_docs import BLOCK, FIGURES, current_figure, with_current_tables
 from tests.conftest import ROOT
 from tests.report.test_seed_average import RUNS, suite_result
 
@@ -20,6 +20,14 @@ PUBLISHED = [path for path in TEXTS if BLOCK.search(path.read_text())]
 def test_published_tables_are_those_of_the_files_they_name(path):
     """`python -m pipeline.report.update_docs` brings them together again."""
     assert with_current_tables(path.read_text(), ROOT) == path.read_text()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_published_figures_are_those_of_the_files_they_show(name):
+    """And not only on white: on a dark page they are drawn in the colours for it."""
+    text = (ROOT / name).read_text()
+    assert text == current_figure(name, ROOT)
+    assert "@media (prefers-color-scheme: dark)" in text
 
 
 def test_readme_has_result_tables():

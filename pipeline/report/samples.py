@@ -1,0 +1,113 @@
+"""The answers that a report shows: beside the prompt and the reference, failures first.
+
+If the task renders prompt and reference in the same shape (as many characters in each line), they are laid over each
+other: where they agree the prompt gives the character, and an answer is marked where it differs from the reference.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from pipeline.report.json_types import Evaluation, Sampled
+from pipeline.report.tables import cell
+
+SHORT, MOST_LINES, WIDE = 120, 5, 24
+"""Answers of more characters or lines are folded; renderings of one line and more characters are stacked."""
+Text = list[tuple[str, str]]
+"""Pieces of a text with their marks: given, wrong, "" or, where the prompt is blank, "blank"."""
+
+
+Splits = Mapping[str, Mapping[str, Evaluation]]
+"""Split -> sampler -> evaluation."""
+
+
+class Shown(NamedTuple):
+    """A text of a sample: the prompt, the reference or an answer. `preview` is set if it is to be folded."""
+
+    title: str
+    text: Text
+    verdict: str = ""
+    metrics: str = ""
+    preview: str = ""
+
+
+class Sample(NamedTuple):
+    """An item with its answers. `layout` is grids, stacked or prose; `failed` whether the policy is less than right."""
+
+    title: str
+    failed: bool
+    layout: str
+    texts: list[Shown]
+
+
+def samples_of(base: Splits, last: Splits, sampler: str, names: Sequence[str]) -> list[Sample]:
+    """The samples of the last policy on the test split and its failures on the others, with the base's answers to the
+    same items. Failures come first, the worst before the others.
+
+    Args:
+        sampler: with which the policy decodes; the base decodes greedily.
+        names: the metrics to show, the headline metric last.
+    """
+    found = []
+    for split, samplers in last.items():
+        of_base = {sample["item"]: sample for sample in base[split]["greedy"]["samples"]}
+        samples = samplers[sampler]["samples"]
+        for sample in sorted(samples, key=lambda sample: [sample["metrics"][name] for name in reversed(names)]):
+            shown = _sample(split, of_base.get(sample["item"]), sample, names)
+            found += [shown] if split == "test" or shown.failed else []
+    return sorted(found, key=lambda sample: not sample.failed)
+
+
+def _sample(split: str, base: Sampled | None, last: Sampled, names: Sequence[str]) -> Sample:
+    puzzle, reference = last["puzzle"], last["reference"]
+    aligned = _shape(puzzle) == _shape(reference)
+    layout = "prose" if not aligned else "stacked" if "\n" not in puzzle and len(puzzle) > WIDE else "grids"
+
+    def marked(text: str, *, errors: bool = False) -> Text:
+        return _marked(text, puzzle, reference, errors=errors) if aligned else [(text, "")]
+
+    def answer(title: str, sample: Sampled) -> Shown:
+        metrics, text = sample["metrics"], sample["answer"]
+        right = metrics[names[-1]] == 1
+        values = ", ".join(f"{name.replace('_', ' ')} {_value(metrics[name], name)}" for name in names)
+        verdict = ("right" if right else "wrong") if names[-1].endswith("accuracy") else ""
+        return Shown(title, marked(text, errors=not right), verdict, values, "" if aligned else _preview(text))
+
+    texts = [
+        Shown(title, marked(text)) for title, text in (("prompt", puzzle), ("reference", reference)) if text.strip()
+    ]
+    texts += [answer("base", base)] if base else []
+    group = f" ({last['group']})" if last["group"] else ""
+    title = f"{'' if split == 'test' else f'{split}, '}prompt {last['item'] + 1}{group}"
+    return Sample(title, last["metrics"][names[-1]] != 1, layout, [*texts, answer("policy", last)])
+
+
+def _value(value: float, name: str) -> str:
+    return cell({"n": 1, name: value, f"{name}_se": 0.0}, name)
+
+
+def _shape(text: str) -> list[int]:
+    return [len(text), *map(len, text.splitlines())]
+
+
+def _marked(text: str, puzzle: str, reference: str, *, errors: bool = False) -> Text:
+    """The text in pieces of equal marks. One of another shape than the prompt is not marked."""
+    if _shape(text) != _shape(puzzle):
+        return [(text, "")]
+    pieces: Text = []
+    for character, given, right in zip(text, puzzle, reference, strict=True):
+        mark = "blank" if given != right else "given" if given.strip() else ""
+        if errors and character != right:
+            mark = "wrong"
+        if pieces and (pieces[-1][1] == mark):
+            pieces[-1] = (pieces[-1][0] + character, mark)
+        else:
+            pieces.append((character, mark))
+    return pieces
+
+
+def _preview(text: str) -> str:
+    """The end of a long answer, where its result stands; "" for a short one."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(text) <= SHORT and len(lines) <= MOST_LINES:
+        return ""
+    return f"… {lines[-1].strip()[-80:]}" if lines else ""
