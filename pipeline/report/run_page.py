@@ -80,7 +80,7 @@ def change(base: Summary, final: Summary, name: str) -> Change:
     share = name.endswith("accuracy")
     size = f"{100 * abs(difference):.1f} points" if share else f"{abs(difference):.3g}"
     if abs(difference) <= 2 * error:
-        words = f"no clear change: {size}, within two standard errors"
+        words = f"no clear change: {size}, within two standard errors" if difference else "no change"
     else:
         better = (difference < 0) == (name in EXACT)
         words = f"{'higher' if difference > 0 else 'lower'} by {size}{'' if better else ', which is worse'}"

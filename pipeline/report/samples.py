@@ -10,8 +10,9 @@ from typing import NamedTuple
 from pipeline.report.json_types import Evaluation, Sampled
 from pipeline.report.tables import cell
 
-SHORT, MOST_LINES, WIDE = 120, 5, 24
-"""Answers of more characters or lines are folded; renderings of one line and more characters are stacked."""
+SHORT, LONG_PROMPT, MOST_LINES, WIDE = 120, 600, 12, 24
+"""Longer answers and prompts, and those of more lines, are folded; renderings of one line and more characters are
+stacked."""
 Text = list[tuple[str, str]]
 """Pieces of a text with their marks: given, wrong, "" or, where the prompt is blank, "blank"."""
 
@@ -31,7 +32,7 @@ class Shown(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """An item with its answers. `layout` is grids, stacked or prose; `failed` whether the policy is less than right."""
+    """An item with its answers. `layout` is grids, stacked or prose; `failed` whether an accuracy is below 1."""
 
     title: str
     failed: bool
@@ -68,17 +69,21 @@ def _sample(split: str, base: Sampled | None, last: Sampled, names: Sequence[str
     def answer(title: str, sample: Sampled) -> Shown:
         metrics, text = sample["metrics"], sample["answer"]
         right = metrics[names[-1]] == 1
-        values = ", ".join(f"{name.replace('_', ' ')} {_value(metrics[name], name)}" for name in names)
+        both = dict.fromkeys(["reward", *names]) if "reward" in metrics else names
+        values = ", ".join(f"{name.replace('_', ' ')} {_value(metrics[name], name)}" for name in both)
         verdict = ("right" if right else "wrong") if names[-1].endswith("accuracy") else ""
-        return Shown(title, marked(text, errors=not right), verdict, values, "" if aligned else _preview(text))
+        return Shown(title, marked(text, errors=not right), verdict, values, preview(text, SHORT))
 
-    texts = [
-        Shown(title, marked(text)) for title, text in (("prompt", puzzle), ("reference", reference)) if text.strip()
-    ]
+    def preview(text: str, most: int) -> str:
+        return "" if aligned else _preview(text, most)
+
+    texts = [Shown("prompt", marked(puzzle), preview=preview(puzzle, LONG_PROMPT))] if puzzle.strip() else []
+    texts += [Shown("reference", marked(reference), preview=preview(reference, SHORT))] if reference.strip() else []
     texts += [answer("base", base)] if base else []
     group = f" ({last['group']})" if last["group"] else ""
     title = f"{'' if split == 'test' else f'{split}, '}prompt {last['item'] + 1}{group}"
-    return Sample(title, last["metrics"][names[-1]] != 1, layout, [*texts, answer("policy", last)])
+    failed = names[-1].endswith("accuracy") and last["metrics"][names[-1]] < 1
+    return Sample(title, failed, layout, [*texts, answer("policy", last)])
 
 
 def _value(value: float, name: str) -> str:
@@ -105,9 +110,9 @@ def _marked(text: str, puzzle: str, reference: str, *, errors: bool = False) -> 
     return pieces
 
 
-def _preview(text: str) -> str:
-    """The end of a long answer, where its result stands; "" for a short one."""
+def _preview(text: str, most: int) -> str:
+    """The end of a text of more than `most` characters, where its result stands; "" for a shorter one."""
     lines = [line for line in text.splitlines() if line.strip()]
-    if len(text) <= SHORT and len(lines) <= MOST_LINES:
+    if len(text) <= most and len(lines) <= MOST_LINES:
         return ""
     return f"… {lines[-1].strip()[-80:]}" if lines else ""

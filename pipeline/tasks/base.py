@@ -83,7 +83,9 @@ class Task(Generic[S]):
         items: (settings, seed) -> the items of each split in `SPLITS`; those in `OPTIONAL` may be left out.
         score: (item, answer) -> metrics, among them "reward": a finite number, larger is better. It gets the decoded
             answer up to its end. It need not be differentiable.
-        render: (item, answer) -> plain text for the report, by default the answer.
+        render: (item, text) -> plain text for the report, of the prompt, the reference or an answer; by default the
+            text itself. If prompt and reference are rendered in one shape, as many characters in each line, the report
+            lays them and the answer over each other: it marks what the prompt gives, and what is not as the reference.
         enumerated: the whole problem as tables, if it is that small; p* and the KL divergence to it are then exact.
         resolve: settings -> this task with the fields that the settings determine; None if they determine only the
             items.

@@ -17,9 +17,9 @@ from pipeline.workflow.estimate import Estimate, shape_of
 
 LEGEND = (
     "reward: mean over the round's rollouts, round before → this one; ESS: how many of a prompt's completions count;"
-    " KL: from the base, in nats"
+    " KL: from the base, in nats\nwhat is done so far as a report: python -m pipeline.report.so_far NAME"
 )
-"""What the columns of `round_line` mean."""
+"""What the columns of `round_line` mean, and where to see more."""
 STEP = {"tau": "τ", "inverse_alpha_total": "1/α"}
 """Keys of adjoint.json that say how far towards the optimum a round aims, with their symbols."""
 

@@ -24,7 +24,7 @@ def test_a_real_run_shows_rounds_and_nothing_of_single_jobs(finished: Workflow):
     )
     assert len(rounds) == 2
     assert all(re.fullmatch(pattern.format(k), line) for k, line in enumerate(rounds, 1)), rounds
-    assert lines.count(LEGEND) == 1 and lines.count("base model ready") == 1
+    assert finished.said.count(LEGEND) == 1 and lines.count("base model ready") == 1
     assert not [line for line in lines if "%|" in line or "Select jobs" in line or "Finished jobid" in line]
 
 
