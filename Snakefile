@@ -58,6 +58,8 @@ os.environ.setdefault("PYTHONUTF8", "1")  # jobs write UTF-8, whatever the local
 # SLURM announces the end by SIGTERM, on which training saves its progress: the shell must outlive it.
 NOTICE = "trap '' TERM; " if "SLURM_JOB_ID" in os.environ else ""
 shell.prefix(f"set -euo pipefail; export {SHELL}=$$; {NOTICE}")
+# Progress bars stay in the log; error lines are also shown, at once.
+LOGGED = " > {log} 2>&1 || {{ code=$?; sed -n 's|^error:.*|& [{log}]|p' {log} >&2; exit $code; }}"
 # Resources and threads, unlike params, rerun nothing when they change.
 PLAIN = wf.launch(sys.executable)
 FORK = wf.launch(sys.executable, PRELOADED.socket)
@@ -177,7 +179,7 @@ rule prepare:
     shell:
         "{resources.launch} pipeline.stages.prepare --settings {params.settings:q}"
         " --out data/runs/{wildcards.run}/items --timing {output.timing} --code {params.code:q}"
-        " > {log} 2>&1"
+        + LOGGED
 
 
 rule base:
@@ -205,8 +207,7 @@ rule base:
         " --items {input.corpus} --limits {resources.limits:q}"
         " --out {output.policy} --summary {output.summary}"
         " --progress {params.progress} --code {params.code:q} --timing {output.timing} --threads {threads} --compile {resources.compile}"
-        " --sharding {resources.sharding}"
-        " > {log} 2>&1"
+        " --sharding {resources.sharding}" + LOGGED
 
 
 rule rollout:
@@ -232,7 +233,7 @@ rule rollout:
         " --items {input.prompts} --policy {input.policy} --round {wildcards.round}"
         " --shard {wildcards.shard} --out {output.rollouts}"
         " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
-        " > {log} 2>&1"
+        + LOGGED
 
 
 rule reference:
@@ -259,7 +260,7 @@ rule reference:
         " --rollouts {input.rollouts} --base {input.base} --round {wildcards.round}"
         " --shard {wildcards.shard} --replay {params.replay} --out {output.references}"
         " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
-        " > {log} 2>&1"
+        + LOGGED
 
 
 rule adjoint:
@@ -289,8 +290,7 @@ rule adjoint:
         " --rollouts {input.rollouts} --references {input.references} {params.previous}"
         " --policy {input.policy} --round {wildcards.round}"
         " --out {output.targets} --summary {output.summary}"
-        " --timing {output.timing} --code {params.code:q} --threads {threads}"
-        " > {log} 2>&1"
+        " --timing {output.timing} --code {params.code:q} --threads {threads}" + LOGGED
 
 
 rule train:
@@ -329,8 +329,7 @@ rule train:
         " --round {wildcards.round} --out {output.policy}"
         " --optimizer-out {output.optimizer} --summary {output.summary}"
         " --progress {params.progress} --code {params.code:q} --timing {output.timing} --threads {threads} --compile {resources.compile}"
-        " --sharding {resources.sharding} --keep {resources.keep:q}"
-        " > {log} 2>&1"
+        " --sharding {resources.sharding} --keep {resources.keep:q}" + LOGGED
 
 
 rule decode:
@@ -355,7 +354,7 @@ rule decode:
         " --items {input.splits} --policy {input.policy} --round {wildcards.round}"
         " --shard {wildcards.shard} --out {output.answers}"
         " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
-        " > {log} 2>&1"
+        + LOGGED
 
 
 rule evaluate:
@@ -381,7 +380,7 @@ rule evaluate:
         " --items {input.splits} --answers {input.answers} --policy {input.policy}"
         " --round {wildcards.round} --out {output.summary}"
         " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
-        " > {log} 2>&1"
+        + LOGGED
 
 
 rule joint:
@@ -401,7 +400,7 @@ rule joint:
     shell:
         "{resources.launch} pipeline.stages.joint --settings {params.settings:q} --items {input.prompts}"
         " --policy {input.policy} --out {output.joint} --timing {output.timing} --code {params.code:q} --threads {threads}"
-        " > {log} 2>&1"
+        + LOGGED
 
 
 rule report:
@@ -430,7 +429,7 @@ rule report:
         "{resources.launch} pipeline.stages.report --settings {params.settings:q}"
         " --run data/runs/{wildcards.run} --origin {params.origin} {params.joint} --out {output.html} --metrics {output.metrics}"
         " --figure {output.figure} --timing {output.timing} --code {params.code:q} --keep {resources.keep:q}"
-        " > {log} 2>&1"
+        + LOGGED
 
 
 rule estimators:
@@ -451,8 +450,7 @@ rule estimators:
     shell:
         "{resources.launch} pipeline.stages.estimators --settings {params.settings:q}"
         " --items {input.prompts} --base {input.base} --policy {input.policy}"
-        " --out {output.summary} --timing {output.timing} --code {params.code:q}"
-        " > {log} 2>&1"
+        " --out {output.summary} --timing {output.timing} --code {params.code:q}" + LOGGED
 
 
 rule compare:
@@ -475,7 +473,7 @@ rule compare:
         "{resources.launch} pipeline.stages.compare --settings '{{}}' --metrics {input.metrics}"
         " --joints {input.joints} --estimators {input.estimators} --published {params.published:q}"
         " --out {output.table} --markdown {output.markdown} --figure {output.figure}"
-        " --html {output.html} --timing {output.timing} --code {params.code:q} > {log} 2>&1"
+        " --html {output.html} --timing {output.timing} --code {params.code:q}" + LOGGED
 
 
 if workflow.is_main_process:
@@ -486,7 +484,7 @@ if workflow.is_main_process:
 
 
 onstart:
-    TERMINAL.start(pending_jobs(workflow))
+    TERMINAL.start(pending_jobs(workflow), errors=not workflow.local_exec)
     if workflow.local_exec:
         devices.share(DEVICES)
         if not LOCAL and devices.devices_of(HARDWARE.devices):

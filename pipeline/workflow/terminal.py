@@ -1,7 +1,7 @@
-"""What a running Snakemake shows: a line for each round with the time that is left, and errors as they happen.
+"""What a running Snakemake shows: a line for each round with the time that is left, and errors on other machines.
 
-Everything else that stages print, progress bars among it, goes to their logs alone. On a terminal the last line is the
-newest progress bar of all logs.
+Errors on this one are shown by the jobs' shells. Everything else that stages print, progress bars among it, goes to
+their logs alone. On a terminal the last line is the newest progress bar of all logs.
 """
 
 import logging
@@ -63,8 +63,9 @@ class Terminal:
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
-    def start(self, jobs: Mapping[Path, Job]) -> None:
-        """Watch the files of these jobs."""
+    def start(self, jobs: Mapping[Path, Job], *, errors: bool) -> None:
+        """Watch the files of these jobs; print the error lines of their logs, too, if nothing else does."""
+        self.errors = errors
         self.progress = Progress(self.params, jobs, self.started)
         self.logs = [path.parent.parent / "logs" / f"{path.stem}.log" for path in jobs]
         self.titled = len({job.run for job in jobs.values()}) > 1
@@ -115,7 +116,8 @@ class Terminal:
         self.changed = sorted(changed, key=times.__getitem__)
         for log in self.changed:
             self.seen[log] = times[log]
-            for line in dict.fromkeys(f"{line} [{log}]" for line in errors_of(log_text(log))):
+            lines = errors_of(log_text(log)) if self.errors else []
+            for line in dict.fromkeys(f"{line} [{log}]" for line in lines):
                 if line not in self.said:
                     self.said.add(line)
                     yield line

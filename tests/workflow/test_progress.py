@@ -93,7 +93,7 @@ def test_errors_are_printed_once_and_tracebacks_at_the_end(timings, capsys):
     terminal = Terminal(parse_params(SMALL))
     folder = path.parent.parent / "logs"
     folder.mkdir()
-    terminal.start({path: Job("small", "rollout", 1), other: Job("small", "rollout", 1)})
+    terminal.start({path: Job("small", "rollout", 1), other: Job("small", "rollout", 1)}, errors=True)
     (folder / "rollout_001_00.log").write_bytes(
         b"caf\xe9\nTraceback (most recent call last)\nerror: the reward raised\n"
     )
