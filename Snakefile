@@ -57,9 +57,9 @@ os.environ.setdefault("TQDM_MININTERVAL", "1")
 os.environ.setdefault("PYTHONUTF8", "1")  # jobs write UTF-8, whatever the locale
 # SLURM announces the end by SIGTERM, on which training saves its progress: the shell must outlive it.
 NOTICE = "trap '' TERM; " if "SLURM_JOB_ID" in os.environ else ""
-shell.prefix(f"set -euo pipefail; export {SHELL}=$$; {NOTICE}")
-# Progress bars stay in the log; error lines are also shown, at once.
-LOGGED = " > {log} 2>&1 || {{ code=$?; sed -n 's|^error:.*|& [{log}]|p' {log} >&2; exit $code; }}"
+# What stages print stays in their logs; of a job that fails, its error lines are shown at once.
+FAILED = 'failed() {{ code=$?; sed -n "s|^error:.*|& [$1]|p" "$1" >&2; exit $code; }}; '
+shell.prefix(f"set -euo pipefail; export {SHELL}=$$; {NOTICE}{FAILED}")
 # Resources and threads, unlike params, rerun nothing when they change.
 PLAIN = wf.launch(sys.executable)
 FORK = wf.launch(sys.executable, PRELOADED.socket)
@@ -179,7 +179,7 @@ rule prepare:
     shell:
         "{resources.launch} pipeline.stages.prepare --settings {params.settings:q}"
         " --out data/runs/{wildcards.run}/items --timing {output.timing} --code {params.code:q}"
-        + LOGGED
+        " > {log} 2>&1 || failed {log}"
 
 
 rule base:
@@ -207,7 +207,8 @@ rule base:
         " --items {input.corpus} --limits {resources.limits:q}"
         " --out {output.policy} --summary {output.summary}"
         " --progress {params.progress} --code {params.code:q} --timing {output.timing} --threads {threads} --compile {resources.compile}"
-        " --sharding {resources.sharding}" + LOGGED
+        " --sharding {resources.sharding}"
+        " > {log} 2>&1 || failed {log}"
 
 
 rule rollout:
@@ -233,7 +234,7 @@ rule rollout:
         " --items {input.prompts} --policy {input.policy} --round {wildcards.round}"
         " --shard {wildcards.shard} --out {output.rollouts}"
         " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
-        + LOGGED
+        " > {log} 2>&1 || failed {log}"
 
 
 rule reference:
@@ -260,7 +261,7 @@ rule reference:
         " --rollouts {input.rollouts} --base {input.base} --round {wildcards.round}"
         " --shard {wildcards.shard} --replay {params.replay} --out {output.references}"
         " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
-        + LOGGED
+        " > {log} 2>&1 || failed {log}"
 
 
 rule adjoint:
@@ -290,7 +291,8 @@ rule adjoint:
         " --rollouts {input.rollouts} --references {input.references} {params.previous}"
         " --policy {input.policy} --round {wildcards.round}"
         " --out {output.targets} --summary {output.summary}"
-        " --timing {output.timing} --code {params.code:q} --threads {threads}" + LOGGED
+        " --timing {output.timing} --code {params.code:q} --threads {threads}"
+        " > {log} 2>&1 || failed {log}"
 
 
 rule train:
@@ -329,7 +331,8 @@ rule train:
         " --round {wildcards.round} --out {output.policy}"
         " --optimizer-out {output.optimizer} --summary {output.summary}"
         " --progress {params.progress} --code {params.code:q} --timing {output.timing} --threads {threads} --compile {resources.compile}"
-        " --sharding {resources.sharding} --keep {resources.keep:q}" + LOGGED
+        " --sharding {resources.sharding} --keep {resources.keep:q}"
+        " > {log} 2>&1 || failed {log}"
 
 
 rule decode:
@@ -354,7 +357,7 @@ rule decode:
         " --items {input.splits} --policy {input.policy} --round {wildcards.round}"
         " --shard {wildcards.shard} --out {output.answers}"
         " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
-        + LOGGED
+        " > {log} 2>&1 || failed {log}"
 
 
 rule evaluate:
@@ -380,7 +383,7 @@ rule evaluate:
         " --items {input.splits} --answers {input.answers} --policy {input.policy}"
         " --round {wildcards.round} --out {output.summary}"
         " --timing {output.timing} --code {params.code:q} --threads {threads} --compile {resources.compile}"
-        + LOGGED
+        " > {log} 2>&1 || failed {log}"
 
 
 rule joint:
@@ -400,7 +403,7 @@ rule joint:
     shell:
         "{resources.launch} pipeline.stages.joint --settings {params.settings:q} --items {input.prompts}"
         " --policy {input.policy} --out {output.joint} --timing {output.timing} --code {params.code:q} --threads {threads}"
-        + LOGGED
+        " > {log} 2>&1 || failed {log}"
 
 
 rule report:
@@ -429,7 +432,7 @@ rule report:
         "{resources.launch} pipeline.stages.report --settings {params.settings:q}"
         " --run data/runs/{wildcards.run} --origin {params.origin} {params.joint} --out {output.html} --metrics {output.metrics}"
         " --figure {output.figure} --timing {output.timing} --code {params.code:q} --keep {resources.keep:q}"
-        + LOGGED
+        " > {log} 2>&1 || failed {log}"
 
 
 rule estimators:
@@ -450,7 +453,8 @@ rule estimators:
     shell:
         "{resources.launch} pipeline.stages.estimators --settings {params.settings:q}"
         " --items {input.prompts} --base {input.base} --policy {input.policy}"
-        " --out {output.summary} --timing {output.timing} --code {params.code:q}" + LOGGED
+        " --out {output.summary} --timing {output.timing} --code {params.code:q}"
+        " > {log} 2>&1 || failed {log}"
 
 
 rule compare:
@@ -473,7 +477,8 @@ rule compare:
         "{resources.launch} pipeline.stages.compare --settings '{{}}' --metrics {input.metrics}"
         " --joints {input.joints} --estimators {input.estimators} --published {params.published:q}"
         " --out {output.table} --markdown {output.markdown} --figure {output.figure}"
-        " --html {output.html} --timing {output.timing} --code {params.code:q}" + LOGGED
+        " --html {output.html} --timing {output.timing} --code {params.code:q}"
+        " > {log} 2>&1 || failed {log}"
 
 
 if workflow.is_main_process:
