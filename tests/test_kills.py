@@ -113,6 +113,24 @@ def test_a_stage_ends_with_its_shell(finished, workflow):
     is_as_undisturbed(workflow, finished)
 
 
+def test_interrupts_change_nothing(finished, workflow):
+    """Ctrl-C at random moments: Snakemake ends by itself and needs no --unlock afterwards."""
+    rng, interrupts = random.Random(1), 0
+    while interrupts < 3:
+        running = workflow.start()
+        try:
+            assert running.wait(timeout=rng.uniform(1, LONGEST)) == 0
+            break
+        except subprocess.TimeoutExpired:
+            tree = psutil.Process(running.pid).children(recursive=True)
+            os.killpg(running.pid, signal.SIGINT)
+        assert running.wait(timeout=120) != 0 and psutil.wait_procs(tree, timeout=120)[1] == []
+        interrupts += 1
+        assert list((workflow.directory / ".snakemake" / "locks").glob("*")) == []
+    assert workflow.start().wait(timeout=300) == 0 and interrupts
+    is_as_undisturbed(workflow, finished)
+
+
 def test_random_kills_change_nothing(finished, tmp_path, pytestconfig):
     """`--kills` kills, spread over whole runs; after each one the run is unlocked and continued."""
     rng, left, attempt = random.Random(0), pytestconfig.getoption("kills"), 0

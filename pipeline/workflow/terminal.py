@@ -72,13 +72,13 @@ class Terminal:
         self.thread.start()
 
     def stop(self) -> None:
-        """Say what is still to be said; of a job that ended in a traceback, its end."""
+        """Say what is still to be said; of a job that ended in a traceback, its end, unless Ctrl-C ended it."""
         self.stopped.set()
         self.thread.join()
         self._look()
         for log in self.logs:
             text = log_text(log) if log in self.seen else ""
-            if FAILURE in text and not errors_of(text):
+            if FAILURE in text and not errors_of(text) and not text.rstrip().endswith(KeyboardInterrupt.__name__):
                 print(f"{log} ends in\n{text[text.rindex(FAILURE) :].rstrip()}", file=sys.stderr)
 
     def _watch(self) -> None:

@@ -89,15 +89,16 @@ def test_the_time_of_a_run_that_has_not_begun(timings):
 def test_errors_are_printed_once_and_tracebacks_at_the_end(timings, capsys):
     """Whatever bytes a log holds: a compiler that a reward calls writes in its own encoding."""
     path = timings("mine", "rollout_001_00", time.time() - 3600)
-    other = path.with_stem("rollout_001_01")
+    other, stopped = path.with_stem("rollout_001_01"), path.with_stem("rollout_001_02")
     terminal = Terminal(parse_params(SMALL))
     folder = path.parent.parent / "logs"
     folder.mkdir()
-    terminal.start({path: Job("small", "rollout", 1), other: Job("small", "rollout", 1)}, errors=True)
+    terminal.start(dict.fromkeys((path, other, stopped), Job("small", "rollout", 1)), errors=True)
     (folder / "rollout_001_00.log").write_bytes(
         b"caf\xe9\nTraceback (most recent call last)\nerror: the reward raised\n"
     )
     (folder / "rollout_001_01.log").write_text("a bar\nTraceback (most recent call last):\n  here\nKeyError: 'x'\n")
+    (folder / "rollout_001_02.log").write_text("Traceback (most recent call last):\n  here\nKeyboardInterrupt\n")
     terminal.stop()
     terminal._look()
     said = capsys.readouterr()
