@@ -12,6 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake.utils import min_version
+
+min_version("9.0")
 sys.path.insert(0, str(Path.cwd()))  # so that tasks beside the Snakefile can be imported
 
 from pipeline.runtime import devices, slurm
@@ -25,6 +28,7 @@ from pipeline.runtime.fork_server import Preloaded
 from pipeline.runtime.launch import SHELL
 from pipeline.workflow.records import judge
 from pipeline.workflow.seal import restore
+from pipeline.workflow.targets import descriptions
 from pipeline.workflow.terminal import Terminal, leave_out_single_jobs, pending_jobs
 from pipeline.tasks.base import HELD_OUT, SPLITS
 
@@ -48,6 +52,7 @@ RUNS, HARDWARE, KEEP = PARAMS.runs, PARAMS.hardware, PARAMS.keep.model_dump_json
 COMPILE = json.dumps(HARDWARE.compile)
 ORIGINS = wf.origins(RUNS, PARAMS.default_run)
 CHECKED = Preflight(PARAMS, ORIGINS, workflow.is_main_process)
+DESCRIPTIONS = descriptions(PARAMS)
 SUITES = {suite: runs_of_suite(PARAMS, named) for suite, named in PARAMS.suites.items()}
 PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
 if DEVICES:
@@ -141,6 +146,7 @@ localrules:
 
 
 rule all:
+    """The default run."""
     input:
         f"data/runs/{PARAMS.default_run}/report.html",
 
@@ -161,7 +167,12 @@ for target, files in TARGETS.items():
             files,
 
 
+for target in TARGETS:
+    workflow.get_rule(target).docstring = DESCRIPTIONS[target]
+
+
 rule prepare:
+    """The items of all splits."""
     output:
         expand(
             "data/runs/{run}/items/{split}.parquet",
@@ -183,6 +194,7 @@ rule prepare:
 
 
 rule base:
+    """The base model, pre-trained or imported."""
     input:
         corpus="data/runs/{run}/items/base.parquet",
     output:
@@ -212,6 +224,7 @@ rule base:
 
 
 rule rollout:
+    """Trajectories with their log-probabilities, and rewards."""
     input:
         prompts=of_origin("data/runs/{run}/items/train.parquet"),
         policy=policy(round_before),
@@ -238,6 +251,7 @@ rule rollout:
 
 
 rule reference:
+    """The base's log-probabilities along the trajectories."""
     input:
         rollouts="data/runs/{run}/round_{round}/rollouts/{shard}.parquet",
         base=of_origin("data/runs/{run}/round_000/policy"),
@@ -265,6 +279,7 @@ rule reference:
 
 
 rule adjoint:
+    """Targets: completions and their weights."""
     input:
         rollouts=lambda wildcards: wf.shards("rollouts", RUNS[wildcards.run], wildcards),
         references=lambda wildcards: wf.shards("references", RUNS[wildcards.run], wildcards),
@@ -296,6 +311,7 @@ rule adjoint:
 
 
 rule train:
+    """The policy of a round, fitted to the targets."""
     input:
         targets="data/runs/{run}/round_{round}/targets/targets.parquet",
         base=of_origin("data/runs/{run}/round_000/policy"),
@@ -336,6 +352,7 @@ rule train:
 
 
 rule decode:
+    """Answers to held-out prompts, a shard of them."""
     input:
         splits=held_out,
         policy=policy(this_round),
@@ -361,6 +378,7 @@ rule decode:
 
 
 rule evaluate:
+    """Scores on held-out prompts."""
     input:
         splits=held_out,
         answers=lambda wildcards: wf.shards("answers", RUNS[wildcards.run], wildcards),
@@ -387,6 +405,7 @@ rule evaluate:
 
 
 rule joint:
+    """The law of the last policy, written out (enumerated tasks)."""
     input:
         prompts=of_origin("data/runs/{run}/items/test.parquet"),
         policy=policy(last_round),
@@ -407,12 +426,15 @@ rule joint:
 
 
 rule report:
+    """A run's report, metrics and figures."""
     input:
         lambda wildcards: wf.report_inputs(RUNS[wildcards.run], wildcards.run, ORIGINS),
     output:
         html=report("data/runs/{run}/report.html", category="Runs", labels={"run": "{run}"}),
         figure="data/runs/{run}/learning_curve.svg",
         metrics="data/runs/{run}/metrics.json",
+        summary="data/runs/{run}/summary.json",
+        curve="data/runs/{run}/curve.json",
         timing="data/runs/{run}/timings/report.json",
     log:
         "data/runs/{run}/logs/report.log",
@@ -431,11 +453,13 @@ rule report:
     shell:
         "{resources.launch} pipeline.stages.report --settings {params.settings:q}"
         " --run data/runs/{wildcards.run} --origin {params.origin} {params.joint} --out {output.html} --metrics {output.metrics}"
-        " --figure {output.figure} --timing {output.timing} --code {params.code:q} --keep {resources.keep:q}"
+        " --figure {output.figure} --summary {output.summary} --curve {output.curve}"
+        " --timing {output.timing} --code {params.code:q} --keep {resources.keep:q}"
         " > {log} 2>&1 || failed {log}"
 
 
 rule estimators:
+    """Bias and variance of the estimators (enumerated tasks)."""
     input:
         prompts=of_origin("data/runs/{run}/items/test.parquet"),
         base=of_origin("data/runs/{run}/round_000/policy"),
@@ -458,6 +482,7 @@ rule estimators:
 
 
 rule compare:
+    """A suite's report."""
     input:
         unpack(lambda wildcards: wf.suite_inputs(SUITES[wildcards.suite], RUNS)),
     output:

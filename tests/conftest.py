@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+import fcntl
 import json
 import resource
 import runpy
@@ -139,7 +140,8 @@ ARGUMENTS = {
     " --summary OUT/train.json --progress OUT/train.progress",
     "decode": "--items RUN/items/test.parquet --policy RUN/round_001/policy --round 1 --shard 0 --out OUT/00.parquet",
     "evaluate": "--items RUN/items/test.parquet --policy RUN/round_001/policy --round 1 --out OUT/evaluation.json",
-    "report": "--run RUN --origin RUN --out OUT/report.html --figure OUT/learning_curve.svg --metrics OUT/metrics.json",
+    "report": "--run RUN --origin RUN --out OUT/report.html --figure OUT/learning_curve.svg --metrics OUT/metrics.json"
+    " --summary OUT/summary.json --curve OUT/curve.json",
 }
 
 
@@ -200,12 +202,41 @@ def workflow(tmp_path: Path) -> Workflow:
     return Workflow(tmp_path)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A directory that all pytest processes of a test run share: the first to ask makes it, others wait for it.
+
+    Tests read it or copy it; nothing may run in it, since another process may be copying it at that moment.
+    """
+    shared = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+    directory, done = shared / name, shared / f"{name}-done"
+    with (shared / f"{name}-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+            make(directory)
+            done.touch()
+    return directory
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """The small workflow, run once, with what it `said`; tests that change something copy it."""
-    workflow = Workflow(tmp_path_factory.mktemp("finished"))
-    workflow.said = workflow()
+    """The small workflow, run once, with what it `said`."""
+
+    def make(directory: Path) -> None:
+        said = Workflow(directory)()
+        (directory / "said").write_text(said, encoding="utf-8")
+
+    workflow = Workflow(made_once(tmp_path_factory, "finished", make))
+    workflow.said = (workflow.directory / "said").read_text(encoding="utf-8")
     return workflow
+
+
+@pytest.fixture
+def copied(finished: Workflow, tmp_path: Path) -> Workflow:
+    """A copy of it to change or to go on with."""
+    shutil.copytree(finished.directory, tmp_path / "copy", symlinks=True)
+    return Workflow(tmp_path / "copy")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -12,13 +11,7 @@ import yaml
 
 from pipeline.settings.stages import STAGES
 from pipeline.storage import parquet
-from tests.conftest import ROOT, Workflow
-
-
-@pytest.fixture
-def copied(finished: Workflow, tmp_path) -> Workflow:
-    shutil.copytree(finished.directory, tmp_path / "copy", symlinks=True)
-    return Workflow(tmp_path / "copy")
+from tests.conftest import ROOT
 
 
 def test_lint_asks_for_a_container_only(workflow):
@@ -27,8 +20,8 @@ def test_lint_asks_for_a_container_only(workflow):
     assert {lint.strip() for lint in lints} == {"* Specify a conda environment or container for each rule.:"}
 
 
-def test_running_again_does_nothing(finished):
-    assert finished.pending() == {}
+def test_running_again_does_nothing(copied):
+    assert copied.pending() == {}
 
 
 def test_hardware_reruns_nothing(copied):
@@ -133,11 +126,11 @@ def test_mistakes_stop_before_anything_runs(workflow, path, mistake, message):
     assert not (workflow.directory / "data").exists()
 
 
-def test_slurm_profile_fits(finished):
+def test_slurm_profile_fits(copied):
     """It sets no key that profiles/default would override, names only rules that exist, and reruns nothing."""
     workstation, slurm = (
         yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text()) for name in ("default", "slurm")
     )
     assert not workstation.keys() & slurm.keys()
     assert slurm["set-resources"].keys() <= STAGES.keys()
-    assert finished.pending("--profile", str(ROOT / "profiles" / "slurm")) == {}
+    assert copied.pending("--profile", str(ROOT / "profiles" / "slurm")) == {}

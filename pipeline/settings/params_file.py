@@ -25,20 +25,28 @@ MAX_NAME = 200
 class Params(Section):
     """params.yaml: `defaults`, what each run changes, suites of runs, what stays on disk, and the hardware.
 
-    `left_behind` are, by run, the keys that it does not take over from `defaults` or the run that it extends.
+    `describe` says what runs and suites are for, by name or by a pattern such as `table-*`; it changes nothing else.
+    `left_behind` are, by run, the keys that it does not take over from `defaults` or the run that it extends; `named`
+    are the runs of the file, without those that only a suite makes.
     """
 
     default_run: str
     defaults: Run = Run()
     runs: dict[str, Run]
     suites: dict[str, Suite] = Field(default={})
+    describe: dict[str, str] = Field(default={})
     keep: Keep = Keep()
     hardware: Hardware = Hardware()
     _left_behind: dict[str, Notes] = PrivateAttr(default={})
+    _named: frozenset[str] = PrivateAttr(default=frozenset())
 
     @property
     def left_behind(self) -> dict[str, Notes]:
         return self._left_behind
+
+    @property
+    def named(self) -> frozenset[str]:
+        return self._named
 
     def on(self, devices: int) -> "Params":
         """With the number of devices that this machine has for it."""
@@ -65,7 +73,7 @@ def parse_params(raw: object, source: str = "params.yaml") -> Params:
         if isinstance(suites := raw.get("suites"), dict):
             runs |= runs_of_suites(suites, runs, notes)
         params = Params.model_validate({**raw, "defaults": defaults, "runs": runs}, context={"whole": True})
-        params._left_behind = notes
+        params._left_behind, params._named = notes, frozenset(raw["runs"])
         for name, suite in params.suites.items():
             check_sweep(name, suite, params.runs)
     except ValidationError as error:
@@ -76,6 +84,8 @@ def parse_params(raw: object, source: str = "params.yaml") -> Params:
         raise PipelineError(f"{source}: default_run names {unknown_run(params.default_run, runs)}")
     if unused := [pattern for pattern in params.hardware.runs if not fnmatch.filter(runs, pattern)]:
         raise PipelineError(f"{source}: hardware.runs: '{unused[0]}' is the name of no run")
+    if unused := [pattern for pattern in params.describe if not fnmatch.filter([*runs, *params.suites], pattern)]:
+        raise PipelineError(f"{source}: describe: '{unused[0]}' is the name of no run and of no suite")
     for kind, names in (("runs", params.runs), ("suites", params.suites)):
         for name in names:
             if problem := _unusable(name, () if kind == "runs" else params.runs):

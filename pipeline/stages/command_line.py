@@ -1,8 +1,8 @@
 """The command line of a stage: `python -m pipeline.stages.train --help`. One file of this package is one rule.
 
-Every path is an argument; the settings are the sections that the stage reads, as JSON. A stage writes its outputs
-under temporary names and renames them; last it writes when it started, computed and finished, and the CPU seconds of
-all its ranks.
+Every path is an argument; the settings are the sections that the stage reads, as JSON text or in a file. A stage writes
+its outputs under temporary names and renames them; last it writes when it started, computed and finished, and the
+CPU seconds of all its ranks.
 """
 
 import argparse
@@ -44,7 +44,9 @@ def main(run: Stage[S], schema: type[S], description: str | None, arguments: Map
     integer, "=" JSON; every other name takes one path.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--settings", required=True, help="sections of the run, as JSON")
+    parser.add_argument(
+        "--settings", required=True, type=text_or_file, help="sections of the run: JSON text, or @FILE that holds it"
+    )
     parser.add_argument("--timing", required=True, type=Path, help="JSON to write: when the stage started and finished")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of all ranks of a node (0: all cores)")
     parser.add_argument("--code", default="", help="digests of the code and data, for the timing and saved progress")
@@ -77,6 +79,16 @@ def main(run: Stage[S], schema: type[S], description: str | None, arguments: Map
             write_json(args.timing, {**times, "origin": made_with, **({"measured": measured} if measured else {})})
             if measured:
                 print(speed_in_words(speed([measured])))
+
+
+def text_or_file(argument: str) -> str:
+    """The argument itself, or the text of FILE for @FILE."""
+    if not argument.startswith("@"):
+        return argument
+    try:
+        return Path(argument[1:]).read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{argument[1:]} is not UTF-8 text") from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pipeline.report.run_metrics import gather_metrics, metric_names
 from pipeline.report.run_page import run_page
 from pipeline.report.svg import beside, standalone
 from pipeline.report.tables import cell
+from pipeline.report.tracked import curve, summary
 from pipeline.settings.run import Run
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
@@ -20,6 +21,8 @@ ARGUMENTS = {
     "out": "HTML to write",
     "figure": "SVG to write: the learning curve",
     "metrics": "JSON to write",
+    "summary": "JSON to write: the few numbers that DVC compares",
+    "curve": "JSON to write: what DVC plots",
 }
 
 
@@ -30,6 +33,8 @@ def run(args: Namespace, settings: Run) -> None:
     write_text(args.out, run_page(metrics, settings, laws))
     write_text(args.figure, standalone(beside(learning_curve(metrics))))
     write_json(args.metrics, metrics)
+    write_json(args.summary, summary(metrics))
+    write_json(args.curve, curve(metrics))
     for name in metric_names(metrics["base"]):
         print(f"{name.replace('_', ' ')}: base {cell(metrics['base'], name)}, final {cell(metrics['final'], name)}")
     print(f"report: {args.out}")

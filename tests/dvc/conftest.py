@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT, Workflow
+from tests.conftest import ROOT, Workflow, made_once
 
 FILES = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "Snakefile", "dvc.yaml")
 
@@ -59,10 +59,15 @@ class Repository(Workflow):
 
 
 @pytest.fixture(scope="session")
-def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """`dvc repro` from nothing, committed and pushed."""
-    directory = tmp_path_factory.mktemp("dvc") / "work"
-    directory.mkdir()
+def reproduced(finished: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The finished workflow, recorded by `dvc repro`, committed and pushed."""
+    made = made_once(tmp_path_factory, "dvc", lambda directory: reproduce(directory / "work", finished))
+    return Repository(made / "work")
+
+
+def reproduce(directory: Path, finished: Workflow) -> None:
+    """A repository and its remote; what has been computed is not computed again."""
+    shutil.copytree(finished.directory / "data", directory / "data")
     repository = Repository(directory)
     for name in FILES:
         (directory / name).parent.mkdir(exist_ok=True)
@@ -77,7 +82,8 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     repository.dvc("repro")
     repository.commit("small")
     repository.dvc("push")
-    return repository
+    base = Path("timings", "base.json")
+    assert (repository.run_directory / base).read_text() == (finished.run_directory / base).read_text()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_the_stage_names_all_that_the_keys_of_the_snakefile_see():
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["run"]
     assert set(stage["deps"]) == {"Snakefile", "pipeline"}
     assert set(stage["params"]) == {"defaults", "runs.${default_run}"}
-    assert set(Params.model_fields) == {"default_run", "defaults", "runs", "suites", "keep", "hardware"}
+    assert set(Params.model_fields) == {"default_run", "defaults", "runs", "suites", "describe", "keep", "hardware"}
     assert all(schema.model_fields.keys() <= Run.model_fields.keys() for schema in STAGES.values())
     assert {path["persist"] for out in stage["outs"] for path in out.values()} == {True}
 

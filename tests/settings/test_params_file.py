@@ -114,6 +114,7 @@ def sweep(varied: dict[str, list]) -> dict:
         ),
         ("default_run", "smal", "names unknown run 'smal': did you mean 'small'"),
         ("hardware.runs", {"smal*": 1, "big": 2}, "hardware.runs: 'big' is the name of no run"),
+        ("describe", {"smal*": "x", "big": "y"}, "describe: 'big' is the name of no run and of no suite"),
         ("hardware.models", {"tabula": 1}, "hardware.models: unknown model 'tabula': did you mean 'tabular'"),
         ("defaults.base.lengths", [16, 8], "base.lengths: answers of task 'sudoku' have 16 tokens at least, not 8"),
         ("defaults.base.lengths", [0], "defaults.base.lengths.0: input should be greater than 0"),

@@ -188,11 +188,11 @@ def test_the_machine_is_what_snakemake_was_given():
     assert machine_of(SimpleNamespace(cores=1, nodes=100), 0, []).cluster_gpus == 0
 
 
-def test_a_dry_run_prints_it(workflow: Workflow, finished: Workflow):
+def test_a_dry_run_prints_it(workflow: Workflow, copied: Workflow):
     """Only for pending jobs, and not with `--quiet all`."""
     assert "small, estimated: " in workflow("--dry-run")
     assert "estimated" not in workflow("--dry-run", "--quiet", "all")
-    assert "estimated" not in finished("--dry-run")
+    assert "estimated" not in copied("--dry-run")
 
 
 @pytest.mark.parametrize("name", [LLADA, "llada-gsm8k-128-d1", "llada-math500-256-svdd"])

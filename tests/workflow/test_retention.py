@@ -1,7 +1,6 @@
 """Pruning old rounds: a pruned run counts as finished, and can be extended like one that was not pruned."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -10,12 +9,6 @@ from pipeline.workflow.retention import prune
 from tests.conftest import Workflow
 
 LAST_ROUND = {"rollout": 2, "reference": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
-
-
-@pytest.fixture
-def copied(finished: Workflow, tmp_path: Path) -> Workflow:
-    shutil.copytree(finished.directory, tmp_path / "copy", symlinks=True)
-    return Workflow(tmp_path / "copy")
 
 
 def rounds(workflow: Workflow, name: str) -> list[str]:
