@@ -66,7 +66,8 @@ def install() -> None:
     if os.geteuid() != 0:
         raise UnavailableError("SLURM's daemons need root")
     if SYSTEM.exists():
-        raise UnavailableError(f"this machine has a SLURM of its own: {SYSTEM}")
+        command = "snakemake --profile profiles/slurm smoke-chat"
+        raise UnavailableError(f"this machine has a SLURM of its own ({SYSTEM}): test the profile on it by `{command}`")
     if all(shutil.which(program) for program in ("munged", "slurmctld", "slurmd", "sbatch")):
         return
     if not shutil.which("apt-get"):
