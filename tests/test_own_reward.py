@@ -5,12 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from examples import tiny_llada
 from pipeline.storage import parquet
+from pipeline.tasks.base import Item
 from tests.conftest import ROOT
 
 BLOCK = re.compile(r"^(?P<before>[^\n]*):\n\n```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
@@ -59,6 +61,10 @@ def test_the_documented_lines_train_on_a_reward_and_score_with_it(checkout):
     assert means[1] > 2 * means[0]
     scores = json.loads((checkout / "scores.json").read_text())
     assert (scores["n"], scores["reward"]) == (2, pytest.approx((1 / 16 + 1) / 2))
+
+
+def test_the_section_names_every_field_of_an_item():
+    assert re.findall(r"^\| `(\w+)` \|", section(), re.MULTILINE) == [field.name for field in fields(Item)]
 
 
 def test_the_tiny_checkpoint_is_what_its_script_makes(tmp_path):
