@@ -3,7 +3,7 @@
 N blocks of width D, queries of width W (D in most models), keys and values of width E, MLPs of width I, a vocabulary of
 V; sequences of T tokens, predictions at s of them:
 
-    M = N (2 D W + 2 D E + 3 D I)           parameters in the blocks' matrix products
+    M = N (2 D W + 2 D E + 3 D I)           parameters in the blocks' matrix products; 2 D I where no gate multiplies
     P = M + (2 N + 1) D + 2 V D             all parameters (V D once if head and embedding are tied)
     A = r Σ (inputs + outputs)              adapters of rank r (LoRA)
     F = 2 T (M + A) + 4 T U W N + 2 V D s   operations of a forward pass of one sequence; U = T, or with a block cache
@@ -24,6 +24,9 @@ from pipeline.settings.sections import Adapter
 ACCELERATORS = {"a100": 312e12, "b200": 2250e12, "h100": 989e12, "h200": 989e12}
 """Operations per second of dense bfloat16 products, as the makers state them (SXM modules)."""
 
+UNGATED = ("bert", "camembert", "distilbert", "electra", "esm", "roberta", "xlm-roberta")
+"""Architectures with two matrices in their MLPs instead of three, by `model_type`."""
+
 
 def peak(device: str) -> float | None:
     """Peak operations per second of a device, by its name, such as "NVIDIA H100 80GB HBM3"; None if unknown."""
@@ -42,24 +45,28 @@ class Shape:
     vocabulary: int
     tied: bool = False
     head: int = 0
+    gated: bool = True
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Shape":
-        """From a config.json with a Llama's keys or those of LLaDA on the Hub, without biases and norms of heads."""
+        """From a config.json with the keys of a Llama or of BERT, or those of LLaDA or DistilBERT on the Hub, without
+        biases and norms of heads. ELECTRA's embeddings, which are narrower, count as if they were not."""
 
         def size(*names: str) -> int:
             return int(next(config[name] for name in names if config.get(name) is not None))
 
-        head = int(config.get("head_dim") or 0)
+        head, heads = int(config.get("head_dim") or 0), size("num_attention_heads", "n_heads")
+        hidden = size("hidden_size", "d_model", "dim")
         return cls(
-            hidden=size("hidden_size", "d_model"),
-            intermediate=size("intermediate_size", "mlp_hidden_size"),
+            hidden=hidden,
+            intermediate=size("intermediate_size", "mlp_hidden_size", "hidden_dim"),
             layers=size("num_hidden_layers", "n_layers"),
-            heads=size("num_attention_heads", "n_heads"),
+            heads=heads,
             kv_heads=size("num_key_value_heads", "n_kv_heads", "num_attention_heads", "n_heads"),
-            vocabulary=size("embedding_size", "vocab_size"),
+            vocabulary=size(*(["embedding_size"] if "d_model" in config else []), "vocab_size"),
             tied=bool(config.get("tie_word_embeddings") or config.get("weight_tying")),
-            head=head if head * size("num_attention_heads", "n_heads") != size("hidden_size", "d_model") else 0,
+            head=head if head * heads != hidden else 0,
+            gated=config.get("model_type") not in UNGATED,
         )
 
     @property
@@ -74,6 +81,8 @@ class Shape:
         narrow = wide // self.heads * self.kv_heads
         attention = {"q_proj": (width, wide), "k_proj": (width, narrow), "v_proj": (width, narrow)}
         middles = {"gate_proj": (width, middle), "up_proj": (width, middle), "down_proj": (middle, width)}
+        if not self.gated:
+            del middles["gate_proj"]
         return {**attention, "o_proj": (wide, width), **middles}
 
     @property
@@ -88,10 +97,12 @@ class Shape:
         return self.products + (2 * self.layers + 1) * self.hidden + embeddings
 
     def adapters(self, adapter: Adapter | None) -> int:
-        """A, the parameters of the adapters; 0 without any."""
+        """A, the parameters of the adapters; 0 without any. Targets with names of other architectures than a Llama's
+        count as all linear layers."""
         if adapter is None:
             return 0
-        return self.layers * adapter.rank * sum(sum(self.linear.get(name, (0, 0))) for name in adapter.targets)
+        known = [self.linear[name] for name in adapter.targets if name in self.linear]
+        return self.layers * adapter.rank * sum(map(sum, known or self.linear.values()))
 
     @property
     def kept(self) -> int:

@@ -29,6 +29,8 @@ class Kind(NamedTuple):
     unused: str = ""
 
 
+NAME = "masked_lm"
+"""`model.name`."""
 LM_HEAD = ("lm_head",)
 KINDS = {
     "bert": Kind(("cls",)),
@@ -84,11 +86,6 @@ class Sizes(BaseModel):
         return self
 
 
-def kind_of(path: Path) -> Kind:
-    """The architecture of a saved model. PipelineError if there is none or it is not in `KINDS`."""
-    return KINDS[_config(path)["model_type"]]
-
-
 def read_sizes(path: Path) -> Sizes:
     """The checked config.json of a saved masked language model; of adapters, that of their base.
 
@@ -129,6 +126,11 @@ def check_tensors(path: Path) -> None:
     if layers * width * (width + sizes.intermediate_size) > values:
         size = f"{layers} layers of width {width} and {sizes.intermediate_size}"
         raise PipelineError(f"'{path}': config.json says {size}, but the weights have {values} values")
+
+
+def has_weights(path: Path) -> bool:
+    """Whether their headers can be read: of a name on the Hub a dry run fetches config.json alone."""
+    return any(path.glob("*.safetensors"))
 
 
 def linear_layers(path: Path) -> list[str]:

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.models import masked_lm_files
 from pipeline.models.family import family_of
 from pipeline.models.flops import ACCELERATORS, Shape
 from pipeline.models.memory import CARDS, Training
@@ -38,7 +39,9 @@ class Cost(NamedTuple):
 def shape_of(run: Run) -> Shape | None:
     """The sizes of the base model: from the section `model`, or from the config.json in `base.path`; a name on the Hub
     counts as the family's best-known checkpoint, such as LLaDA-8B. None for models that are not transformers."""
-    family = family_of(run.model.name)
+    family, path = family_of(run.model.name), Path(run.base.path or ".")
+    if run.model.name == masked_lm_files.NAME and (path / "config.json").is_file():
+        return Shape.of(masked_lm_files.read_sizes(path).model_dump())
     if family is None:
         return None
     if run.base.path is None:
@@ -83,16 +86,17 @@ class Estimate:
         return {stage: cost() for stage, cost in {"base": self.base, **rounds, **decoding}.items()}
 
     def base(self) -> Cost:
-        """Pre-training on half-masked answers, or a copy of a saved model."""
+        """Training on half-masked answers, of all weights or adapters, or a copy of a saved model."""
         base = self.run.base
         if not base.trains:
             return Cost(0.0, self.weights, self.weights)
         lengths, flops = base.lengths or (self.task_length,), 0.0
         rows = base.updates * base.batch_size / len(lengths)
-        training = self._training(base, max(lengths))
+        adapters = self.shape.adapters(base.adapter)
+        training = self._training(base, max(lengths), adapters)
         recompute = training.recomputes(base.gradient_checkpointing, self.card)
         for length in lengths:
-            flops += self.shape.training(rows, self.prompt + length, rows * length / 2, recompute=recompute)
+            flops += self.shape.training(rows, self.prompt + length, rows * length / 2, adapters, recompute)
         return Cost(flops, PROCESS + training.bytes(recompute=recompute), self.weights)
 
     def rollout(self) -> Cost:

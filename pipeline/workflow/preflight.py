@@ -7,17 +7,17 @@ their base model; items that are at hand, too. Torch-free.
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import PipelineError
-from pipeline.models import WITHOUT_ADAPTERS
+from pipeline.models import WITHOUT_ADAPTERS, masked_lm_files
 from pipeline.models.family import Family, Sizes, check_tensors, family_of, read_sizes
 from pipeline.models.flops import Shape
 from pipeline.plugins import nearest, resolve_task
 from pipeline.runtime.memory_limits import LESS_MEMORY
 from pipeline.settings.params_file import Params
 from pipeline.settings.run import Run
-from pipeline.settings.sections import Hardware, Optimizer
+from pipeline.settings.sections import TASK, Adapter, Hardware, Optimizer
 from pipeline.storage.model_files import read_config, read_object, tensor_headers
 from pipeline.text.byte_level import is_saved_in
 from pipeline.workflow.estimate import Estimate
@@ -27,6 +27,16 @@ MARGIN = 1.2
 """How far an estimate of memory may be off."""
 SECONDS = 5.0
 """How long a dry run waits for the Hub."""
+
+
+class Found(NamedTuple):
+    """What the files of a base model say: its sizes, the most tokens of prompt and answer, the linear layers of its
+    blocks if they are known, and the number of positions of a block if it sees its input block by block."""
+
+    shape: Shape
+    limit: int
+    layers: list[str] | None
+    blocks: int | None = None
 
 
 class Preflight:
@@ -82,15 +92,18 @@ def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
         yield from _batches(name, section, hardware.processes)
         if section.gradient_checkpointing and run.model.name in WITHOUT_ADAPTERS:
             yield f"{name}.gradient_checkpointing: model '{run.model.name}' cannot recompute its activations"
-    family = family_of(run.model.name)
-    sizes = _base(run, imported, family)
-    yield from _blocks(run, sizes)
-    if run.rounds and run.train.adapter:
-        yield from _targets(run, family.linear_layers(sizes) if family and sizes else None)
-    if sizes and task.chat:
-        yield from _lengths(run, sizes.max_position_embeddings)
-    if sizes and run.base.path:
-        yield from too_large(run, hardware, Shape.of(sizes.model_dump()))
+    if run.base.file and not Path(run.base.file).is_file():
+        yield f"base.data: {run.base.file} is missing; '{TASK}' is the task's own split"
+    found = _base(run, imported)
+    yield from _blocks(run, found)
+    adapters = {"base.adapter": run.base.adapter, "train.adapter": run.train.adapter if run.rounds else None}
+    for key, adapter in adapters.items():
+        if adapter:
+            yield from _targets(run.model.name, key, adapter, found.layers if found else None)
+    if found and task.chat:
+        yield from _lengths(run, found.limit)
+    if found and run.base.path:
+        yield from too_large(run, hardware, found.shape)
 
 
 def too_large(run: Run, hardware: Hardware, shape: Shape) -> Iterator[str]:
@@ -112,26 +125,24 @@ def _batches(name: str, section: Optimizer, processes: int) -> Iterator[str]:
         )
 
 
-def _blocks(run: Run, sizes: Sizes | None) -> Iterator[str]:
+def _blocks(run: Run, found: Found | None) -> Iterator[str]:
     """Blocks of answers that are not those that the model sees."""
     if run.model.block_length and family_of(run.model.name) is None:
         yield f"model.block_length: model '{run.model.name}' does not see its input block by block"
-    blocks = sizes.block_size if sizes else None
+    blocks = found.blocks if found else None
     for name, section in {"rollout": run.rollout, "evaluate": run.evaluate}.items():
         if blocks and section.block_length != blocks:
             yield f"{name}.block_length must be {blocks}, the blocks that the model sees, not {section.block_length}"
 
 
-def _targets(run: Run, layers: list[str] | None) -> Iterator[str]:
+def _targets(model: str, key: str, adapter: Adapter, layers: list[str] | None) -> Iterator[str]:
     """Adapter targets that name no linear layer. Nothing is known of a user's own model."""
-    if run.model.name in WITHOUT_ADAPTERS:
-        yield f"train.adapter: model '{run.model.name}' takes no adapters"
-    if layers is None or run.train.adapter is None:
-        return
-    for target in run.train.adapter.targets:
-        if not any(layer == target or layer.endswith(f".{target}") for layer in layers):
-            known = {layer.rpartition(".")[2] for layer in layers}
-            yield f"train.adapter.targets: the model has no linear layer '{target}': {nearest(target, known)}"
+    if model in WITHOUT_ADAPTERS:
+        yield f"{key}: model '{model}' takes no adapters"
+    for target in adapter.targets if layers is not None else ():
+        if not any(layer == target or layer.endswith(f".{target}") for layer in layers or ()):
+            known = {layer.rpartition(".")[2] for layer in layers or ()}
+            yield f"{key}.targets: the model has no linear layer '{target}': {nearest(target, known)}"
 
 
 def _lengths(run: Run, limit: int) -> Iterator[str]:
@@ -145,16 +156,31 @@ def _lengths(run: Run, limit: int) -> Iterator[str]:
             yield f"{key} {length}: the model of base.path takes {limit} tokens, with those of the prompt"
 
 
-def _base(run: Run, imported: Path, family: Family | None) -> Sizes | None:
-    """The sizes of the base model, if it is of a family and its config.json can be read here."""
-    name = run.base.path
+def _base(run: Run, imported: Path) -> Found | None:
+    """What the files of the base model say, if it is of a known kind and its config.json can be read here."""
+    name, family = run.base.path, family_of(run.model.name)
     if name is None:
-        return _embedded(run, family) if family else None
+        return _of_family(_embedded(run, family), family) if family else None
     if (path := _directory(name, imported)) is not None:
         _check_files(path, run.model.name, family, chat=resolve_task(run.task).chat)
     else:
         path = _on_hub(name)
-    return read_sizes(path, family, run.model.block_length) if path and family else None
+    if path and family:
+        return _of_family(read_sizes(path, family, run.model.block_length), family)
+    if path and run.model.name == masked_lm_files.NAME:
+        return _of_encoder(path)
+    return None
+
+
+def _of_family(sizes: Sizes, family: Family) -> Found:
+    shape, layers = Shape.of(sizes.model_dump()), family.linear_layers(sizes)
+    return Found(shape, sizes.max_position_embeddings, layers, sizes.block_size)
+
+
+def _of_encoder(path: Path) -> Found:
+    sizes = masked_lm_files.read_sizes(path)
+    layers = masked_lm_files.linear_layers(path) if masked_lm_files.has_weights(path) else None
+    return Found(Shape.of(sizes.model_dump()), sizes.max_position_embeddings, layers)
 
 
 def _directory(name: str, imported: Path) -> Path | None:
@@ -185,6 +211,8 @@ def _embedded(run: Run, family: Family) -> Sizes:
 def _check_files(path: Path, name: str, family: Family | None, *, chat: bool) -> None:
     if family:
         check_tensors(path, family)
+    elif name == masked_lm_files.NAME:
+        masked_lm_files.check_tensors(path)
     elif name in WITHOUT_ADAPTERS:
         read_config(path, name)
         tensor_headers(path)

@@ -6,13 +6,14 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.models import adapters
+from pipeline.models import adapters, masked_lm
 from pipeline.models.flops import LLADA_8B, Shape, peak
 from pipeline.models.transformer import recompute
 from pipeline.samplers.ancestral import path_log_prob, rollout
 from pipeline.settings.sections import Adapter
 from pipeline.training.throughput import Meter
 from tests.conftest import llada
+from tests.models import encoders
 
 ROWS, LENGTH = 4, 48
 SIZES = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 6}
@@ -92,3 +93,25 @@ def test_hub_names_and_grouped_heads():
 def test_peak():
     assert peak("NVIDIA H100 80GB HBM3") == 989e12
     assert peak("") is None
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert", "roberta"])
+def test_encoders(kind, tmp_path):
+    """Masked language models: the special tokens, and the square matrix of their heads, are not counted."""
+    model = masked_lm.load(
+        encoders.write(tmp_path, kind, hidden_size=64, intermediate_size=160)
+        if kind != "distilbert"
+        else encoders.write(tmp_path, kind, dim=64, hidden_dim=160)
+    )
+    ids = torch.randint(4, 9, (ROWS, 28), generator=torch.Generator().manual_seed(0))
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+        Meter(model) as meter,
+        torch.no_grad(),
+    ):
+        model(input_ids=ids, select=ids % 2 == 0)
+    heads = 2 * 64 * 64 * int((ids % 2 == 0).sum())
+    framed = meter.shape.forward(ROWS, 30, int((ids % 2 == 0).sum())) + heads
+    assert counter.get_total_flops() == pytest.approx(framed, rel=0.02)
+    assert meter.flops == pytest.approx(framed, rel=0.15)
