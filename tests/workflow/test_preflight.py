@@ -22,7 +22,7 @@ from pipeline.settings.params_file import parse_params, read_params
 from pipeline.settings.sections import Hardware, ModelSection
 from pipeline.workflow import item_check, preflight, rules
 from tests.conftest import ROOT, Workflow, said
-from tests.models import families, hub
+from tests.models import encoders, families, hub
 
 NOWHERE = Path("no/such/place")
 
@@ -324,3 +324,48 @@ def test_the_named_runs_fit_their_card():
     assert len(named) == 24
     for name, run in named.items():
         assert not list(preflight.too_large(run, params.hardware.of(name, run.model.name), LLADA_8B)), name
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({}, ""),
+        ({"base": {"data": "none.txt"}}, "base.data: none.txt is missing; 'task' is the task's own split"),
+        (
+            {"train": {"adapter": {}}},
+            "train.adapter.targets: the model has no linear layer 'q_proj': known: dense, key, query, value",
+        ),
+        ({"train": {"adapter": {"targets": ["query", "output.dense"]}}}, ""),
+        (
+            {"base": {"data": "task", "adapter": {"targets": ["lm_head.dense"]}}},
+            "base.adapter.targets: the model has no linear layer 'lm_head.dense': did you mean 'dense'?",
+        ),
+        ({"base": {"data": "task", "batch_size": 3}}, "base.batch_size 3 is not a multiple of"),
+    ],
+)
+def test_a_masked_language_model(tmp_path, monkeypatch, sections, message):
+    monkeypatch.syspath_prepend(ROOT)
+    encoders.write(tmp_path / "base", "roberta")
+    base = {"path": str(tmp_path / "base"), **sections.get("base", {})}
+    run = {"task": {"name": "examples.words"}, "model": {"name": "masked_lm"}, **sections, "base": base}
+    found = problems(run, processes=2)
+    assert message in found[0] if message else not found
+    (tmp_path / "base" / "config.json").write_text("{}")
+    with pytest.raises(PipelineError, match="holds the architecture 'None', not one of bert"):
+        problems(run)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"adapter": {}}, "base.adapter trains a saved base: it needs base.path and base.data"),
+        ({"adapter": {}, "path": "x"}, "base.adapter trains a saved base: it needs base.path and base.data"),
+        ({"exact": True, "data": "task"}, "base.data: an exact base is not trained"),
+    ],
+)
+def test_keys_of_fine_tuning(section, message):
+    task = {"name": "checkerboard"} if "exact" in section else {"name": "sudoku"}
+    raw = {"default_run": "small", "runs": {"small": {"task": task, "base": section, "rounds": 1}}}
+    with pytest.raises(PipelineError) as refused:
+        parse_params(raw)
+    assert message in str(refused.value)
