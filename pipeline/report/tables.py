@@ -12,14 +12,16 @@ Cells = list[list[str]]
 
 
 def suite_tables(rows: Sequence[FamilyRow]) -> dict[str, Cells]:
-    """Title -> cells: the headline metric in short, all metrics after the last round, by answer length, paired
-    differences, and at the same rollouts and compute."""
+    """Title -> cells: the headline metric in short, all metrics after the last round, by answer length, by way of
+    decoding for a single family, paired differences, and at the same rollouts and compute."""
     headlines = " and ".join(dict.fromkeys(row["headline"].replace("_", " ") for row in rows))
     found = {
         f"In short: {headlines}": in_short(rows),
         "After the last round": last_rounds(rows),
         "By number of answer tokens": by_length(rows),
     }
+    if len(rows) == 1:
+        found[f"By decoding: {rows[0]['run']}"] = by_decoding(rows[0])
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
         found[f"Paired by seed: {task}, differences from {of_task[0]['run']}"] = paired_differences(of_task)
@@ -79,6 +81,22 @@ def by_length(rows: Sequence[FamilyRow]) -> Cells:
     bases = [line(f"base of {row['run']}", row, row["base_lengths"]) for row in rows]
     own = [line for number, line in enumerate(bases) if line[1:] not in [other[1:] for other in bases[:number]]]
     return [["run", "seeds", *lengths], *own, *(line(row["run"], row, row["lengths"]) for row in rows)]
+
+
+def by_decoding(row: FamilyRow) -> Cells:
+    """The headline metric of a family for each way to decode that was asked for; that of the base is greedy."""
+    name, splits = row["headline"], row["splits"]
+    samplers = list(dict.fromkeys(split.split(", ")[-1] for split in splits if "ancestral" in split))
+    asked = [split for split in splits if "ancestral" not in split]
+    cells = [["decoding", f"{name}: base", name, *(f"{name}: {split}" for split in asked)]]
+    if samplers:
+        cells.append(["greedy", cell(row["base"], name), cell(row["final"], name)])
+        cells[-1] += [cell(splits[split], name) for split in asked]
+    for sampler in samplers:
+        cells.append(
+            [sampler, "", *(cell(splits[key], name) for key in (sampler, *(f"{split}, {sampler}" for split in asked)))]
+        )
+    return cells
 
 
 def at_the_same_compute(rows: Sequence[FamilyRow], budget: float) -> Cells:

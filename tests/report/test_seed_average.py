@@ -124,6 +124,20 @@ def test_paired_differences():
     assert other == ["other", "4", "+0 ± 0.082", "1", "1", "+0 ± 8.2 points", "1", "1"]
 
 
+def test_decoding():
+    """A row for each sampler; nothing where answers were decoded greedily only."""
+    run = metrics("one", 0.25)
+    for entry in run["evaluations"]:
+        for split, accuracy in (("test", 0.4), ("hard", 0.2)):
+            entry["splits"][split]["ancestral"] = {"n": 8, "grid_accuracy": accuracy, "grid_accuracy_se": 0.1}
+    assert suite_tables([family_row("one", [run], {})])["By decoding: one"] == [
+        ["decoding", "grid_accuracy: base", "grid_accuracy", "grid_accuracy: hard"],
+        ["greedy", "0.0 ± 10.0 %", "50.0 ± 10.0 %", "25.0 ± 10.0 %"],
+        ["ancestral", "", "40.0 ± 10.0 %", "20.0 ± 10.0 %"],
+    ]
+    assert "By decoding: one" not in suite_tables([family_row("one", RUNS[:1], {})])
+
+
 def test_how_soon_the_first_row_has_the_reward_of_another():
     """After 1,000 of the 2,000 rollouts the reward is at least as high; a row that ends higher is never reached."""
     rows = [
