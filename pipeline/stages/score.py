@@ -15,7 +15,7 @@ Blank lines are ignored. OUT is JSON: `n`, the mean of each metric of the task, 
 `items` in the order of FILE. For the tasks above, `accuracy` and `accuracy_se` are those of the papers and an item has
 `correct`: whether it is right; for sudoku the number of right cells, beside the number of `empty` ones, over all of
 which the accuracy is averaged. An item of a task of one's own with other metrics has these. The profile `d1` scores as
-published, `strict` with the repairs that docs/tasks.md lists.
+published, `strict` with the repairs that docs/scoring.md lists.
 """
 
 import argparse
