@@ -4,6 +4,7 @@ If the task renders prompt and reference in the same shape (as many characters i
 other: where they agree the prompt gives the character, and an answer is marked where it differs from the reference.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from pipeline.report.tables import cell
 SHORT, LONG_PROMPT, MOST_LINES, WIDE = 120, 600, 12, 24
 """Longer answers and prompts, and those of more lines, are folded; renderings of one line and more characters are
 stacked."""
+TAG = re.compile(r"</?\w+>")
 Text = list[tuple[str, str]]
 """Pieces of a text with their marks: given, wrong, "" or, where the prompt is blank, "blank"."""
 
@@ -40,6 +42,25 @@ class Sample(NamedTuple):
     texts: list[Shown]
 
 
+def shared_wording(last: Splits, sampler: str) -> tuple[str, str]:
+    """What the prompts of all samples begin and end with, in whole lines; "" where they have nothing in common, and
+    for a single prompt."""
+    prompts = {sample["puzzle"] for samplers in last.values() for sample in samplers[sampler]["samples"]}
+    if len(prompts) < 2:
+        return "", ""
+    lines = [prompt.splitlines(keepends=True) for prompt in prompts]
+    begin = _equal(lines)
+    end = _equal([own[begin:][::-1] for own in lines])
+    return "".join(lines[0][:begin]), "".join(lines[0][len(lines[0]) - end :])
+
+
+def _equal(lines: Sequence[Sequence[str]]) -> int:
+    """How many of the first lines are the same everywhere; one line at least is left over."""
+    shortest = min(map(len, lines)) - 1
+    same = (len(set(column)) == 1 for column in zip(*lines, strict=False))
+    return max(0, min(shortest, next((number for number, equal in enumerate(same) if not equal), shortest)))
+
+
 def samples_of(base: Splits, last: Splits, sampler: str, names: Sequence[str]) -> list[Sample]:
     """The samples of the last policy on the test split and its failures on the others, with the base's answers to the
     same items. Failures come first, the worst before the others.
@@ -48,19 +69,23 @@ def samples_of(base: Splits, last: Splits, sampler: str, names: Sequence[str]) -
         sampler: with which the policy decodes; the base decodes greedily.
         names: the metrics to show, the headline metric last.
     """
-    found = []
+    found, shared = [], shared_wording(last, sampler)
     for split, samplers in last.items():
         of_base = {sample["item"]: sample for sample in base[split]["greedy"]["samples"]}
         samples = samplers[sampler]["samples"]
         for sample in sorted(samples, key=lambda sample: [sample["metrics"][name] for name in reversed(names)]):
-            shown = _sample(split, of_base.get(sample["item"]), sample, names)
+            shown = _sample(split, of_base.get(sample["item"]), sample, names, shared)
             found += [shown] if split == "test" or shown.failed else []
     return sorted(found, key=lambda sample: not sample.failed)
 
 
-def _sample(split: str, base: Sampled | None, last: Sampled, names: Sequence[str]) -> Sample:
+def _sample(split: str, base: Sampled | None, last: Sampled, names: Sequence[str], shared: tuple[str, str]) -> Sample:
     puzzle, reference = last["puzzle"], last["reference"]
     aligned = _shape(puzzle) == _shape(reference)
+    if not aligned:
+        begin, end = shared
+        own = puzzle[len(begin) : len(puzzle) - len(end)].strip("\n")
+        puzzle = f"{'… ' * bool(begin)}{own}{' …' * bool(end)}"
     layout = "prose" if not aligned else "stacked" if "\n" not in puzzle and len(puzzle) > WIDE else "grids"
 
     def marked(text: str, *, errors: bool = False) -> Text:
@@ -115,4 +140,5 @@ def _preview(text: str, most: int) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     if len(text) <= most and len(lines) <= MOST_LINES:
         return ""
+    lines = [line for line in lines if not TAG.fullmatch(line.strip())] or lines
     return f"… {lines[-1].strip()[-80:]}" if lines else ""

@@ -56,7 +56,7 @@ class Terminal:
 
     def __init__(self, params: Params):
         self.params, self.started = params, time.time()
-        self.logs: list[Path] = []
+        self.logs: dict[Path, Path] = {}
         self.changed: list[Path] = []
         self.seen: dict[Path, float] = {}
         self.said: set[str] = set()
@@ -67,7 +67,7 @@ class Terminal:
         """Watch the files of these jobs; print the error lines of their logs, too, if nothing else does."""
         self.errors = errors
         self.progress = Progress(self.params, jobs, self.started)
-        self.logs = [path.parent.parent / "logs" / f"{path.stem}.log" for path in jobs]
+        self.logs = {path.parent.parent / "logs" / f"{path.stem}.log": path for path in jobs}
         self.titled = len({job.run for job in jobs.values()}) > 1
         self.thread.start()
 
@@ -76,8 +76,8 @@ class Terminal:
         self.stopped.set()
         self.thread.join()
         self._look()
-        for log in self.logs:
-            text = log_text(log) if log in self.seen else ""
+        for log, timing in self.logs.items():
+            text = log_text(log) if log in self.seen and timing in self.progress.pending else ""
             if FAILURE in text and not errors_of(text) and not text.rstrip().endswith(KeyboardInterrupt.__name__):
                 print(f"{log} ends in\n{text[text.rindex(FAILURE) :].rstrip()}", file=sys.stderr)
 

@@ -56,8 +56,18 @@ def test_layouts():
     """One long line above the other; what has another shape than its reference is prose, folded if it is long."""
     (sequence,) = shown([sampled(0, "ACDE" * 9, 0.0, "A···" * 9, "ACDF" * 9)])
     assert sequence.layout == "stacked"
-    (chat,) = shown([sampled(0, "First this.\n" * 20 + "So 12.\n", 0.0, "What is 3 · 4?", "12")])
+    (chat,) = shown([sampled(0, "First this.\n" * 20 + "So 12.\n</answer>\n", 0.0, "What is 3 · 4?", "12")])
     assert (chat.layout, [text.preview for text in chat.texts]) == ("prose", ["", "", "… So 12."])
+
+
+def test_wording_that_all_prompts_share_is_left_out():
+    """Whole lines at both ends; of prompts that are laid over their answers nothing is."""
+    prompts = [sampled(item, "72", 1.0, f"Be brief.\n{item} + 1?\nEnd.\n<x>", "72") for item in (10, 11)]
+    assert [sample.texts[0].text for sample in shown(prompts)] == [[("… 10 + 1? …", "")], [("… 11 + 1? …", "")]]
+    apart = [sampled(item, "72", 1.0, f"{item} + 1?", "72") for item in (10, 11)]
+    assert [sample.texts[0].text for sample in shown(apart)] == [[("10 + 1?", "")], [("11 + 1?", "")]]
+    (alone,) = shown(prompts[:1])
+    assert alone.texts[0].text == [(prompts[0]["puzzle"], "")]
 
 
 def test_the_worst_answers():
