@@ -105,7 +105,7 @@ def opens_policy(wildcards):
 
 
 def code(stage):
-    return lambda wildcards: wf.made_with(stage, RUNS[wildcards.run])
+    return lambda wildcards: wf.made_with(stage, RUNS[wildcards.run], wildcards.run)
 
 
 def of_origin(path):
@@ -508,7 +508,7 @@ rule compare:
 
 if workflow.is_main_process:
     for run in RUNS:
-        judge(wf.timings(run), workflow.rules, wf.origin_of(RUNS[run]))
+        judge(wf.timings(run), workflow.rules, wf.origin_of(RUNS[run], run))
     for suite, named in PARAMS.suites.items():
         judge([wf.timing_of_suite(suite)], workflow.rules, wf.origin_of_suite(named))
 

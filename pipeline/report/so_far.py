@@ -26,7 +26,8 @@ def so_far(params: Params, name: str) -> str:
     if name not in params.runs:
         raise PipelineError(f"'{name}' is not a run: {nearest(name, params.runs)}")
     run, folder = params.runs[name], Path("data/runs", name)
-    origin, expected = folder.with_name(origins(params.runs, params.default_run)[name]), origin_of(run)
+    origin = folder.with_name(origins(params.runs, params.default_run)[name])
+    expected = origin_of(run, origin.name)
 
     def done(folder: Path, names: Iterable[str]) -> bool:
         """Whether these jobs have been made with what the run asks for now."""

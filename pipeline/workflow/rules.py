@@ -14,11 +14,14 @@ from pipeline.settings.run import Run
 from pipeline.settings.sections import Suite
 from pipeline.settings.stages import STAGES, settings_json
 from pipeline.storage.atomic_files import digest, sha256_of
+from pipeline.storage.fingerprint import checkpoint_digest
 from pipeline.storage.provenance import Origin, origin
 from pipeline.tasks.data import Data
 from pipeline.workflow.code_digest import code_digest
 
 ROUND = "data/runs/{run}/round_{round}"
+CHECKPOINT = "checkpoint:"
+"""Begins the digest of a checkpoint among what rule `base` is made with."""
 
 
 def check_writable() -> None:
@@ -119,14 +122,14 @@ def _logs(runs: Iterable[str], since: float) -> list[Path]:
     return [log for log in logs if log.stat().st_mtime > since]
 
 
-def made_with(stage: str, run: Run) -> str:
+def made_with(stage: str, run: Run, name: str) -> str:
     """What a job is made with beside its settings and files: a digest of its code, and for `prepare` and `base` the
-    digests of the data that they read, for `reference` the number of rollouts to replay."""
+    digests of the data and checkpoint that they read, for `reference` the number of rollouts to replay."""
     beside = ""
     if stage == "prepare":
         beside = data(run)
     elif stage == "base":
-        beside = _digests([run.base.file])
+        beside = f"{_digests([run.base.file])} {_checkpoint(run.base.path, name)}".strip()
     elif stage == "reference":
         beside = str(run.algorithm.replayed(run.rollout))
     return f"{code_digest(stage, run)} {beside}".rstrip()
@@ -146,12 +149,12 @@ def timing_of_suite(suite: str) -> Path:
     return Path("data/results/timings", f"{suite}.json")
 
 
-def origin_of(run: Run) -> Callable[[str], Origin | None]:
+def origin_of(run: Run, name: str) -> Callable[[str], Origin | None]:
     """A function from a stage to what a job of this run has as its origin now, None for an unknown stage."""
 
     @cache
     def found(stage: str) -> Origin | None:
-        return origin(stage, settings_json(run, stage), made_with(stage, run)) if stage in STAGES else None
+        return origin(stage, settings_json(run, stage), made_with(stage, run, name)) if stage in STAGES else None
 
     return found
 
@@ -179,6 +182,19 @@ def _digest(path: Path) -> str:
         return sha256_of(path)[:16] if path.is_file() else "missing"
     except OSError:
         return "missing"
+
+
+@cache
+def _checkpoint(path: str | None, name: str) -> str:
+    """The digest of a checkpoint's directory; if it is gone, the one that the run `name` was made with; "" for the Hub,
+    whose files do not change in place."""
+    try:
+        if path and Path(path).is_dir():
+            return CHECKPOINT + checkpoint_digest(Path(path))[:16]
+        made = json.loads(Path("data/runs", name, "timings/base.json").read_text(encoding="utf-8"))["origin"]["code"]
+        return next((word for word in made.split() if path and word.startswith(CHECKPOINT)), "")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ""
 
 
 def threads(wanted: int, cores: int | None, devices: int) -> int:

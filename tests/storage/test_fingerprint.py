@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import PipelineError
-from pipeline.storage.fingerprint import fingerprint_of
+from pipeline.storage import fingerprint
+from pipeline.storage.fingerprint import checkpoint_digest, fingerprint_of
 
 TENSORS = {
     "b": torch.randn(300, 7, generator=torch.Generator().manual_seed(0)).bfloat16(),
@@ -37,3 +38,22 @@ def test_of_several_files(tmp_path):
     assert fingerprint_of(tmp_path / "a") != fingerprint_of(tmp_path / "a", tmp_path / "b")
     with pytest.raises(PipelineError, match="is not a complete safetensors file"):
         fingerprint_of(tmp_path / "cut")
+
+
+def test_of_the_files_of_a_checkpoint(tmp_path, monkeypatch):
+    """Times and other files do not count; settings, names and what training changes do, also in a large file."""
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    for whole in (2**26, 8):
+        monkeypatch.setattr(fingerprint, "WHOLE", whole)
+        before = checkpoint_digest(tmp_path)
+        (tmp_path / "config.json").touch()
+        (tmp_path / "notes.md").write_text(str(whole))
+        assert checkpoint_digest(tmp_path) == before
+        save_file({name: value * 1.5 for name, value in TENSORS.items()}, tmp_path / "model.safetensors")
+        changed = checkpoint_digest(tmp_path)
+        save_file(TENSORS, tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text("{ }")
+        assert len({before, changed, checkpoint_digest(tmp_path)}) == 3
+        (tmp_path / "config.json").write_text("{}")
+        assert checkpoint_digest(tmp_path) == before

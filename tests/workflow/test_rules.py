@@ -1,11 +1,15 @@
-"""What the Snakefile takes from the logs of reports, and what a suite's report is made with."""
+"""What the Snakefile takes from the logs of reports, and what bases and a suite's report are made with."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from pipeline.settings.run import Run
 from pipeline.settings.sections import Suite
-from pipeline.workflow.rules import made_with_suite, results
+from pipeline.workflow import rules
+from pipeline.workflow.rules import made_with, made_with_suite, results
 
 
 @pytest.fixture
@@ -26,3 +30,27 @@ def test_a_report_is_stale_when_the_suite_compares_other_runs():
     """Its files alone would not say so: they are all older than the report if one run less is wanted."""
     made = {made_with_suite(Suite(runs=runs, seeds=seeds)) for runs in (["a"], ["a", "b"]) for seeds in (None, [0, 1])}
     assert len(made) == 4
+
+
+def test_a_base_is_stale_when_its_checkpoint_is_edited_in_place(tmp_path, monkeypatch):
+    """But not when the checkpoint is gone: then the imported base stands for it."""
+    monkeypatch.chdir(tmp_path)
+    timing = Path("data/runs/mine/timings/base.json")
+    timing.parent.mkdir(parents=True)
+    Path("mine").mkdir()
+
+    def base(path: str = "mine") -> str:
+        rules._checkpoint.cache_clear()  # as in the next Snakemake
+        return made_with("base", Run(base={"path": path}), "mine")
+
+    Path("mine/config.json").write_text("{}")
+    before = base()
+    timing.write_text(json.dumps({"origin": {"code": before}}))
+    Path("mine/config.json").touch()
+    assert base() == before and " checkpoint:" in before
+    Path("mine/config.json").write_text("{ }")
+    assert base() != before
+    shutil.rmtree("mine")
+    assert base() == before
+    timing.unlink()
+    assert " " not in base() and base() == base("GSAI-ML/LLaDA-8B-Base")
