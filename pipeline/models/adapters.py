@@ -149,13 +149,15 @@ def merge(module: nn.Module) -> None:
     for parent in list(module.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, LoraLayer):
-                weight: Tensor = layer.get_base_layer().weight  # type: ignore[assignment]
-                dtype = weight.dtype
+                linear: Any = layer.get_base_layer()
+                dtype = linear.weight.dtype
                 for parameter in layer.parameters():
                     parameter.data = parameter.data.float()
                 layer.merge()
-                weight.data = _rounded(weight.data, dtype, merged)
-                setattr(parent, name, layer.get_base_layer())
+                linear.weight.data = _rounded(linear.weight.data, dtype, merged)
+                if linear.bias is not None:
+                    linear.bias.data = linear.bias.data.to(dtype)  # as it was
+                setattr(parent, name, linear)
                 merged += 1
     del module.peft_config
     module.requires_grad_(True)

@@ -16,11 +16,11 @@ from pipeline.models.base import Model
 from pipeline.models.checkpoint import config_class
 from pipeline.models.family import family_of, read_sizes
 from pipeline.models.flops import Shape
-from pipeline.models.policy_directory import load_policy, save_policy
+from pipeline.models.policy_directory import load_policy, make_trainable, save_policy
 from pipeline.models.transformer import model_class
 from pipeline.plugins import load_model
 from pipeline.samplers.posterior import log_posterior
-from pipeline.settings.sections import ModelSection
+from pipeline.settings.sections import Adapter, ModelSection, Train
 from pipeline.text.tokenizer import PADDING, load_tokenizer, mask_id
 from tests.conftest import ROOT
 from tests.models import hub
@@ -186,6 +186,30 @@ def test_what_does_not_fit_is_refused(tmp_path, name, changes, message):
     with pytest.raises(PipelineError) as error:
         load_model(name).load(tmp_path)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adapters(tmp_path, name, dtype):
+    """On the base in its own type, merged and apart; biases and norms stay as they are."""
+    kind = {"torch_dtype": str(dtype).removeprefix("torch.")}
+    plugin, model, config = opened(tmp_path / "base", name, kind, dtype)
+    make_trainable(model, plugin, Train(adapter=Adapter(rank=2)), 0, tmp_path / "base", tmp_path / "policy")
+    trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
+    assert len(trained) == 2 * 7 * 2 and {value.dtype for value in trained.values()} == {dtype}
+    for value in trained.values():
+        value.data += 0.1
+    (tmp_path / "policy").mkdir()
+    plugin.save(model, tmp_path / "policy")
+    apart, merged = plugin.load(tmp_path / "policy"), plugin.load(tmp_path / "policy")
+    plugin.adapters.merge(merged)
+    tokens = torch.arange(12)[None]
+    with torch.no_grad():
+        found, wanted = (each(input_ids=tokens).logits.log_softmax(dim=-1) for each in (merged, apart))
+    torch.testing.assert_close(found, wanted, atol=1e-4 if dtype == torch.float32 else 1.0, rtol=0)
+    tensors = random_tensors(KINDS[name], config, dtype)
+    for key, value in merged.state_dict().items():
+        assert value.dtype == dtype and torch.equal(value, tensors[key]) == ("proj.weight" not in key)
 
 
 def test_a_damaged_tokenizer_is_refused(tmp_path):
