@@ -47,6 +47,14 @@ def test_block_cache(capsys):
     assert rows[1][2] == "1.00 (1.00–1.00)" and lines[-1].startswith("Recorded = replayed: yes, to ")
 
 
+def test_a_block_cache_without_another_law(capsys):
+    """Of a model that sees block by block, whose rollouts are compared with those without a cache."""
+    sizes = [f"--{name}={size}" for name, size in {**SHAPE, "vocabulary": 9, "block": 4, "batch": 4}.items()]
+    assert block_cache.main([*sizes, "--model=sdar", "--repeats=1", "--initializer-range=0.5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("| ")] == ["sampler", "uncached", "cached"]
+
+
 def test_both_samplers_reveal_everything_with_its_log_prob():
     """With one position, the exact log p of its token comes from one forward pass."""
     model = benchmark.create(benchmark.ModelSection(initializer_range=0.5), 9, 8).eval()
