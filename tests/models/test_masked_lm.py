@@ -6,13 +6,17 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForMaskedLM, AutoTokenizer, EsmTokenizer
 
 from pipeline.errors import PipelineError
 from pipeline.models import masked_lm
 from pipeline.models.masked_lm_files import KINDS, linear_layers
 from pipeline.models.policy_directory import load_policy, make_trainable, save_policy
+from pipeline.runtime.compilation import compile_blocks
 from pipeline.settings.sections import Adapter, Train
+from pipeline.text.special_tokens import frame_of, special_ids
+from pipeline.text.tokenizer import load_tokenizer
+from tests.conftest import ROOT
 from tests.models import encoders
 
 FOUR = ("bert", "roberta", "modernbert", "esm")
@@ -208,3 +212,30 @@ def test_weights_that_are_missing(tmp_path):
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(PipelineError, match=r"pytorch_model\.bin is never opened, as it may run code"):
         masked_lm.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["bert", "esm"])
+def test_compiled_blocks_compute_the_same(tmp_path, kind):
+    model, tokens = masked_lm.load(encoders.write(tmp_path, kind)), states()
+    shown = torch.ones_like(tokens)
+    shown[1, :4] = 0
+    with torch.no_grad():
+        wanted = [model(input_ids=tokens, attention_mask=mask).logits for mask in (None, shown)]
+        compile_blocks(model, True, backend="eager")
+        for logits, mask in zip(wanted, (None, shown), strict=True):
+            found = model(input_ids=tokens, attention_mask=mask).logits
+            torch.testing.assert_close(found[shown == 1], logits[shown == 1])
+
+
+def test_the_tokenizer_that_the_docs_write(tmp_path, monkeypatch):
+    """docs/masked_lm.md, word for word, against transformers' tokenizer for ESM."""
+    monkeypatch.chdir(tmp_path)
+    tokens = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens))
+    code = (ROOT / "docs" / "masked_lm.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    exec(code, {})
+    ours, theirs = load_tokenizer(tmp_path), EsmTokenizer(str(tmp_path / "vocab.txt"))
+    for text in ("MKTAYIAKQR", "EVQL<mask><mask>GG", "X-Z."):
+        assert ours.encode(text).ids == theirs(text).input_ids
+    assert frame_of(ours) == ((0,), (2,)) and special_ids(ours) == {0, 1, 2, 3, 32}
+    assert ours.decode(ours.encode("MKTA").ids) == "MKTA"

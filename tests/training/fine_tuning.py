@@ -10,7 +10,7 @@ from accelerate import PartialState
 from pipeline.settings.stages import BaseSettings
 from pipeline.stages import base
 
-ADAPTER = {"rank": 4, "alpha": 8, "dropout": 0.0}
+ADAPTER = {"rank": 4, "alpha": 8, "dropout": 0.1}
 TARGETS = {"masked_lm": ["query", "key", "value", "dense"], "llada": ["q_proj", "v_proj", "up_proj", "down_proj"]}
 CASES = [
     (model, adapter, sharding)
