@@ -59,7 +59,7 @@ def run(args: Namespace, settings: BaseSettings) -> None:
     source = find_checkpoint(base.path, plugin) if base.path else None
     tokenizer = load_tokenizer(source) if source else character_tokenizer(task.characters(base.lengths or ()))
     check_items(read_items(args), args.limits, settings, source, plugin, tokenizer)
-    corpora = read(args, settings, source, plugin, tokenizer) if base.trains else []
+    corpora = read(args.items, settings, source, plugin, tokenizer) if base.trains else []
     if source:
         # Shards are cut from the files in memory, and a copy needs no device.
         model, _, _ = load_policy(source, plugin, device() if base.trains and args.sharding == "none" else "cpu")
@@ -88,13 +88,11 @@ def read_items(args: Namespace) -> dict[str, list[Item]]:
     return {split: [Item(**row) for row in rows[split].drop_columns(["item_id"]).to_pylist()] for split in rows}
 
 
-def read(
-    args: Namespace, settings: BaseSettings, source: Path | None, plugin: Model, tokenizer: Tokenizer
-) -> list[Replay]:
-    """What the base learns from; before any weight is read."""
+def read(split: Path, settings: BaseSettings, source: Path | None, plugin: Model, tokenizer: Tokenizer) -> list[Replay]:
+    """What the base learns from, the task's own `split` by default; before any weight is read."""
     config = plugin.check(source) if source and plugin.check else None
-    of_policy = prompt_format(source or args.items, config, tokenizer, resolve_task(settings.task))
-    return replays(settings.base, read_rows(settings.base, args.items), of_policy)
+    of_policy = prompt_format(source or split, config, tokenizer, resolve_task(settings.task))
+    return replays(settings.base, read_rows(settings.base, split), of_policy)
 
 
 def check_items(

@@ -54,3 +54,13 @@ def test_a_base_is_stale_when_its_checkpoint_is_edited_in_place(tmp_path, monkey
     assert base() == before
     timing.unlink()
     assert " " not in base() and base() == base("GSAI-ML/LLaDA-8B-Base")
+
+
+def test_a_base_is_stale_when_its_texts_are_edited(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("words.txt").write_text("abc")
+    with_file, split = (Run(base={"data": data}) for data in ("words.txt", "task"))
+    before, of_split = made_with("base", with_file, "mine"), made_with("base", split, "mine")
+    Path("words.txt").write_text("abd")
+    assert made_with("base", with_file, "mine") != before
+    assert made_with("base", split, "mine") == of_split == made_with("base", Run(), "mine")
