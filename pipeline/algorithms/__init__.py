@@ -1,5 +1,6 @@
 NAMES = (
     "agrpo",
+    "best_of",
     "coupled_grpo",
     "dam",
     "dam_analytic",

@@ -3,6 +3,8 @@
 Whole batches go to a shard, so a batch is composed alike, and computed alike, for any number of shards.
 """
 
+import math
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import cycle, product
@@ -60,6 +62,27 @@ def decode(decoder: Decoder, splits: Splits, title: str, *, shard: int = 0, shar
             for (id_, text), scores in zip(texts.items(), metrics, strict=True):
                 done.append(Answer(split, sampler, length, id_, text, scores, hardware()))
     return done
+
+
+def judged(answers: Sequence[Answer], items: Sequence[Item], task: Task[TaskSettings]) -> list[Answer]:
+    """The answers to all items of a split, with the metrics of `Task.judge` before those of `Task.score`.
+
+    Raises:
+        PipelineError: if the judge fails, or its metrics are not finite numbers, the same ones for each answer.
+    """
+    if task.judge is None:
+        return list(answers)
+    try:
+        found = task.judge(items, [answer.answer for answer in answers])
+        more = [{name: float(value) for name, value in metrics.items()} for metrics in found]
+    except Exception as error:  # whatever a user's function raises
+        traceback.print_exc()
+        raise PipelineError(f"the task's judge raised {type(error).__name__}: {error}") from error
+    sound = all(metrics.keys() == more[0].keys() and all(map(math.isfinite, metrics.values())) for metrics in more)
+    if len(more) != len(answers) or not sound:
+        raise PipelineError("the task's judge must give every answer the same metrics, all of them finite numbers")
+    pairs = zip(answers, more, strict=True)
+    return [answer._replace(metrics={**metrics, **answer.metrics}) for answer, metrics in pairs]
 
 
 def write_shard(path: Path, answers: Sequence[Answer], settings: Section) -> None:

@@ -40,7 +40,7 @@ class EvaluatedRound(TypedDict):
 
 class Round(TypedDict):
     """One round of training. The diagnostics of its rollouts stand beside these keys; where it is evaluated, also the
-    metrics of greedy decoding on the test split and the exact KL."""
+    metrics that the run is judged by on the test split, and the exact KL."""
 
     round: int
     loss: float | None

@@ -8,6 +8,7 @@ from typing import cast
 from pipeline.evaluation.summary import shown
 from pipeline.report.json_types import EvaluatedRound, Result, Round, RunMetrics, RunTime, Summary, Timing
 from pipeline.settings.run import Run
+from pipeline.settings.sections import judged_by
 from pipeline.storage.atomic_files import read_json
 from pipeline.storage.provenance import git_revision
 from pipeline.training.speed import Measured, speed
@@ -35,9 +36,9 @@ standard deviation over the K completions: of the two parts of the log weight â„
 def gather_metrics(run: Path, origin: Path, settings: Run, evaluated: Sequence[int] | None = None) -> RunMetrics:
     """All numbers of a run.
 
-    `base` and `final` are the metrics of greedy decoding on the test split; for an algorithm that only decodes, `final`
-    is its own decoding. The time for data and base model is included even if `origin` made them. Files of rounds,
-    shards, and evaluations that are not part of the current settings are ignored.
+    `base` and `final` are the metrics of `judged_by` on the test split, by default greedy decoding; for an algorithm
+    that only decodes, `final` is its own decoding. The time for data and base model is included even if `origin` made
+    them. Files of rounds, shards, and evaluations that are not part of the current settings are ignored.
 
     Args:
         evaluated: the rounds that are evaluated, by default those that the settings ask for.
@@ -47,6 +48,7 @@ def gather_metrics(run: Path, origin: Path, settings: Run, evaluated: Sequence[i
     rounds: list[Round] = []
     results: list[Result] = []
     evaluated = settings.evaluate.rounds(settings.rounds) if evaluated is None else evaluated
+    judged = judged_by(settings.evaluate.samplers)
     timings = _timings(origin, ["prepare", "base"])
     if (run / "timings" / "joint.json").exists():
         timings += _timings(run, ["joint"])
@@ -57,18 +59,18 @@ def gather_metrics(run: Path, origin: Path, settings: Run, evaluated: Sequence[i
             evaluation = read_json(folder / "evaluation.json", "splits", "exact", "rows")
             evaluations.append({"round": number, "splits": evaluation["splits"]})
             results += [cast(Result, {"round": number, **row}) for row in evaluation["rows"]]
-            scores = scalars(evaluation["splits"]["test"]["greedy"]) | evaluation["exact"]
+            scores = scalars(evaluation["splits"]["test"][judged]) | evaluation["exact"]
             if evaluation["exact"]:
                 exact[number] = evaluation["exact"]
         of_round = _timings(run, timing_names(number, settings, number in evaluated))
         timings += of_round
         rounds.append(_round(number, folder if number else origin / folder.name, scores, of_round))
-    sampler = "greedy" if settings.algorithm.trains else "ancestral"
+    sampler = judged if settings.algorithm.trains else "ancestral"
     return {
         "run": run.name,
         "task": settings.task.name,
         "git": git_revision(),
-        "base": scalars(evaluations[0]["splits"]["test"]["greedy"]) | exact.get(0, {}),
+        "base": scalars(evaluations[0]["splits"]["test"][judged]) | exact.get(0, {}),
         "final": scalars(evaluations[-1]["splits"]["test"][sampler]) | exact.get(evaluations[-1]["round"], {}),
         "sampler": sampler,
         "cache": settings.evaluate.cache or "",
@@ -107,12 +109,13 @@ def selected_round(evaluations: Sequence[EvaluatedRound]) -> Summary | None:
     """The round with the best headline metric on the validation split, the earliest if several are equal, and its
     metrics on the test split, which plays no part in the choice; None without a validation split."""
     splits = {entry["round"]: entry["splits"] for entry in evaluations}
-    on_validation = {k: scalars(found["validation"]["greedy"]) for k, found in splits.items() if "validation" in found}
+    judged = judged_by(next(iter(splits.values()))["test"])
+    on_validation = {k: scalars(found["validation"][judged]) for k, found in splits.items() if "validation" in found}
     if not on_validation:
         return None
     name = headline_metric(on_validation[0])
     best = max(on_validation, key=lambda number: (on_validation[number][name], -number))
-    on_test = scalars(splits[best]["test"]["greedy"])
+    on_test = scalars(splits[best]["test"][judged])
     return {"round": best, f"validation_{name}": on_validation[best][name], **on_test}
 
 

@@ -111,7 +111,7 @@ WHO = ("base", "policy")
 
 
 def _decoding(metrics: RunMetrics, sampler: str) -> str:
-    own = metrics["sampler"] == "ancestral" == sampler
+    own = sampler == "ancestral" and not metrics["rollouts"]
     cached = ", block cache" if metrics.get("cache") else ""
     return ("the method's own" if own else sampler_title(sampler)) + cached
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pipeline.report.json_types import Evaluation, Sampled
 from pipeline.report.tables import cell
+from pipeline.settings.sections import judged_by
 
 SHORT, LONG_PROMPT, MOST_LINES, WIDE = 120, 600, 12, 24
 """Longer answers and prompts, and those of more lines, are folded; renderings of one line and more characters are
@@ -66,12 +67,12 @@ def samples_of(base: Splits, last: Splits, sampler: str, names: Sequence[str]) -
     same items. Failures come first, the worst before the others.
 
     Args:
-        sampler: with which the policy decodes; the base decodes greedily.
+        sampler: with which the policy decodes; the base decodes with the one that runs are judged by.
         names: the metrics to show, the headline metric last.
     """
     found, shared = [], shared_wording(last, sampler)
     for split, samplers in last.items():
-        of_base = {sample["item"]: sample for sample in base[split]["greedy"]["samples"]}
+        of_base = {sample["item"]: sample for sample in base[split][judged_by(base[split])]["samples"]}
         samples = samplers[sampler]["samples"]
         for sample in sorted(samples, key=lambda sample: [sample["metrics"][name] for name in reversed(names)]):
             shown = _sample(split, of_base.get(sample["item"]), sample, names, shared)

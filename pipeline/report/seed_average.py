@@ -13,6 +13,7 @@ from typing import cast
 from pipeline.evaluation.summary import summarize
 from pipeline.report.json_types import FamilyRow, Published, RunMetrics, SuiteResult, Summary
 from pipeline.report.run_metrics import headline_metric, metric_values, sampler_title, scalars
+from pipeline.settings.sections import judged_by
 
 SEED = re.compile(r"-seed(\d+)$")
 
@@ -75,7 +76,7 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
         "by_seed": {seed_of(run["run"]): _with_reward(run["final"]) for run in runs},
         "splits": _splits(runs),
         "lengths": _lengths(runs, len(runs[0]["rounds"]), runs[0]["sampler"]),
-        "base_lengths": _lengths(runs, 0, "greedy"),
+        "base_lengths": _lengths(runs, 0, judged_by(runs[0]["evaluations"][0]["splits"]["test"])),
         "published": published,
         "curve": learning_curve(runs),
     }
@@ -100,9 +101,9 @@ def learning_curve(runs: Sequence[RunMetrics]) -> list[Summary]:
 
 
 def _test_metrics(run: RunMetrics, number: int) -> Summary:
-    """The metrics of greedy decoding on the test split after a round, with the exact KL."""
+    """The metrics that a run is judged by, on the test split after a round, with the exact KL."""
     (splits,) = (entry["splits"] for entry in run["evaluations"] if entry["round"] == number)
-    return scalars(run["rounds"][number - 1]) | scalars(splits["test"]["greedy"])
+    return scalars(run["rounds"][number - 1]) | scalars(splits["test"][judged_by(splits["test"])])
 
 
 def seed_means(evaluations: Sequence[Summary], names: Collection[str] = ()) -> Summary:

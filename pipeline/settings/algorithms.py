@@ -213,6 +213,13 @@ class Drakes(Settings):
         return ("base",)
 
 
+class BestOf(Settings):
+    """The best of `candidates` answers of the base; see `pipeline/algorithms/best_of.py`."""
+
+    trains: ClassVar[bool] = False
+    candidates: int = Field(default=16, ge=2)
+
+
 class Svdd(Settings):
     """Value-guided decoding of the base; see `pipeline/algorithms/svdd.py`."""
 
@@ -224,6 +231,7 @@ class Svdd(Settings):
 
 SETTINGS: dict[str, type[Settings]] = {
     "agrpo": Agrpo,
+    "best_of": BestOf,
     "coupled_grpo": CoupledGrpo,
     "dam": Dam,
     "dam_analytic": DamAnalytic,

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, Va
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_algorithm, load_task, resolve_task
 from pipeline.settings.algorithms import SETTINGS, Dam, Settings
-from pipeline.settings.sections import Base, Evaluate, ModelSection, Rollout, Train
+from pipeline.settings.sections import Base, Evaluate, ModelSection, Rollout, Train, judged_by
 from pipeline.settings.validation import PluginSection, Section, describe
 
 if TYPE_CHECKING:
@@ -87,9 +87,11 @@ def _contradictions(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
     if run.base.path is None:
         yield from _unsaved(run, task)
     yield from _wrong_lengths(run, task)
-    for sampler in ("greedy",) if algorithm.trains else ("greedy", "ancestral"):
-        if sampler not in run.evaluate.samplers:
-            yield f"evaluate.samplers must hold {sampler}, which algorithm '{algorithm.name}' is judged by"
+    samplers = run.evaluate.samplers
+    if judged_by(samplers) not in samplers:
+        yield "evaluate.samplers must hold greedy or ancestral, which runs are judged by"
+    if not algorithm.trains and "ancestral" not in samplers:
+        yield f"evaluate.samplers must hold ancestral, which algorithm '{algorithm.name}' is judged by"
     for name, section in (("rollout", run.rollout), ("evaluate", run.evaluate)):
         if section.prefill and not task.chat:
             yield f"{name}.prefill: task '{run.task.name}' has no chat answers; see task.template"

@@ -1,6 +1,6 @@
 """The sections of params.yaml, one class each: types, defaults, and what they mean."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal
 
@@ -174,14 +174,20 @@ class Rollout(InBlocks):
         return self.prompts * (self.completions + (self.start == "remasked"))
 
 
+def judged_by(samplers: Collection[str]) -> Sampler:
+    """The sampler that gives the headline: greedy decoding where it is asked for, else ancestral sampling."""
+    return "greedy" if "greedy" in samplers else "ancestral"
+
+
 class Evaluate(InBlocks):
     """Decoding of the held-out prompts: the base, every `every`-th round and the last.
 
     `samplers`: `greedy` is LLaDA's low-confidence remasking; `ancestral` draws from the policy at temperature 1 and
     reveals positions in random order; `ancestral_confidence` reveals first where the policy is most confident. The last
-    two are the laws of rollouts with that `order`. `lengths` are the numbers of answer tokens to decode with, of which
-    the task's own gives the headline; null is that one alone. `shards` is the number of jobs that may decode at once;
-    it changes no number. The rest is as in `rollout`; the published protocol has no cache.
+    two are the laws of rollouts with that `order`. Greedy decoding gives the headline, ancestral sampling where
+    `greedy` is left out. `lengths` are the numbers of answer tokens to decode with, of which the task's own gives the
+    headline; null is that one alone. `shards` is the number of jobs that may decode at once; it changes no number. The
+    rest is as in `rollout`; the published protocol has no cache.
     """
 
     every: PositiveInt = 2

@@ -7,7 +7,7 @@ answers is exact, and KL(p* ‖ p^u) with it. The answers come from the shards o
 from argparse import Namespace
 from functools import cache, partial
 
-from pipeline.evaluation.answers import Answer, decode, in_order, kinds, read_shards, read_splits
+from pipeline.evaluation.answers import Answer, decode, in_order, judged, kinds, read_shards, read_splits
 from pipeline.evaluation.decoding import Decoder, load_decoder
 from pipeline.evaluation.exact_kl import exact_kl, posteriors_of
 from pipeline.evaluation.summary import by_group, shown, summarize, worst
@@ -41,7 +41,8 @@ def run(args: Namespace, settings: EvaluateSettings) -> None:
     summaries: dict[str, dict[str, object]] = {}
     rows = []
     found = in_order(answers, splits, kinds(splits, settings.evaluate, task))
-    for (split, sampler, length), answered in found.items():
+    for (split, sampler, length), answers_of_kind in found.items():
+        answered = judged(answers_of_kind, splits[split], task)
         metrics = [answer.metrics for answer in answered]
         summary = summarize(metrics)
         rows.append({"split": split, "sampler": sampler, "length": length, **origin, "metrics": summary})

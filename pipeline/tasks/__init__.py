@@ -1,1 +1,1 @@
-NAMES = ("checkerboard", "countdown", "gsm8k", "math500", "pinwheel", "reasoning_gym", "sudoku")
+NAMES = ("antibody", "checkerboard", "countdown", "gsm8k", "math500", "pinwheel", "reasoning_gym", "sudoku")

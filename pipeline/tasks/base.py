@@ -92,6 +92,8 @@ class Task(Generic[S]):
         saved: how saved generations are read, if there are any for this task.
         whole_text: `score` gets the full chat answer, including the first stop token and what follows it, as in d1.
         check: settings -> None; PipelineError for what only opening the data can tell. Called before anything runs.
+        judge: (items, answers) -> more metrics of all answers of an evaluation to one split, for what no reward should
+            see, takes long, or compares answers with each other. None if there are none.
         own_process: whether `score` runs code from elsewhere, in a process that can be killed, as a user's does.
         end: for embedded models, the character outside the alphabet that pads answers longer than L; "" if answers
             have one length only.
@@ -111,6 +113,7 @@ class Task(Generic[S]):
     saved: Saved | None = None
     whole_text: bool = False
     check: Callable[[S], object] | None = None
+    judge: Callable[[Sequence[Item], Sequence[str]], Sequence[Mapping[str, float]]] | None = None
     own_process: bool = False
     end: str = ""
     hole: str = ""

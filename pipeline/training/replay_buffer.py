@@ -124,7 +124,7 @@ class Replay:
 
         def groups(name: str, fill: int, side: Literal["left", "right"] = "right") -> Tensor:
             column = torch.from_numpy(matrix(table, name, fill, side=side)).long()
-            return column.view(-1, rollout.completions, column.shape[1])
+            return column.view(len(column) // rollout.completions, rollout.completions, column.shape[1])
 
         weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(-1, rollout.completions)
         prompt, start = groups("prompt_tokens", PADDING, "left")[:, 0], groups("start", PADDING)[:, 0]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import PipelineError
 from pipeline.settings.params_file import Params
+from pipeline.settings.sections import judged_by
 from pipeline.storage.atomic_files import read_json
 from pipeline.workflow.estimate import Estimate, shape_of
 
@@ -111,12 +112,12 @@ class Progress:
         return "  ".join([*parts, *self._evaluated(folder, job.round)])
 
     def _evaluated(self, folder: Path, last: int) -> list[str]:
-        """The headline metric of the last evaluation so far: greedy decoding of the test split."""
+        """The headline metric of the last evaluation so far: of the test split."""
         for number in range(last, -1, -1):
             path = folder / f"round_{number:03d}" / "evaluation.json"
             if path.exists() and folder / "timings" / f"evaluate_{number:03d}.json" not in self.pending:
                 found = read_json(path, "splits", "exact", "headline")
-                values = found["splits"]["test"]["greedy"] | found["exact"]
+                values = found["splits"]["test"][judged_by(found["splits"]["test"])] | found["exact"]
                 name = found["headline"]
                 value = f"{values[name]:.0%}".replace("%", " %") if name.endswith("accuracy") else short(values[name])
                 when = "" if number == last else f" (round {number})" if number else " (base)"

@@ -165,12 +165,15 @@ def origin_of_suite(suite: Suite) -> Callable[[str], Origin | None]:
 
 
 def data(run: Run) -> str:
-    """Digests of the files that the task reads (`task.data.path`, `task.data.test_path`); "" if it reads none.
+    """Digests of the files that the task reads, `task.data.path`, `task.data.test_path` and those that other keys of
+    the section name; "" if it reads none.
 
     A file that is missing or cannot be read is no error here: rule `prepare` reports it.
     """
     named = getattr(run.task, "data", None)
-    return _digests([named.path, named.test_path]) if isinstance(named, Data) else ""
+    files = [named.path, named.test_path] if isinstance(named, Data) else []
+    others = [value for key, value in run.task if key != "name" and isinstance(value, str)]
+    return _digests([*files, *(name for name in others if Path(name).is_file())])
 
 
 def _digests(names: Iterable[str | None]) -> str:

@@ -117,6 +117,16 @@ def test_svdd_decodes_by_its_law(bench, value):
     assert_frequencies(bench, run, exact.path_law(law).exp().flatten(), 4000, slack=0.01 if value == "mc" else 0.0)
 
 
+def test_best_of_decodes_by_its_law(bench):
+    """Frequencies of 4,000 answers against the enumerated law (5 standard errors); of one candidate it is the base."""
+    run, base = bench.run("best_of", candidates=5), exact.posteriors(bench.log_base)
+    law = exact.path_law(plugin(run).law(base, bench.decoding(run))).exp().flatten()
+    assert_frequencies(bench, run, law, 4000, slack=0.0)
+    order = bench.reward.flatten().argsort()
+    below = bench.log_base.exp().flatten()[order].cumsum(0)
+    assert law[order].cumsum(0).numpy() == pytest.approx((below**5).numpy())  # P(r ≤ level) of the best of 5
+
+
 def with_alpha(run: AdjointSettings, alpha: float) -> AdjointSettings:
     return run.model_copy(update={"algorithm": run.algorithm.model_copy(update={"alpha": alpha})})
 
