@@ -12,16 +12,13 @@ Cells = list[list[str]]
 
 
 def suite_tables(rows: Sequence[FamilyRow]) -> dict[str, Cells]:
-    """Title -> cells: the headline metric in short, all metrics after the last round, by answer length, by way of
-    decoding for a single family, paired differences, and at the same rollouts and compute."""
-    headlines = " and ".join(dict.fromkeys(row["headline"].replace("_", " ") for row in rows))
-    found = {
-        f"In short: {headlines}": in_short(rows),
-        "After the last round": last_rounds(rows),
-        "By number of answer tokens": by_length(rows),
-    }
-    if len(rows) == 1:
-        found[f"By decoding: {rows[0]['run']}"] = by_decoding(rows[0])
+    """Title -> cells: the headline metric in short, for a single family by way of decoding, all metrics after the last
+    round, by answer length, paired differences, and at the same rollouts and compute."""
+    found = {f"By decoding: {rows[0]['run']}": by_decoding(rows[0])} if len(rows) == 1 else {}
+    if not any(len(cells) > 1 for cells in found.values()):
+        headlines = " and ".join(dict.fromkeys(row["headline"].replace("_", " ") for row in rows))
+        found[f"In short: {headlines}"] = in_short(rows)
+    found |= {"After the last round": last_rounds(rows), "By number of answer tokens": by_length(rows)}
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
         found[f"Paired by seed: {task}, differences from {of_task[0]['run']}"] = paired_differences(of_task)

@@ -60,14 +60,15 @@ def test_a_template_cannot_forget_to_escape():
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip(MISSING)
     browser = Browser(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 @pytest.mark.parametrize("name", ["sudoku", "chat", "suite"])
-def test_pages_are_readable(name, pages, browser, tmp_path):
+def test_pages_are_readable(name, browser, pages, tmp_path):
     """No overflow, no contrast below WCAG's AA, nothing on the console, nothing from the network; also with everything
     unfolded. The screenshots stay in pytest's temporary directory."""
     for width in (1280, 390):
@@ -83,7 +84,6 @@ def test_pages_are_readable(name, pages, browser, tmp_path):
             )
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 def test_flaws_are_found(browser, tmp_path):
     """The check itself: on a page that has each of them."""
     flawed = tmp_path / "flawed.html"
