@@ -13,7 +13,7 @@ from pipeline.report.tables import cell
 from pipeline.settings.sections import judged_by
 
 SHORT, LONG_PROMPT, MOST_LINES, WIDE = 120, 600, 12, 24
-"""Longer answers and prompts, and those of more lines, are folded; renderings of one line and more characters are
+"""Longer answers and prompts, and those of more lines, are folded; renderings with a line of more characters are
 stacked."""
 TAG = re.compile(r"</?\w+>")
 Text = list[tuple[str, str]]
@@ -87,7 +87,8 @@ def _sample(split: str, base: Sampled | None, last: Sampled, names: Sequence[str
         begin, end = shared
         own = puzzle[len(begin) : len(puzzle) - len(end)].strip("\n")
         puzzle = f"{'… ' * bool(begin)}{own}{' …' * bool(end)}"
-    layout = "prose" if not aligned else "stacked" if "\n" not in puzzle and len(puzzle) > WIDE else "grids"
+    widest = max(map(len, puzzle.splitlines()), default=0)
+    layout = "prose" if not aligned else "stacked" if widest > WIDE else "grids"
 
     def marked(text: str, *, errors: bool = False) -> Text:
         return _marked(text, puzzle, reference, errors=errors) if aligned else [(text, "")]

@@ -87,17 +87,23 @@ def judge(items: Sequence[Item], answers: Sequence[str]) -> list[Mapping[str, fl
 
 
 def render(item: Item, answer: str) -> str:
-    """The CDR between three residues of the framework, above its parent's; below, what has changed (^) and which
-    residues belong to liabilities (!)."""
+    """The CDR between three residues before and four behind it; below, what differs from the parent, with a dot where
+    nothing does, and which residues are parts of liability motifs (!). All texts of an item have one shape."""
     region = cdr_of(item)
-    shown = slice(region.start - 3, region.stop + 4)
-    bad = {at for _, start, end in liabilities(answer, region) for at in range(start, end)}
-    places = range(shown.start, min(shown.stop, len(answer)))
-    changed = "".join("^" if answer[at] not in (item.reference[at], HOLE) else " " for at in places)
-    marks = "".join("!" if at in bad else " " for at in places)
-    lines = [f"{item.group}: CDR-H3", f"answer  {answer[shown]}", f"parent  {item.reference[shown]}"]
-    lines += [f"changed {changed}".rstrip(), f"liable  {marks}".rstrip()]
-    return "\n".join(lines)
+    places = range(region.start - 3, min(region.stop + 4, len(answer)))
+    liable = {at for _, start, end in liabilities(answer, region) for at in range(start, end)}
+    rows = {
+        "sequence": [answer[at] for at in places],
+        "changed": [
+            " " if answer[at] == HOLE else "." if answer[at] == item.reference[at] else answer[at] for at in places
+        ],
+        "liable": ["!" if at in liable else " " for at in places],
+    }
+    return "\n".join(f"{title:<9}{''.join(row)}" for title, row in rows.items())
+
+
+def _change(residue: str, parent: str) -> str:
+    return " " if residue == HOLE else "." if residue == parent else residue
 
 
 def configured(settings: Antibody) -> Task[Antibody]:

@@ -142,11 +142,12 @@ def test_humanness_is_the_share_of_known_peptides():
 def test_the_report_shows_what_changed_and_what_is_liable():
     item = item_of(BEVACIZUMAB)
     answer = BEVACIZUMAB.sequence.replace("AKYPHYYGSSHWYFDV", "AKYPNGYGSSHAYFDV")
-    lines = render(item, answer).splitlines()
-    assert lines == [
-        "bevacizumab: CDR-H3",
-        "answer  YYCAKYPNGYGSSHAYFDVWGQG",
-        "parent  YYCAKYPHYYGSSHWYFDVWGQG",
-        "changed        ^^     ^",
-        "liable         !!",
+    texts = [render(item, text).splitlines() for text in (item.start, item.reference, answer)]
+    rows = [[(line[:9].strip(), line[9:]) for line in text] for text in texts]
+    width = 3 + 16 + 4
+    assert all(len(shown) == width for text in rows for _, shown in text)
+    assert [[(title, shown.rstrip()) for title, shown in text] for text in rows] == [
+        [("sequence", "YYC________________WGQG"), ("changed", "...                ...."), ("liable", "")],
+        [("sequence", "YYCAKYPHYYGSSHWYFDVWGQG"), ("changed", "." * width), ("liable", " " * 14 + "!")],
+        [("sequence", "YYCAKYPNGYGSSHAYFDVWGQG"), ("changed", ".......NG.....A........"), ("liable", " " * 7 + "!!")],
     ]
