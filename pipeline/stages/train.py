@@ -92,6 +92,8 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
         losses = fit(policy, optimizer, batches, loss, schedule, train, progress, **numbers, title=title)
     optimizer.take_averages()
     state = optimizer_state(optimizer)
+    if train.adapter is None:
+        policy.requires_grad_(True)  # what no logit depends on did not train, but is saved
     gather_trained(policy)
     if is_main_process():
         prune(args.out.parent.parent, args.round - 1, args.keep)

@@ -12,13 +12,7 @@ from pipeline.stages import base
 
 ADAPTER = {"rank": 4, "alpha": 8, "dropout": 0.1}
 TARGETS = {"masked_lm": ["query", "key", "value", "dense"], "llada": ["q_proj", "v_proj", "up_proj", "down_proj"]}
-CASES = [
-    (model, adapter, sharding)
-    for model in TARGETS
-    for adapter in (False, True)
-    for sharding in ("none", "full")
-    if sharding == "none" or adapter
-]
+CASES = [(model, adapter, sharding) for model in TARGETS for adapter in (False, True) for sharding in ("none", "full")]
 DATA = Path("words.txt")
 
 
