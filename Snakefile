@@ -29,6 +29,7 @@ from pipeline.runtime.launch import SHELL
 from pipeline.workflow.records import judge
 from pipeline.workflow.seal import restore
 from pipeline.workflow.targets import descriptions
+from pipeline.workflow.tracking import Follower
 from pipeline.workflow.terminal import Terminal, leave_out_single_jobs, pending_jobs
 from pipeline.tasks.base import HELD_OUT, SPLITS
 
@@ -58,6 +59,7 @@ PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_proc
 if DEVICES:
     workflow.register_resource("devices", len(DEVICES))
 STARTED, TERMINAL = time.time(), Terminal(PARAMS)
+FOLLOWER = Follower(HARDWARE.track)
 os.environ.setdefault("TQDM_MININTERVAL", "1")
 os.environ.setdefault("PYTHONUTF8", "1")  # jobs write UTF-8, whatever the locale
 # SLURM announces the end by SIGTERM, on which training saves its progress: the shell must outlive it.
@@ -515,6 +517,7 @@ if workflow.is_main_process:
 
 onstart:
     TERMINAL.start(pending_jobs(workflow), errors=not workflow.local_exec)
+    FOLLOWER.start({job.run for job in pending_jobs(workflow).values()} & RUNS.keys())
     if workflow.local_exec:
         devices.share(DEVICES)
         if not LOCAL and devices.devices_of(HARDWARE.devices):
@@ -536,9 +539,11 @@ onstart:
 onsuccess:
     PRELOADED.stop()
     TERMINAL.stop()
+    FOLLOWER.stop()
     print(wf.results(RUNS, since=STARTED))
 
 
 onerror:
     PRELOADED.stop()
     TERMINAL.stop()
+    FOLLOWER.stop()

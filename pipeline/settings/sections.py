@@ -10,6 +10,8 @@ from pipeline.settings.validation import Section, known_plugin
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Sampler = Literal["greedy", "ancestral", "ancestral_confidence"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
+"""Names of packages, too."""
 Scalar = bool | int | float | str
 TASK = "task"
 """`base.data`: the task's own split."""
@@ -215,6 +217,7 @@ class Hardware(Section):
     0, jobs share the GPUs that they see. On a cluster its scheduler hands out the GPUs.
     `sharding: full` gives each process a part of the weights, gradients and moments (FSDP2) instead of a copy (DDP).
     `compile`: transformer blocks are compiled by torch.compile; null means on GPUs, where it takes some seconds a job.
+    `track` sends the curves of runs to a tracker while they run, see `report/track.py`; null is none.
     `accelerator` is the GPU that the estimate of a dry run reckons with.
     """
 
@@ -226,6 +229,7 @@ class Hardware(Section):
     preload: bool = True
     sharding: Literal["none", "full"] = "none"
     compile: bool | None = None
+    track: Tracker | None = None
     accelerator: Literal["a100", "h100", "h200", "b200"] = "h100"
 
     @field_validator("models")
