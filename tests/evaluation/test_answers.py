@@ -1,5 +1,6 @@
 """Answers decoded in shards are those of a single job, bit for bit, and a missing or odd one is noticed."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.answers import Answer, decode, in_order, kinds, read_shards, read_splits, write_shard
+from pipeline.evaluation.answers import Answer, decode, in_order, judged, kinds, read_shards, read_splits, write_shard
 from pipeline.evaluation.decoding import load_decoder
+from pipeline.plugins import load_task
 from pipeline.settings.inheritance import merge
 from pipeline.settings.params_file import parse_params
 from pipeline.settings.stages import EvaluateSettings, parse_settings, settings_json
@@ -69,3 +71,30 @@ def test_missing_and_odd_answers(damage, message):
     with pytest.raises(PipelineError) as error:
         in_order(damage(rows), {"test": items}, wanted)
     assert message in str(error.value)
+
+
+def test_a_judge_adds_metrics_before_those_of_the_score():
+    task, items, rows = load_task("sudoku"), [Item("p", "r", "g")] * 2, answers("reward", "reward")
+    assert judged(rows, items, task) == rows
+
+    def judge(items: list[Item], texts: list[str]) -> list[dict[str, float]]:
+        return [{"length": len(text), "reward": 9.0} for text in texts]
+
+    found = judged(rows, items, dataclasses.replace(task, judge=judge))
+    assert [list(answer.metrics.items()) for answer in found] == [[("length", 1.0), ("reward", 1.0)]] * 2
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "message"),
+    [
+        (lambda: [{"a": 1.0}, {"b": 1.0}], "the same metrics"),
+        (lambda: [{"a": 1.0}], "the same metrics"),
+        (lambda: [{"a": float("nan")}] * 2, "the same metrics, all of them finite numbers"),
+        (lambda: [{"a": "high"}] * 2, "raised ValueError: could not convert"),
+        (lambda: 1 / 0, "raised ZeroDivisionError"),
+    ],
+)
+def test_odd_judges(verdicts, message):
+    task = dataclasses.replace(load_task("sudoku"), judge=lambda items, answers: verdicts())
+    with pytest.raises(PipelineError, match=message):
+        judged(answers("reward", "reward"), [Item("p", "r", "g")] * 2, task)
