@@ -23,7 +23,7 @@ from pipeline.tasks.base import Task, TaskSettings
 from pipeline.text.special_tokens import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_tokenizer_config
 from pipeline.text.tokenizer import encode, mask_id, unknown_ids
 
-STOP_TOKENS = ("<|eot_id|>", "<|endoftext|>", "<|im_end|>")
+STOP_TOKENS = ("<|eot_id|>", "<|endoftext|>", "<|im_end|>", "<|dlm_pad|>")
 """Tokens that end an answer, besides the end-of-text token in a checkpoint's configuration."""
 TEMPLATE_SECONDS, TEMPLATE_MEMORY = 10, 2**30
 """What rendering the prompts of a split, or of a batch, may take: thousands take a second."""

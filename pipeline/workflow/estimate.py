@@ -68,6 +68,8 @@ class Estimate:
         self.weights = float(self.bytes * shape.parameters)
         self.head = 4.0 * shape.vocabulary * shape.hidden if self.bytes == 2 else 0.0
         self.passes = run.algorithm.passes(run.rollout)
+        family = family_of(run.model.name)
+        self.exact_cache = family is not None and family.block_length is not None
         # Bytes of a compressed row of rollouts or targets: 4 of log-probability and 1 of step for each answer token,
         # log₂ V bits for each token; K completions share a prompt.
         tokens = self.prompt / run.rollout.completions + self.answer
@@ -170,11 +172,13 @@ class Estimate:
     ) -> float:
         """Operations of one answer, of which a share is `masked`, in L/k steps. The head runs on the tokens that are
         revealed, or `everywhere` in the block that is masked, on average half of it. With a block cache one step of a
-        block passes the whole sequence, the others the block alone. Adapters are merged."""
+        block passes the whole sequence, with an exact cache one step of an answer; the others pass the block alone.
+        Adapters are merged."""
         whole, block = self.prompt + length, self._block_length(section, length)
         steps = masked * length / section.tokens_per_step
         read = steps * block / 2 if everywhere else masked * length
-        full = min(steps, math.ceil(length / block)) if section.cache else steps
+        blocks = 1 if self.exact_cache else math.ceil(length / block)
+        full = min(steps, blocks) if section.cache else steps
         flops = self.shape.forward(full, whole, read)
         return flops + self.shape.forward(steps - full, block, 0, keys=whole)
 
