@@ -12,9 +12,9 @@ from pipeline.report.json_types import Evaluation, Sampled
 from pipeline.report.tables import cell
 from pipeline.settings.sections import judged_by
 
-SHORT, LONG_PROMPT, MOST_LINES, WIDE = 120, 600, 12, 24
-"""Longer answers and prompts, and those of more lines, are folded; renderings with a line of more characters are
-stacked."""
+SHORT, LONG_PROMPT, MOST_LINES, WIDE, NARROW = 120, 600, 12, 24, 48
+"""Longer answers and prompts are folded, unless their lines are narrow, and so are those of more lines. Renderings that
+are laid over each other are stacked if a line has more than `WIDE` characters."""
 TAG = re.compile(r"</?\w+>")
 Text = list[tuple[str, str]]
 """Pieces of a text with their marks: given, wrong, "" or, where the prompt is blank, "blank"."""
@@ -83,23 +83,24 @@ def samples_of(base: Splits, last: Splits, sampler: str, names: Sequence[str]) -
 def _sample(split: str, base: Sampled | None, last: Sampled, names: Sequence[str], shared: tuple[str, str]) -> Sample:
     puzzle, reference = last["puzzle"], last["reference"]
     aligned = _shape(puzzle) == _shape(reference)
-    if not aligned:
+    narrow = "\n" in puzzle and _narrow(puzzle) and _narrow(last["answer"])
+    layout = "stacked" if aligned and max(map(len, puzzle.splitlines()), default=0) > WIDE else "grids"
+    layout = layout if aligned or narrow else "prose"
+    if layout == "prose":
         begin, end = shared
         own = puzzle[len(begin) : len(puzzle) - len(end)].strip("\n")
         puzzle = f"{'… ' * bool(begin)}{own}{' …' * bool(end)}"
-    widest = max(map(len, puzzle.splitlines()), default=0)
-    layout = "prose" if not aligned else "stacked" if widest > WIDE else "grids"
 
     def marked(text: str, *, errors: bool = False) -> Text:
         return _marked(text, puzzle, reference, errors=errors) if aligned else [(text, "")]
 
     def answer(title: str, sample: Sampled) -> Shown:
         metrics, text = sample["metrics"], sample["answer"]
-        right = metrics[names[-1]] == 1
+        judged, right = names[-1].endswith("accuracy"), metrics[names[-1]] == 1
         both = dict.fromkeys(["reward", *names]) if "reward" in metrics else names
         values = ", ".join(f"{name.replace('_', ' ')} {_value(metrics[name], name)}" for name in both)
-        verdict = ("right" if right else "wrong") if names[-1].endswith("accuracy") else ""
-        return Shown(title, marked(text, errors=not right), verdict, values, preview(text, SHORT))
+        verdict = ("right" if right else "wrong") if judged else ""
+        return Shown(title, marked(text, errors=judged and not right), verdict, values, preview(text, SHORT))
 
     def preview(text: str, most: int) -> str:
         return "" if aligned else _preview(text, most)
@@ -115,6 +116,10 @@ def _sample(split: str, base: Sampled | None, last: Sampled, names: Sequence[str
 
 def _value(value: float, name: str) -> str:
     return cell({"n": 1, name: value, f"{name}_se": 0.0}, name)
+
+
+def _narrow(text: str) -> bool:
+    return all(len(line) <= NARROW for line in text.splitlines())
 
 
 def _shape(text: str) -> list[int]:
@@ -140,7 +145,7 @@ def _marked(text: str, puzzle: str, reference: str, *, errors: bool = False) -> 
 def _preview(text: str, most: int) -> str:
     """The end of a text of more than `most` characters, where its result stands; "" for a shorter one."""
     lines = [line for line in text.splitlines() if line.strip()]
-    if len(text) <= most and len(lines) <= MOST_LINES:
+    if (len(text) <= most or _narrow(text)) and len(lines) <= MOST_LINES:
         return ""
     lines = [line for line in lines if not TAG.fullmatch(line.strip())] or lines
     return f"… {lines[-1].strip()[-80:]}" if lines else ""

@@ -6,6 +6,8 @@ from pipeline.evaluation.summary import worst
 from pipeline.report.samples import Sample, samples_of
 from pipeline.report.svg import spread
 
+BRIEF = "Be brief, and say nothing that nobody needs to know."
+
 
 def sampled(item: int, answer: str, right: float, puzzle: str = "1 ·\n· 2", reference: str = "1 2\n1 2") -> dict:
     metrics = {"reward": right, "accuracy": right}
@@ -60,9 +62,19 @@ def test_layouts():
     assert (chat.layout, [text.preview for text in chat.texts]) == ("prose", ["", "", "… So 12."])
 
 
+def test_what_is_no_accuracy_has_no_errors():
+    """An answer may differ from a reference that is only where it came from; its metrics stand beside it."""
+    other = sampled(0, "3 2\n1 2", 0.0)
+    splits = {"test": {"greedy": {"samples": [{**other, "metrics": {"reward": -1.0, "humanness": 0.7}}]}}}
+    (found,) = samples_of(splits, splits, "greedy", ["humanness"])
+    policy = found.texts[-1]
+    assert not found.failed and policy.verdict == "" and policy.metrics == "reward -1, humanness 0.7"
+    assert "wrong" not in {mark for _, mark in policy.text}
+
+
 def test_wording_that_all_prompts_share_is_left_out():
     """Whole lines at both ends; of prompts that are laid over their answers nothing is."""
-    prompts = [sampled(item, "72", 1.0, f"Be brief.\n{item} + 1?\nEnd.\n<x>", "72") for item in (10, 11)]
+    prompts = [sampled(item, "72", 1.0, f"{BRIEF}\n{item} + 1?\nEnd.\n<x>", "72") for item in (10, 11)]
     assert [sample.texts[0].text for sample in shown(prompts)] == [[("… 10 + 1? …", "")], [("… 11 + 1? …", "")]]
     apart = [sampled(item, "72", 1.0, f"{item} + 1?", "72") for item in (10, 11)]
     assert [sample.texts[0].text for sample in shown(apart)] == [[("10 + 1?", "")], [("11 + 1?", "")]]
