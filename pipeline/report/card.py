@@ -82,7 +82,7 @@ def metadata(exported: Exported, settings: Mapping[str, Any]) -> str:
     data = settings["task"].get("data") or {}
     if hubs := [data[key] for key in ("hub", "test_hub") if data.get(key)]:
         entries["datasets"] = hubs
-    entries |= {"pipeline_tag": "text-generation", "tags": ["masked-diffusion", "discrete-adjoint-matching"]}
+    entries["tags"] = ["masked-diffusion", "discrete-adjoint-matching"]
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in entries.items()), "---"])
 
 

@@ -11,11 +11,13 @@ A round that was computed anew replaces its event file, or begins another run.
 """
 
 import argparse
+import fcntl
 import select
 import signal
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,6 +130,15 @@ def look(run: Path, tracker: Tracker, evaluated: Sequence[int]) -> None:
     tracker.send(found)
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """One process sends at a time: that of a Snakemake that was killed may still be at its last look."""
+    ROOT.mkdir(parents=True, exist_ok=True)
+    with (ROOT / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def evaluated_rounds(params: Path, run: str) -> list[int]:
     """The rounds that a run evaluates; [] if params.yaml does not say."""
     try:
@@ -155,7 +166,8 @@ def main() -> None:
         last = last or bool(select.select([sys.stdin], [], [], SECONDS)[0])
         for run, tracker in trackers.items():
             try:
-                look(run, tracker, evaluated[run])
+                with alone():
+                    look(run, tracker, evaluated[run])
             except Exception as error:  # a tracker's own, or a file that is being replaced
                 line = f"{run.name}: not tracked: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 if line not in said:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     if not policy.is_dir():
         raise PipelineError(f"{policy} is not a policy directory")
     base = base_model(policy, args.base)
-    name = settings_of(policy)["model"].get("name", "llada")
+    name = args.model or settings_of(policy)["model"].get("name", "llada")
     if args.push:
         check_push(args.push, base)
     with replacing(out) as temporary:
@@ -145,12 +145,9 @@ if __name__ == "__main__":
     parser.add_argument("policy", type=Path, help="policy directory of a round")
     parser.add_argument("out", type=Path, help="directory to write")
     parser.add_argument("--adapters", action="store_true", help="the adapters alone, for the base as it is on the Hub")
-    parser.add_argument(
-        "--base", metavar="NAME", help="the base's repository on the Hub, if the run had it from a path"
-    )
-    parser.add_argument(
-        "--license", metavar="ID", help="for the card, as the Hub spells it, e.g. mit; that of the base"
-    )
+    parser.add_argument("--base", metavar="NAME", help="the base's repository, if the run had it from a directory")
+    parser.add_argument("--model", metavar="NAME", help="model.name, if the run's rollouts are gone (default: llada)")
+    parser.add_argument("--license", metavar="ID", help="the base's license for the card, as the Hub spells it: mit")
     parser.add_argument("--push", metavar="NAME", help="repository on the Hub to upload to, org/name")
     parser.add_argument("--public", action="store_true", help="a repository that --push makes is private without this")
     with errors_on_one_line():

@@ -26,7 +26,7 @@ KNOWN = 38
 
 
 def export(policy: Path, out: Path, **options: object) -> Path:
-    defaults = {"adapters": False, "base": None, "license": None, "push": None, "public": False}
+    defaults = {"adapters": False, "base": None, "model": None, "license": None, "push": None, "public": False}
     run(Namespace(policy=policy, out=out, **{**defaults, **options}))
     return out
 
