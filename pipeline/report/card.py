@@ -102,10 +102,10 @@ def training(exported: Exported, settings: Mapping[str, Any]) -> list[list[str]]
     """Task, data, reward, method and the KL to the base."""
     task, algorithm, rollout = settings["task"], settings["algorithm"], settings["rollout"]
     rows = [
-        ["task", f"`{task['name']}`" if task else "unknown: the run's buffers are gone"],
-        ["data", _code(task.get("data") or _generated(task)) if task else ""],
+        ["task", str(task["name"]) if task else "unknown: the run's buffers are gone"],
+        ["data", _json(task.get("data") or _generated(task)) if task else ""],
         ["reward", reward(task) if task else ""],
-        ["method", _code(algorithm) if algorithm else ""],
+        ["method", _json(algorithm) if algorithm else ""],
         ["α, weight of the KL to the base", f"{algorithm['alpha']:g}" if algorithm else ""],
         ["rollouts of a round", f"{rollout['prompts']} prompts × {rollout['completions']}" if rollout else ""],
         ["seed", str(settings["seed"]) if task else ""],
@@ -119,10 +119,10 @@ def reward(task: Mapping[str, Any]) -> str:
     try:
         score = resolve_task(load_task(task["name"]).settings.model_validate(task)).score
     except (PipelineError, ValueError):  # a user's module that is not here
-        return f"that of the task `{task['name']}`"
+        return f"that of the task {task['name']}"
     function = score.func if isinstance(score, partial) else score
     said = (inspect.getdoc(function) or "").split("\n\n", maxsplit=1)[0]
-    return f"`{function.__module__}.{function.__qualname__}`: {' '.join(said.split())}"
+    return f"{function.__module__}.{function.__qualname__}: {' '.join(said.split()).replace('`', '')}"
 
 
 def kl(exported: Exported) -> list[list[str]]:
@@ -191,8 +191,8 @@ def _generated(task: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in task.items() if key not in ("name", "profile", "template", "data")}
 
 
-def _code(value: object) -> str:
-    return f"`{json.dumps(value, ensure_ascii=False)}`".replace("|", "\\|")
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _pm(found: Mapping[str, Any], name: str) -> str:

@@ -171,12 +171,12 @@ def verify(settings: ReasoningGym, item: Item, answer: str) -> dict[str, float]:
 
 
 def verify_compact(settings: ReasoningGym, item: Item, answer: str) -> dict[str, float]:
-    """`verify` without the spaces that fill an answer up."""
+    """The score of the data set's verifier; the spaces that fill an answer up do not count."""
     return verify(settings, item, answer.rstrip())
 
 
 def verify_chat(settings: ReasoningGym, item: Item, answer: str) -> dict[str, float]:
-    """`verify` of the last closed `<answer>`; 0 without one."""
+    """The score of the data set's verifier for the last closed `<answer>`; 0 without one."""
     given = next(reversed(tagged(before_stop(answer))), None)
     return {"reward": 0.0, "accuracy": 0.0} if given is None else verify(settings, item, given)
 

@@ -125,7 +125,7 @@ def test_the_card_of_a_run(finished, tmp_path):
         whose = "" if number == 1 else " of the policy of the round before"
         kl = f"{drawn['kl_to_base']:.4g} ± {drawn['kl_to_base_se']:.2g}, from the rollouts of round_002"
         assert f"KL to the base{whose}, nats | {kl}" in text
-        assert "| α, weight of the KL to the base | 0.01 |" in text and "| task | `sudoku` |" in text
+        assert "| α, weight of the KL to the base | 0.01 |" in text and "| task | sudoku |" in text
         assert f"small/round_00{number}/evaluation.json | {sha256_of(folder / 'evaluation.json')[:16]}" in text
         assert "a base that the run trained itself" in text and "base_model" not in text
     tensors = load_file(folder / "policy" / "model.safetensors")
