@@ -231,8 +231,17 @@ def test_families_are_read_without_pytorch():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+def test_llada_1_5_is_a_llada(tmp_path):
+    """It differs from LLaDA-8B in its weights, and in entries of config.json that nothing is made of."""
+    config = {**hub.CONFIG, "_name_or_path": "LLaDA-1.5", "torch_dtype": "bfloat16", "transformers_version": "4.49.0"}
+    plugin = load_model("llada")
+    model = plugin.load(hub.write(tmp_path, config, hub.random_tensors(config, torch.bfloat16)))
+    assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
+    assert plugin.check(tmp_path).mask_token_id == hub.CONFIG["mask_token_id"]
+
+
 def test_llada_with_experts_is_refused(tmp_path):
-    """LLaDA-MoE has the model_type of LLaDA, and LLaDA-1.5 differs from LLaDA-8B in its weights alone."""
+    """LLaDA-MoE has the model_type of LLaDA."""
     hub.write(tmp_path, {**hub.CONFIG, "num_experts": 64, "num_experts_per_tok": 8}, {})
     with pytest.raises(PipelineError, match="says num_experts: 64: sparse experts are not implemented here"):
         load_model("llada").check(tmp_path)

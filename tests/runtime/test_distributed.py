@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.models import FAMILIES
 from pipeline.models.llada import PLUGIN
 from pipeline.models.policy_directory import cast_weights, save_policy
 from pipeline.training.adamw import MASTER
@@ -26,12 +27,23 @@ def directory(tmp_path_factory):
     for kind in sharded.KINDS:
         base = cast_weights(tiny(9, 8, initializer_range=0.2), sharded.settings(kind)[0])
         save_policy(directory / sharded.base_of(kind), base, sharded.TOKENIZER, PLUGIN)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command += ["--rdzv-endpoint", "localhost:0", "-m", "tests.runtime.sharded", "two"]
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    on_two_processes(directory, "tests.runtime.sharded", "two")
     return directory
+
+
+def on_two_processes(directory: Path, *command: str) -> str:
+    """What the module prints."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
+    torchrun += ["--rdzv-endpoint", "localhost:0", "-m", *command]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(torchrun, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def test_every_family_in_shards(tmp_path):
+    found = dict(line.split() for line in on_two_processes(tmp_path, "tests.runtime.sharded_families").splitlines())
+    assert found.keys() == set(FAMILIES) and all(float(value) < 1e-5 for value in found.values()), found
 
 
 @pytest.mark.parametrize("kind", ["full", "lora"])
