@@ -58,7 +58,7 @@ class MaskedLm:
         tokens: Int[Tensor, "s K"] | None = None,
     ) -> Output:
         """Logits at every position or at the selected ones, [s, V], or log-probabilities of `tokens`; arguments as in
-        `transformer`. The head runs on selected positions alone, and logits are fp32."""
+        `network`. The head runs on selected positions alone, and logits are fp32."""
         if input_ids.shape[1] > self.limit:
             raise PipelineError(f"prompt and answer have {input_ids.shape[1]} tokens, but the model takes {self.limit}")
         if attention_mask is not None and bool(attention_mask.all()):

@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from pipeline.errors import PipelineError
 from pipeline.models.checkpoint import config_class
 from pipeline.models.llada import FAMILY, PLUGIN
-from pipeline.models.transformer import RotaryEmbedding
+from pipeline.models.network import RotaryEmbedding
 from tests.conftest import ROOT, llada
 
 
