@@ -1,8 +1,8 @@
 """What sets a family of masked-diffusion transformers apart, and what its files say, read without PyTorch.
 
 A family is one module that ends in `FAMILY = Family(…)` and `__getattr__ = plugin_of(FAMILY)`. Everything else is
-shared: `network`, its configuration for transformers (`checkpoint`), the plug-in (`transformer`). Files are checked
-before any weight is read. Code of a checkpoint is never run; what the network does not implement is refused.
+shared: `network`, and the plug-in with its configuration for transformers (`transformer`). Files are checked before any
+weight is read. Code of a checkpoint is never run; what the network does not implement is refused.
 """
 
 import importlib

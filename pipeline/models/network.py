@@ -5,6 +5,7 @@ precise as the reference. On a GPU the stages let fp32 matrix products run in TF
 they are.
 """
 
+import importlib
 from typing import Any, ClassVar
 
 import torch
@@ -17,11 +18,17 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from pipeline.models.base import Output
 from pipeline.models.block_cache import BlockCache, LayerCache
-from pipeline.models.checkpoint import body_class
 from pipeline.models.family import Family
 from pipeline.runtime.memory_limits import CHUNK
 
 ATTENTION = "masked_diffusion"
+
+
+def body_class(family: Family, ending: str) -> Any:
+    """A class of the family's body in transformers: `Config`, `Model` or `DecoderLayer`."""
+    package = family.body.lower()
+    module = f"configuration_{package}" if ending == "Config" else f"modeling_{package}"
+    return getattr(importlib.import_module(f"transformers.models.{package}.{module}"), family.body + ending)
 
 
 class RotaryEmbedding(LlamaRotaryEmbedding):

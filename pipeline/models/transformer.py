@@ -1,25 +1,76 @@
-"""The plug-in of every family: made, opened, saved and adapted alike. The network itself is in `network`."""
+"""The plug-in of every family: made, opened, saved and adapted alike, in the layout of its checkpoints.
+
+The network itself is in `network`.
+"""
 
 from collections.abc import Set as AbstractSet
 from functools import cache, partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForMaskedLM
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from pipeline.errors import PipelineError
 from pipeline.models import adapters
 from pipeline.models.base import Model
-from pipeline.models.checkpoint import config_class
 from pipeline.models.family import Family, check_tensors, read_sizes
-from pipeline.models.network import MaskedDiffusionModel
+from pipeline.models.network import MaskedDiffusionModel, body_class
 from pipeline.settings.sections import ModelSection
 from pipeline.storage.model_files import MALFORMED, base_of_adapters
+
+
+def hub_name(family: Family, name: str) -> str:
+    """A tensor's name on the Hub, from the body's."""
+    for names in family.tensors.items():
+        renamed, pattern = WeightRenaming(*names).reverse_transform().rename_source_key(name)
+        if pattern is not None:
+            return str(renamed)
+    return name
+
+
+@cache
+def config_class(family: Family) -> Any:
+    """The body's configuration, with bidirectional attention and the id of [MASK].
+
+    `original` is the config.json of a checkpoint from the Hub; a model opened from one is saved with it.
+    """
+
+    class FamilyConfig(body_class(family, "Config")):  # type: ignore[misc]  # known when the program runs
+        model_type = family.kind
+        is_causal: bool = False
+        use_cache: bool = False
+        mask_token_id: int | None = None
+        pad_token_id: int | None = None
+        bos_token_id: int | None = None
+        eos_token_id: int | list[int] | None = None
+        original: dict[str, Any] | None = None
+
+        @classmethod
+        def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+            """From a config.json. ValueError or KeyError for one that `Family.of_config` refuses."""
+            return super().from_dict(family.of_config(config_dict), **kwargs)
+
+        def to_diff_dict(self) -> dict[str, Any]:
+            """The contents of config.json, with the current type of the weights and the length of blocks."""
+            if self.original is None:
+                return super().to_diff_dict()  # type: ignore[no-any-return]
+            kept = {key: value for key, value in self.original.items() if key not in family.left_out}
+            if family.block_length and self.block_size != family.of_config(self.original)["block_size"]:
+                kept["block_size"] = self.block_size
+            return {**kept, "dtype" if "dtype" in kept else "torch_dtype": str(self.dtype).removeprefix("torch.")}
+
+    FamilyConfig.__name__ = FamilyConfig.__qualname__ = f"{family.name.title()}Config"
+    renamed: list[WeightConverter | WeightRenaming] = [WeightRenaming(*names) for names in family.tensors.items()]
+    if renamed:
+        register_checkpoint_conversion_mapping(family.kind, renamed, overwrite=True)
+    return FamilyConfig
 
 
 @cache

@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from pipeline.errors import PipelineError
 from pipeline.models.adapters import PREFIX, are_in
 from pipeline.models.adapters import WEIGHTS as ADAPTER_WEIGHTS
-from pipeline.models.checkpoint import hub_name
 from pipeline.models.family import family_of
 from pipeline.models.policy_directory import BASE_MODEL, load_policy, save_policy, weight_files
+from pipeline.models.transformer import hub_name
 from pipeline.plugins import load_model
 from pipeline.report.card import Exported, model_card, settings_of
 from pipeline.stages.command_line import errors_on_one_line

@@ -11,8 +11,8 @@ from transformers import AutoModelForMaskedLM
 from pipeline.errors import PipelineError
 from pipeline.models import mlp, network, transformer
 from pipeline.models import policy_directory as policies
-from pipeline.models.checkpoint import config_class
 from pipeline.models.llada import FAMILY, PLUGIN
+from pipeline.models.transformer import config_class
 from tests.conftest import llada as tiny
 from tests.models import hub
 

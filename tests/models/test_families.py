@@ -13,11 +13,10 @@ from transformers import AutoModelForMaskedLM, Qwen2Tokenizer
 from pipeline.errors import PipelineError
 from pipeline.models import FAMILIES
 from pipeline.models.base import Model
-from pipeline.models.checkpoint import config_class
 from pipeline.models.family import family_of, read_sizes
 from pipeline.models.flops import Shape
 from pipeline.models.policy_directory import load_policy, make_trainable, save_policy
-from pipeline.models.transformer import model_class
+from pipeline.models.transformer import config_class, model_class
 from pipeline.plugins import load_model
 from pipeline.samplers.posterior import log_posterior
 from pipeline.settings.sections import Adapter, ModelSection, Train

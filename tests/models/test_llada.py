@@ -11,9 +11,9 @@ from transformers import AutoModelForMaskedLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from pipeline.errors import PipelineError
-from pipeline.models.checkpoint import config_class
 from pipeline.models.llada import FAMILY, PLUGIN
 from pipeline.models.network import RotaryEmbedding
+from pipeline.models.transformer import config_class
 from tests.conftest import ROOT, llada
 
 
