@@ -152,7 +152,7 @@ POLICY = "round_000/policy"
             "adjoint",
             SHARD,
             first("tokens", lambda tokens: tokens[:-1]),
-            f"{SHARD}, row 1: the length of tokens is 16, not 15",
+            f"{SHARD}, row 0: tokens has 15 values, but start 16",
         ),
         ("adjoint", SHARD, first("start", lambda ids: [99, *ids[1:]]), f"{SHARD}, row 0: start is 99, not a token"),
         ("adjoint", SHARD, first("tokens", lambda ids: [-1, *ids[1:]]), f"{SHARD}, row 0: tokens is -1, not a token"),
