@@ -5,6 +5,7 @@ Their names are the same for every task, so that dvc.yaml can name them and runs
 
 from pipeline.report.json_types import RunMetrics, Summary
 from pipeline.report.run_metrics import headline_metric, scalars
+from pipeline.settings.sections import judged_by
 
 DRAWN = {"reward_mean": "rollout_reward", "kl_to_base": "kl_to_base", "ess_mean": "ess"}
 """Diagnostics of a round's rollouts: key of metrics.json -> name here."""
@@ -33,11 +34,11 @@ def curve(metrics: RunMetrics) -> dict[str, list[dict[str, object]]]:
     """Two lists of rows to plot: the score after each evaluated round, 0 being the base, and each round's rollouts and
     loss. No name occurs in both, because DVC joins the lists row by row."""
     name = headline_metric(metrics["base"])
-    evaluations: list[dict[str, object]] = [
-        {"evaluated_round": entry["round"], "score": scores[name]}
-        for entry in metrics["evaluations"]
-        for scores in (scalars(entry["splits"]["test"]["greedy"]) | metrics["exact"].get(entry["round"], {}),)
-    ]
+    evaluations: list[dict[str, object]] = []
+    for entry in metrics["evaluations"]:
+        found = entry["splits"]["test"]
+        scores = scalars(found[judged_by(found)]) | metrics["exact"].get(entry["round"], {})
+        evaluations.append({"evaluated_round": entry["round"], "score": scores[name]})
     rounds = [
         {"round": row["round"], **{ours: row.get(key) for key, ours in DRAWN.items()}, "loss": row["loss"]}
         for row in metrics["rounds"]
