@@ -4,143 +4,8 @@ policy_{k-1} --rollout--> trajectories --reference--> log p^base --adjoint--> ta
 base model.
 """
 
-import atexit
-import json
-import os
-import re
-import sys
-import time
-from pathlib import Path
 
-from snakemake.utils import min_version
-
-min_version("9.0")
-sys.path.insert(0, str(Path.cwd()))  # so that tasks beside the Snakefile can be imported
-
-from pipeline.runtime import devices, slurm
-from pipeline.workflow import rules as wf
-from pipeline.errors import PipelineError
-from pipeline.workflow.dry_run import print_estimate
-from pipeline.workflow.preflight import Preflight, explain_targets
-from pipeline.settings.params_file import read_params, runs_of_suite
-from pipeline.settings.stages import settings_json
-from pipeline.runtime.fork_server import Preloaded
-from pipeline.runtime.launch import SHELL
-from pipeline.workflow.records import judge
-from pipeline.workflow.seal import restore
-from pipeline.workflow.targets import descriptions
-from pipeline.workflow.tracking import Follower
-from pipeline.workflow.terminal import Terminal, leave_out_single_jobs, pending_jobs
-from pipeline.tasks.base import HELD_OUT, SPLITS
-
-try:
-    PARAMS = read_params(config.get("params", "params.yaml"))
-    # On a cluster (`nodes` is then its limit of jobs) the GPUs are not ours to hand out.
-    LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
-    DEVICES = devices.devices_of(PARAMS.hardware.devices) if LOCAL else []
-    PARAMS = PARAMS.on(len(DEVICES))
-    if workflow.is_main_process:
-        wf.check_writable()
-        for run in PARAMS.runs:
-            restore(run)
-except PipelineError as error:
-    sys.exit(f"error: {error}")
-if workflow.is_main_process:
-    atexit.register(print_estimate, workflow, PARAMS, len(DEVICES))
-    atexit.register(explain_targets, workflow, PARAMS)
-    leave_out_single_jobs(workflow)
-RUNS, HARDWARE, KEEP = PARAMS.runs, PARAMS.hardware, PARAMS.keep.model_dump_json()
-COMPILE = json.dumps(HARDWARE.compile)
-ORIGINS = wf.origins(RUNS, PARAMS.default_run)
-CHECKED = Preflight(PARAMS, ORIGINS, workflow.is_main_process)
-DESCRIPTIONS = descriptions(PARAMS)
-SUITES = {suite: runs_of_suite(PARAMS, named) for suite, named in PARAMS.suites.items()}
-PRELOADED = Preloaded(sys.executable, HARDWARE.preload and workflow.is_main_process)
-if DEVICES:
-    workflow.register_resource("devices", len(DEVICES))
-STARTED, TERMINAL = time.time(), Terminal(PARAMS)
-FOLLOWER = Follower(HARDWARE.track)
-os.environ.setdefault("TQDM_MININTERVAL", "1")
-os.environ.setdefault("PYTHONUTF8", "1")  # jobs write UTF-8, whatever the locale
-# SLURM announces the end by SIGTERM, on which training saves its progress: the shell must outlive it.
-NOTICE = "trap '' TERM; " if "SLURM_JOB_ID" in os.environ else ""
-# What stages print stays in their logs; of a job that fails, its error lines are shown at once.
-FAILED = 'failed() {{ code=$?; sed -n "s|^error:.*|& [$1]|p" "$1" >&2; exit $code; }}; '
-shell.prefix(f"set -euo pipefail; export {SHELL}=$$; {NOTICE}{FAILED}")
-# Resources and threads, unlike params, rerun nothing when they change.
-PLAIN = wf.launch(sys.executable)
-FORK = wf.launch(sys.executable, PRELOADED.socket)
-ONE = min(1, len(DEVICES))
-ON_DEVICE = wf.launch(sys.executable, PRELOADED.socket, devices=ONE)  # of its own, if there are any
-THREADS = wf.threads(HARDWARE.threads, workflow.resource_settings.cores, len(DEVICES))
-
-
-wildcard_constraints:
-    run="|".join(map(re.escape, RUNS)),
-    suite="|".join(SUITES),
-    round=r"\d{3}",
-    shard=r"\d{2}",
-
-
-def settings(stage):
-    return lambda wildcards: settings_json(RUNS[wildcards.run], stage)
-
-
-def processes(wildcards):
-    return HARDWARE.of(wildcards.run, RUNS[wildcards.run].model.name).processes
-
-
-def pretraining(wildcards):
-    return processes(wildcards) if RUNS[wildcards.run].base.trains else 0
-
-
-def ranks(count):
-    return wf.launch(sys.executable, PRELOADED.socket, ranks=count, devices=of_pool(count))
-
-
-def of_pool(count):
-    return min(count, len(DEVICES))
-
-
-def opens_policy(wildcards):
-    return RUNS[wildcards.run].evaluate.shards == 1 or wf.enumerated(RUNS[wildcards.run])
-
-
-def code(stage):
-    return lambda wildcards: wf.made_with(stage, RUNS[wildcards.run], wildcards.run)
-
-
-def of_origin(path):
-    return lambda wildcards: expand(path, run=ORIGINS[CHECKED(wildcards.run)], allow_missing=True)
-
-
-def policy(number):
-    return lambda wildcards: wf.policy(CHECKED(wildcards.run), number(wildcards), ORIGINS)
-
-
-def this_round(wildcards):
-    return wildcards.round
-
-
-def round_before(wildcards):
-    return wf.before(wildcards.round)
-
-
-def held_out(wildcards):
-    splits = "data/runs/{run}/items/{split}.parquet"
-    return expand(splits, run=ORIGINS[wildcards.run], split=HELD_OUT)
-
-
-def last_round(wildcards):
-    return wf.number(RUNS[wildcards.run].rounds)
-
-
-def of_round_before(path):
-    return lambda wildcards: path.format(run=wildcards.run, round=wf.before(wildcards.round))
-
-
-def unless_first(path):
-    return lambda wildcards: ([] if wildcards.round == "001" else of_round_before(path)(wildcards))
+include: "pipeline/workflow/setup.smk"  # params.yaml, and the functions that rules call below
 
 
 localrules:
@@ -153,13 +18,6 @@ rule all:
         f"data/runs/{PARAMS.default_run}/report.html",
 
 
-TARGETS = {run: f"data/runs/{run}/report.html" for run in RUNS} | {
-    suite: [
-        f"data/results/{suite}.json",
-        *expand("data/runs/{run}/report.html", run=runs),
-    ]
-    for suite, runs in SUITES.items()
-}
 for target, files in TARGETS.items():
 
     rule:
@@ -513,37 +371,3 @@ if workflow.is_main_process:
         judge(wf.timings(run), workflow.rules, wf.origin_of(RUNS[run], run))
     for suite, named in PARAMS.suites.items():
         judge([wf.timing_of_suite(suite)], workflow.rules, wf.origin_of_suite(named))
-
-
-onstart:
-    TERMINAL.start(pending_jobs(workflow), errors=not workflow.local_exec)
-    FOLLOWER.start({job.run for job in pending_jobs(workflow).values()} & RUNS.keys())
-    if workflow.local_exec:
-        devices.share(DEVICES)
-        if not LOCAL and devices.devices_of(HARDWARE.devices):
-            print(
-                "all jobs use the first GPU: give --cores alone, without --jobs",
-                file=sys.stderr,
-            )
-        PRELOADED.start()
-        if workflow.cores < len(DEVICES):
-            print(
-                f"--cores {workflow.cores} runs at most {workflow.cores} of {len(DEVICES)} devices"
-            )
-        # Its timers wake the scheduler more often with every job: a third of a core after some hundred jobs.
-        workflow.scheduler.job_rate_limiter = None
-    elif workflow.executor_plugin.name == "slurm":
-        slurm.cancel_left_behind(Path.cwd())
-
-
-onsuccess:
-    PRELOADED.stop()
-    TERMINAL.stop()
-    FOLLOWER.stop()
-    print(wf.results(RUNS, since=STARTED))
-
-
-onerror:
-    PRELOADED.stop()
-    TERMINAL.stop()
-    FOLLOWER.stop()
