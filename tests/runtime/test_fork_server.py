@@ -1,6 +1,7 @@
 """Forked ranks: the first that fails ends the others and prints one line; all end with Snakemake."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -127,8 +128,10 @@ def test_a_stage_gets_the_whole_of_a_large_environment(server):
 
 
 @pytest.mark.parametrize("place", ["x" * 120, "with spaces"])
-def test_long_names_and_spaces_of_temporary_directories(monkeypatch, tmp_path, place):
-    """The path of a socket has some 100 bytes at most."""
+def test_long_names_and_spaces_of_temporary_directories(monkeypatch, request, place):
+    """The path of a socket has some 100 bytes at most; pytest's own directories may have as many."""
+    tmp_path = Path(tempfile.mkdtemp(dir="/tmp"))
+    request.addfinalizer(lambda: shutil.rmtree(tmp_path))
     (tmp_path / place).mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / place))
     preloaded = Preloaded("true", enabled=True)
