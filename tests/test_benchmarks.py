@@ -57,7 +57,7 @@ def test_a_block_cache_without_another_law(capsys):
 
 def test_both_samplers_reveal_everything_with_its_log_prob():
     """With one position, the exact log p of its token comes from one forward pass."""
-    model = benchmark.create(benchmark.ModelSection(initializer_range=0.5), 9, 8).eval()
+    model = benchmark.PLUGIN.create(benchmark.ModelSection(initializer_range=0.5), 9, 8, 0).eval()
     prompt = torch.randint(8, (50, 4), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         exact = model(input_ids=torch.nn.functional.pad(prompt, (0, 1), value=8)).logits[:, -1].log_softmax(dim=1)
