@@ -87,6 +87,8 @@ def diagnostics(metrics: RunMetrics) -> list[Panel]:
         axis.errorbar([entry["round"] for entry in rounds], values, error, marker="o", markersize=3, color=colors(1)[0])
         axis.set_ylabel(shown[key])
         rounds_and_percent(axis, key)
+        if key == "ess_mean":  # often the same in all rounds but for rounding
+            axis.set_ylim(bottom=0)
 
     return [Panel(f"{shown[key]} over rounds", partial(draw, key=key)) for key in shown if rounds]
 

@@ -100,5 +100,13 @@ def filled_in(
     return merge(filled_in(parent, runs, defaults, notes, (*seen, name)), changes, notes)
 
 
+def ancestors(name: str, runs: Mapping[str, object]) -> list[str]:
+    """A run, the run that it extends, the run that this one extends, and so on; for runs that `filled_in` has taken."""
+    found = [name]
+    while isinstance(run := runs.get(found[-1]), dict) and (parent := run.get("extends")):
+        found.append(str(parent))
+    return found
+
+
 def unknown_run(run: object, runs: Mapping[str, object]) -> str:
     return f"unknown run '{run}': {nearest(str(run), list(runs))}"

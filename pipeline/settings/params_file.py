@@ -2,13 +2,13 @@
 
 import fnmatch
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pydantic import Field, PrivateAttr, ValidationError
 
 from pipeline.errors import PipelineError
-from pipeline.settings.inheritance import Notes, filled_in, unknown_run
+from pipeline.settings.inheritance import Notes, ancestors, filled_in, unknown_run
 from pipeline.settings.run import Run
 from pipeline.settings.sections import Hardware, Keep, Suite
 from pipeline.settings.stages import STAGES
@@ -90,7 +90,20 @@ def parse_params(raw: object, source: str = "params.yaml") -> Params:
         for name in names:
             if problem := _unusable(name, () if kind == "runs" else params.runs):
                 raise PipelineError(f"{source}: {kind}.{name}: {problem}; choose another name")
-    return params
+    return params.model_copy(update={"hardware": _inherited_processes(params.hardware, raw["runs"], runs)})
+
+
+def _inherited_processes(hardware: Hardware, said: Mapping[str, object], runs: Collection[str]) -> Hardware:
+    """With the number of processes of the run that a run extends, if no pattern of `hardware.runs` has its own name."""
+    found: dict[str, int] = {}
+    for run in runs:
+        lines = ancestors(run if run in said else max(filter(run.startswith, said), key=len, default=run), said)
+        named = [
+            count for name in (run, *lines) for key, count in hardware.runs.items() if fnmatch.fnmatchcase(name, key)
+        ]
+        if named:
+            found[run] = named[0]
+    return hardware.model_copy(update={"runs": found})
 
 
 def _unusable(name: str, taken: Collection[str]) -> str:

@@ -35,7 +35,7 @@ def run(args: Namespace, settings: Run) -> None:
     write_json(args.metrics, metrics)
     write_json(args.summary, summary(metrics))
     write_json(args.curve, curve(metrics))
-    for name in metric_names(metrics["base"]):
+    for name in ("reward", *metric_names(metrics["base"])):
         print(f"{name.replace('_', ' ')}: base {cell(metrics['base'], name)}, final {cell(metrics['final'], name)}")
     print(f"report: {args.out}")
 

@@ -257,3 +257,18 @@ def test_the_processes_of_a_run():
     hardware = Hardware(processes=4, models={"mlp": 2}, runs={"table-*": 1})
     found = [hardware.of(*names).processes for names in (("table-dam", "mlp"), ("dam", "mlp"), ("dam", "llada"))]
     assert found == [1, 2, 4]
+
+
+def test_a_run_takes_the_processes_of_the_run_that_it_extends():
+    """Also over two steps, and a run of a sweep; a pattern for its own name comes first."""
+    runs = {
+        "big": {},
+        "mine": {"extends": "big"},
+        "next": {"extends": "mine"},
+        "big-own": {"extends": "mine"},
+        "else": {},
+    }
+    raw = {"default_run": "big", "runs": runs, "suites": {"both": {"runs": ["next"], "seeds": [0, 1]}}}
+    params = parse_params({**raw, "hardware": {"processes": 2, "runs": {"big-*": 4, "big": 8}}})
+    found = {run: params.hardware.of(run, "llada").processes for run in params.runs}
+    assert found == {"big": 8, "mine": 8, "next": 8, "big-own": 4, "else": 2, "next-seed1": 8}
