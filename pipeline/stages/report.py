@@ -35,7 +35,8 @@ def run(args: Namespace, settings: Run) -> None:
     write_json(args.metrics, metrics)
     write_json(args.summary, summary(metrics))
     write_json(args.curve, curve(metrics))
-    for name in ("reward", *metric_names(metrics["base"])):
+    rewarded = [name for name in ("reward",) if name in metrics["base"]]
+    for name in dict.fromkeys([*rewarded, *metric_names(metrics["base"])]):
         print(f"{name.replace('_', ' ')}: base {cell(metrics['base'], name)}, final {cell(metrics['final'], name)}")
     print(f"report: {args.out}")
 
