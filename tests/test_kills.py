@@ -127,9 +127,12 @@ def test_interrupts_change_nothing(finished, workflow):
         except subprocess.TimeoutExpired:
             tree = psutil.Process(running.pid).children(recursive=True)
             os.killpg(running.pid, signal.SIGINT)
-        assert running.wait(timeout=120) != 0 and psutil.wait_procs(tree, timeout=120)[1] == []
+        ended_before = running.wait(timeout=120) == 0  # the interrupt came after the last job
+        assert psutil.wait_procs(tree, timeout=120)[1] == []
         interrupts += 1
         assert list((workflow.directory / ".snakemake" / "locks").glob("*")) == []
+        if ended_before:
+            break
     assert workflow.start().wait(timeout=300) == 0 and interrupts
     is_as_undisturbed(workflow, finished)
 
