@@ -94,9 +94,7 @@ def render(item: Item, answer: str) -> str:
     liable = {at for _, start, end in liabilities(answer, region) for at in range(start, end)}
     rows = {
         "sequence": [answer[at] for at in places],
-        "changed": [
-            " " if answer[at] == HOLE else "." if answer[at] == item.reference[at] else answer[at] for at in places
-        ],
+        "changed": [_change(answer[at], item.reference[at]) for at in places],
         "liable": ["!" if at in liable else " " for at in places],
     }
     return "\n".join(f"{title:<9}{''.join(row)}" for title, row in rows.items())
