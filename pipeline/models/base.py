@@ -13,8 +13,10 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.errors import PipelineError
+from pipeline.runtime.memory_limits import CHUNK
 from pipeline.settings.sections import Adapter, InBlocks, ModelSection
 from pipeline.storage.model_files import read_config, tensor_headers
 
@@ -33,6 +35,26 @@ class Output:
         """Bans [MASK]; for models whose vocabulary is small enough to hold all logits in memory."""
         logits = logits.masked_fill(torch.arange(logits.shape[-1], device=logits.device) == mask_id, -torch.inf)
         return cls(logits) if tokens is None else cls(log_prob=logits.log_softmax(dim=-1).gather(1, tokens))
+
+
+def log_prob_in_chunks(
+    logits: Callable[..., Float[Tensor, "s V"]],
+    hidden: Float[Tensor, "s D"],
+    tokens: Int[Tensor, "s K"],
+    vocabulary: int,
+    *weights: Tensor,
+) -> Float[Tensor, "s K"]:
+    """log p of the tokens under softmax(logits(hidden, *weights)). At most `CHUNK` logits exist at once, also in the
+    backward pass, which computes them again."""
+
+    def of_chunk(hidden: Float[Tensor, "s D"], tokens: Int[Tensor, "s K"], *weights: Tensor) -> Float[Tensor, "s K"]:
+        return logits(hidden, *weights).log_softmax(dim=-1).gather(1, tokens)
+
+    rows = max(1, CHUNK // vocabulary)
+    if len(hidden) <= rows:
+        return of_chunk(hidden, tokens, *weights)
+    pieces = zip(hidden.split(rows), tokens.split(rows), strict=True)
+    return torch.cat([checkpoint(of_chunk, *piece, *weights, use_reentrant=False) for piece in pieces])
 
 
 @dataclass(frozen=True)

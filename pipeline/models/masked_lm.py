@@ -18,15 +18,13 @@ from huggingface_hub.errors import StrictDataclassError
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from pipeline.errors import PipelineError
 from pipeline.models import adapters
-from pipeline.models.base import Model, Output
+from pipeline.models.base import Model, Output, log_prob_in_chunks
 from pipeline.models.masked_lm_files import KINDS, check_tensors, read_sizes
-from pipeline.runtime.memory_limits import CHUNK
 from pipeline.settings.sections import ModelSection
 from pipeline.storage.model_files import MALFORMED, base_of_adapters
 from pipeline.text.special_tokens import Frame, has_chat_template, read_frame, special_ids
@@ -70,7 +68,7 @@ class MaskedLm:
         )
         hidden = hidden[row, place[row, column]]
         if tokens is not None:
-            return Output(log_prob=self._log_prob(hidden, tokens))
+            return Output(log_prob=log_prob_in_chunks(self._logits, hidden, tokens, self.config.vocab_size))
         logits = self._logits(hidden)
         return Output(logits.view(*input_ids.shape, -1) if select is None else logits)
 
@@ -96,17 +94,6 @@ class MaskedLm:
         for name in KINDS[self.config.model_type].head:
             hidden = getattr(self, name)(hidden)
         return hidden.float().index_fill(-1, self.banned, -torch.inf)
-
-    def _log_prob(self, hidden: Float[Tensor, "s D"], tokens: Int[Tensor, "s K"]) -> Float[Tensor, "s K"]:
-        """At most `CHUNK` logits exist at once, also in the backward pass."""
-        rows = max(1, CHUNK // self.config.vocab_size)
-        if len(hidden) <= rows:
-            return self._log_prob_of_chunk(hidden, tokens)
-        pieces = zip(hidden.split(rows), tokens.split(rows), strict=True)
-        return torch.cat([checkpoint(self._log_prob_of_chunk, *piece, use_reentrant=False) for piece in pieces])
-
-    def _log_prob_of_chunk(self, hidden: Float[Tensor, "s D"], tokens: Int[Tensor, "s K"]) -> Float[Tensor, "s K"]:
-        return self._logits(hidden).log_softmax(dim=-1).gather(1, tokens)
 
 
 @cache

@@ -11,15 +11,13 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from pipeline.models.base import Output
+from pipeline.models.base import Output, log_prob_in_chunks
 from pipeline.models.block_cache import BlockCache, LayerCache
 from pipeline.models.family import Family
-from pipeline.runtime.memory_limits import CHUNK
 
 ATTENTION = "masked_diffusion"
 
@@ -137,7 +135,7 @@ class MaskedDiffusionModel(PreTrainedModel):
         head = self.lm_head.weight.float()
         if tokens is None:
             return Output(logits=self._logits(hidden, head))
-        return Output(log_prob=self._log_prob(hidden, head, tokens))
+        return Output(log_prob=log_prob_in_chunks(self._logits, hidden, tokens, self.config.vocab_size, head))
 
     def _hidden(
         self, input_ids: Int[Tensor, "n S"], attention_mask: Int[Tensor, "n S"] | None, cache: BlockCache | None
@@ -190,20 +188,6 @@ class MaskedDiffusionModel(PreTrainedModel):
         if self.unused is not None:
             logits.index_fill_(-1, self.unused, -torch.inf)
         return logits
-
-    def _log_prob(
-        self, hidden: Float[Tensor, "s D"], head: Float[Tensor, "V D"], tokens: Int[Tensor, "s K"]
-    ) -> Float[Tensor, "s K"]:
-        rows = max(1, CHUNK // self.config.vocab_size)
-        if len(hidden) <= rows:
-            return self._log_prob_of_chunk(hidden, head, tokens)
-        pieces = [(part, head, wanted) for part, wanted in zip(hidden.split(rows), tokens.split(rows), strict=True)]
-        return torch.cat([checkpoint(self._log_prob_of_chunk, *piece, use_reentrant=False) for piece in pieces])
-
-    def _log_prob_of_chunk(
-        self, hidden: Float[Tensor, "s D"], head: Float[Tensor, "V D"], tokens: Int[Tensor, "s K"]
-    ) -> Float[Tensor, "s K"]:
-        return self._logits(hidden, head).log_softmax(dim=-1).gather(1, tokens)
 
 
 AttentionInterface.register(ATTENTION, attention)

@@ -97,12 +97,10 @@ def _inherited_processes(hardware: Hardware, said: Mapping[str, object], runs: C
     """With the number of processes of the run that a run extends, if no pattern of `hardware.runs` has its own name."""
     found: dict[str, int] = {}
     for run in runs:
-        lines = ancestors(run if run in said else max(filter(run.startswith, said), key=len, default=run), said)
-        named = [
-            count for name in (run, *lines) for key, count in hardware.runs.items() if fnmatch.fnmatchcase(name, key)
-        ]
-        if named:
-            found[run] = named[0]
+        origin = run if run in said else max(filter(run.startswith, said), key=len, default=run)
+        counts = map(hardware.named, (run, *ancestors(origin, said)))
+        if count := next(filter(None, counts), None):
+            found[run] = count
     return hardware.model_copy(update={"runs": found})
 
 

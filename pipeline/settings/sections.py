@@ -237,10 +237,13 @@ class Hardware(Section):
     def _models(cls, models: dict[str, int]) -> dict[str, int]:
         return {known_plugin("model", name): count for name, count in models.items()}
 
+    def named(self, run: str) -> int | None:
+        """The number that the first pattern of `runs` with this name gives it."""
+        return next((count for pattern, count in self.runs.items() if fnmatchcase(run, pattern)), None)
+
     def of(self, run: str, model: str) -> "Hardware":
         """With the `processes` of this run, no more than `devices`."""
-        named = [count for pattern, count in self.runs.items() if fnmatchcase(run, pattern)]
-        processes = [*named, self.models.get(model, self.processes)][0]
+        processes = self.named(run) or self.models.get(model, self.processes)
         return self.model_copy(update={"processes": min(processes, self.devices or processes)})
 
 

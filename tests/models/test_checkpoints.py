@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM
 
 from pipeline.errors import PipelineError
-from pipeline.models import mlp, network, transformer
+from pipeline.models import base, mlp, transformer
 from pipeline.models import policy_directory as policies
 from pipeline.models.llada import FAMILY, PLUGIN
 from pipeline.models.transformer import config_class
@@ -268,7 +268,7 @@ def test_a_vocabulary_of_126464(tmp_path, monkeypatch):
     model = PLUGIN.load(hub.write(tmp_path, config, hub.random_tensors(config, torch.bfloat16)))
     rows: list[int] = []
     model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(output.numel() // 126464))
-    monkeypatch.setattr(network, "CHUNK", 4 * 126464)
+    monkeypatch.setattr(base, "CHUNK", 4 * 126464)
     tokens = torch.randint(126000, (2, 64), generator=torch.Generator().manual_seed(0))
     select = torch.zeros_like(tokens, dtype=torch.bool)
     select[:, 7::13] = True

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, EsmTokenizer
 
 from pipeline.errors import PipelineError
-from pipeline.models import masked_lm
+from pipeline.models import base, masked_lm
 from pipeline.models.masked_lm_files import KINDS, linear_layers
 from pipeline.models.policy_directory import load_policy, make_trainable, save_policy
 from pipeline.runtime.compilation import compile_blocks
@@ -60,8 +60,8 @@ def test_selected_positions_and_tokens(tmp_path, monkeypatch):
     torch.testing.assert_close(model(input_ids=tokens, select=select).logits, logits[select])
     wanted = torch.randint(LETTERS.start, LETTERS.stop, (int(select.sum()), 3))
     found = []
-    for chunk in (masked_lm.CHUNK, 2 * model.config.vocab_size):
-        monkeypatch.setattr(masked_lm, "CHUNK", chunk)
+    for chunk in (base.CHUNK, 2 * model.config.vocab_size):
+        monkeypatch.setattr(base, "CHUNK", chunk)
         model.zero_grad()
         log_prob = model(input_ids=tokens, select=select, tokens=wanted).log_prob
         log_prob.sum().backward()
