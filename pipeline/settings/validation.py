@@ -45,6 +45,8 @@ def describe(error: ValidationError, schema: type[BaseModel]) -> str:
         key, here = str(first["loc"][-1]), _schema_at(schema, first["loc"][:-1])
         if key in getattr(here, "renamed", {}):
             return f"'{where}' is now called {here.renamed[key]}"  # type: ignore[attr-defined]
+        if here is not schema and key in schema.model_fields:
+            return f"unknown key '{where}': '{key}' stands at the top level of the file, beside '{first['loc'][0]}'"
         return f"unknown key '{where}': {nearest(key, list(here.model_fields))}"
     message = first["msg"].removeprefix("Value error, ")
     got = "" if first["type"] in ("value_error", "missing") else f" (got {_short(repr(first['input']))})"

@@ -50,9 +50,22 @@ def read_yaml(path: Path) -> object:
     except RecursionError as error:
         raise PipelineError(f"{path}: values are nested more than {MAX_DEPTH} deep") from error
     except yaml.YAMLError as error:
-        raise PipelineError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise PipelineError(f"{path} is not valid YAML: {_in_one_line(error)}") from error
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:  # of a scalar's text
         raise PipelineError(f"{path} is not valid YAML: {str(error)[:200]}") from error
+
+
+def _in_one_line(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the name that YAML gives to a text, "<unicode string>"."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"the character #x{error.character:04x} at place {error.position + 1} is not allowed"
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return str(error)
+    said = []
+    for text, mark in ((error.context, error.context_mark), (error.problem, error.problem_mark)):
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        said += [f"{text}{place}"] if text else []
+    return " ".join(": ".join(said).split())
 
 
 def _constructed(text: str) -> object:
@@ -75,7 +88,8 @@ def _count(node: yaml.Node, known: dict[int, tuple[int, int]], depth: int) -> tu
         node.value.encode()  # no lone surrogates, which "\\ud800" makes
         return 1, 1
     if known.get(id(node)) == IN_PROGRESS:
-        raise yaml.YAMLError(f"an alias stands inside the value that it names{node.start_mark}")
+        problem = "an alias stands inside the value that it names"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
     if depth > MAX_DEPTH:
         raise RecursionError
     if id(node) not in known:
@@ -86,7 +100,8 @@ def _count(node: yaml.Node, known: dict[int, tuple[int, int]], depth: int) -> tu
         known[id(node)] = 1 + sum(values for values, _ in found), 1 + max((levels for _, levels in found), default=0)
     values, levels = known[id(node)]
     if values > MAX_VALUES:
-        raise yaml.YAMLError(f"aliases stand for more than {MAX_VALUES} values{node.start_mark}")
+        problem = f"aliases stand for more than {MAX_VALUES} values"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
     if depth + levels > MAX_DEPTH:
         raise RecursionError
     return values, levels

@@ -53,6 +53,7 @@ def sweep(varied: dict[str, list]) -> dict:
         ("defaults.train.learning_rat", 1, "unknown key 'defaults.train.learning_rat'"),
         ("defaults.train.update", 1, "did you mean 'updates'"),
         ("runs.small", {"round": 3}, "unknown key 'runs.small.round': did you mean 'rounds'"),
+        ("runs.small", {"hardware": {}}, "'hardware' stands at the top level of the file, beside 'runs'"),
         ("defaults.task", {"name": "sudok"}, "unknown task 'sudok': did you mean 'sudoku'"),
         ("defaults.task.test_item", 3, "unknown key 'test_item': did you mean 'test_items'"),
         ("defaults.task", {"name": "countdown", "data": {"pth": "x"}}, "unknown key 'data.pth': did you mean 'path'"),

@@ -22,7 +22,9 @@ CHAIN = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1,
         (CHAIN, "values are nested more than 30 deep"),
         ("[" * 31 + "]" * 31, "values are nested more than 30 deep"),
         ("[" * 100_000, "values are nested more than 30 deep"),
-        ("a: &a [*a]", "an alias stands inside the value that it names"),
+        ("a: &a [*a]", "params.yaml is not valid YAML: an alias stands inside the value that it names (line 1, colu"),
+        ("a: 1\nb: [1\nc", "expected ',' or ']', but got '<stream end>' (line 3, column 2)"),
+        ("a: 1\a", "params.yaml is not valid YAML: the character #x0007 at place 5 is not allowed"),
         ("x" * (MAX_BYTES + 1), f"has more than {MAX_BYTES} bytes"),
         ("a: " + "9" * 5000, "is not valid YAML: a number of more than 100 digits"),
         ('a: "\\ud800"', "is not valid YAML: 'utf-8' codec can't encode character"),
@@ -42,6 +44,7 @@ def test_refused_in_one_line(tmp_path, text, message):
     with pytest.raises(PipelineError) as refused:
         read_yaml(path)
     assert message in str(refused.value) and len(str(refused.value)) < 400
+    assert "<unicode string>" not in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_many_different_keys_take_linear_time(tmp_path):
