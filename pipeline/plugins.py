@@ -25,14 +25,16 @@ SHOWN = 200
 """Characters of a word that are compared."""
 
 
-def nearest(word: str, known: Iterable[object]) -> str:
-    """The end of an error message: the closest known word, and all of them or, if they are many, a few close ones."""
+def nearest(word: str, known: Iterable[object], *, all_of_many: str = "") -> str:
+    """The end of an error message: the closest known word, and all of them or, if they are many, where they are listed
+    or else a few close ones."""
     words = sorted(map(str, known))
     close = difflib.get_close_matches(word[:SHOWN], words, n=FEW, cutoff=0.4)
     hint = f"did you mean '{close[0]}'? " if close else ""
     if len(words) <= MANY:
         return f"{hint}known: {', '.join(words)}"
-    return f"{hint}known: {', '.join(close or words[:FEW])} and {len(words) - len(close or words[:FEW])} more"
+    few = f"known: {', '.join(close or words[:FEW])} and {len(words) - len(close or words[:FEW])} more"
+    return hint + (all_of_many or few)
 
 
 def check(kind: str, name: str) -> None:

@@ -24,7 +24,8 @@ def so_far(params: Params, name: str) -> str:
         PipelineError: if there is no such run, or not even the base has been evaluated with the current settings.
     """
     if name not in params.runs:
-        raise PipelineError(f"'{name}' is not a run: {nearest(name, params.runs)}")
+        hint = nearest(name, params.runs, all_of_many="`python -m pipeline.workflow.targets` lists all")
+        raise PipelineError(f"'{name}' is not a run: {hint}")
     run, folder = params.runs[name], Path("data/runs", name)
     origin = folder.with_name(origins(params.runs, params.default_run)[name])
     expected = origin_of(run, origin.name)

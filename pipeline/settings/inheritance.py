@@ -18,14 +18,18 @@ PLUGINS: Mapping[str, Callable[[str], type[BaseModel]]] = {"task": task_schema, 
 
 
 class LeftBehind(NamedTuple):
-    """Keys of a section that a run does not take over, since the plug-in that it names lacks them or their values."""
+    """Keys of a section that a run does not take over: the plug-in that it names has no such key, or `refuses` the
+    value."""
 
     section: str
     name: str
     keys: tuple[str, ...]
+    refuses: bool
 
     def __str__(self) -> str:
-        return f"{self.section} '{self.name}' does not take over {', '.join(self.keys)}"
+        keys = ", ".join(f"{self.section}.{key}" for key in self.keys)
+        why = "refuses the value" if self.refuses else "has no such key"
+        return f"{keys} of defaults or of the extended run is left out: {self.section} '{self.name}' {why}"
 
 
 Notes = list[LeftBehind]
@@ -64,8 +68,9 @@ def _plugin(section: str, old: dict[str, object], change: dict[str, object], not
         return change
     rest = {key: value for key, value in old.items() if key != "name" and key not in change}
     kept = {key: value for key, value in rest.items() if _fits(schema, str(name), key, value)}
-    if lost := tuple(key for key in rest if key not in kept):
-        notes.append(LeftBehind(section, str(name), lost))
+    for refuses in (False, True):
+        if lost := tuple(key for key in rest if key not in kept and (key in schema.model_fields) == refuses):
+            notes.append(LeftBehind(section, str(name), lost, refuses))
     return {**kept, **change}
 
 

@@ -39,7 +39,9 @@ class Item:
 def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]:
     """Split training items into those to train on and the last `count`, the validation split."""
     if count >= len(items):
-        raise PipelineError(f"task.validation_items is {count}, but the training split has {len(items)} items")
+        raise PipelineError(
+            f"task.validation_items is {count}, but the training split has {len(items)} items: ask for fewer, or for 0"
+        )
     return list(items[: len(items) - count]), list(items[len(items) - count :])
 
 

@@ -85,7 +85,8 @@ def _together(rows: Collection[list[float]], capacity: int) -> list[float]:
 def _assumptions(estimate: Estimate, machine: Machine) -> str:
     size, name = estimate.shape.parameters, estimate.hardware.accelerator
     model = f"{size / 1e9:.2f} B parameters" if estimate.on_gpu else f"{size / 1e3:,.0f} k parameters"
-    adapters = f", {estimate.adapters / 1e6:.0f} M in adapters" if estimate.adapters else ""
+    number = f"{estimate.adapters / 1e6:.0f} M" if estimate.adapters >= 1e6 else f"{estimate.adapters / 1e3:,.0f} k"
+    adapters = f", {number} in adapters" if estimate.adapters else ""
     gpu = f"{name} at an assumed {UTILISATION:.0%} of {ACCELERATORS[name] / 1e12:.0f} TFLOP/s"
     where = gpu if estimate.on_gpu else f"one core at {estimate.speed / 1e9:.0f} GFLOP/s"
     jobs = machine.at_once(estimate.hardware, estimate.on_gpu)

@@ -61,7 +61,7 @@ class Preflight:
         for note in map(str, self.params.left_behind.get(name, [])):
             if note not in self.said:
                 self.said.add(note)
-                print(f"note: {name}: {note} from the run that it extends or from defaults", file=sys.stderr)
+                print(f"note: {name}: {note}", file=sys.stderr)
         run = self.params.runs[name]
         imported = Path("data/runs", self.origins[name], "round_000", "policy")
         try:
@@ -121,7 +121,7 @@ def _batches(name: str, section: Optimizer, processes: int) -> Iterator[str]:
     if section.batch_size % parts:
         yield (
             f"{name}.batch_size {section.batch_size} is not a multiple of gradient_accumulation_steps × processes ="
-            f" {section.gradient_accumulation_steps} × {processes} (hardware.processes, models, runs)"
+            f" {section.gradient_accumulation_steps} × {processes} (see the section hardware, beside runs)"
         )
 
 
@@ -258,4 +258,5 @@ def explain_targets(workflow: Any, params: Params) -> None:
         parts = Path(target).parts
         name = parts[2] if parts[:2] == ("data", "runs") and len(parts) > 2 else target
         if name not in known and not workflow.is_rule(name) and (name != target or len(parts) == 1):
-            print(f"error: '{name}' is neither a run nor a suite: {nearest(name, known)}", file=sys.stderr)
+            hint = nearest(name, known, all_of_many="`python -m pipeline.workflow.targets` lists all")
+            print(f"error: '{name}' is neither a run nor a suite: {hint}", file=sys.stderr)

@@ -25,11 +25,17 @@ FAILURE = "Traceback (most recent call last)"
 
 
 class OfSingleJobs(logging.Filter):
-    """Leaves out what Snakemake says of single jobs and of its resources; its log file keeps it."""
+    """Leaves out what Snakemake says of single jobs and of its resources, and the table of jobs where a dry run repeats
+    it; its log file keeps all."""
+
+    table = ""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        event = getattr(getattr(record, "event", None), "name", "")
-        return event not in EVENTS and not str(record.msg).startswith(MESSAGES)
+        event, text = getattr(getattr(record, "event", None), "name", ""), str(record.msg)
+        if event == "RUN_INFO":
+            repeated, self.table = text == self.table, text
+            return not repeated
+        return event not in EVENTS and not text.startswith(MESSAGES)
 
 
 def leave_out_single_jobs(workflow: Any) -> None:

@@ -1,6 +1,7 @@
 """The estimate against what real runs computed, kept and wrote, against known sizes, and as a dry run prints it."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -123,6 +124,8 @@ def test_one_table_or_a_line_for_each():
     assert table[0].startswith("sudoku-dam, estimated: 147 k parameters, 16 + 16 tokens, one core at 19 GFLOP/s")
     assert [line.split()[0] for line in table[1:]] == ["stage", "base", "rollout", "train", "total"]
     assert table[-1].split()[1] == "67"
+    smoke = estimate_table({("smoke-chat", "train"): 1}, params, Machine(cores=2))
+    assert re.match(r"smoke-chat, estimated: \d+ k parameters, \d+ k in adapters, ", smoke)
     names = ["sudoku-dam", "sudoku-dam-seed1", "sudoku-dam-seed2", LLADA, "checkerboard-dam"]
     trained = dict.fromkeys(((name, "train") for name in names), 1)
     cpu, gpu = estimate_table(trained, params, Machine(cores=2)).split("\n\n")
@@ -189,8 +192,9 @@ def test_the_machine_is_what_snakemake_was_given():
 
 
 def test_a_dry_run_prints_it(workflow: Workflow, copied: Workflow):
-    """Only for pending jobs, and not with `--quiet all`."""
-    assert "small, estimated: " in workflow("--dry-run")
+    """Only for pending jobs, and not with `--quiet all`; Snakemake's own table of jobs stands there once."""
+    output = workflow("--dry-run")
+    assert "small, estimated: " in output and output.count("Job stats:") == 1
     assert "estimated" not in workflow("--dry-run", "--quiet", "all")
     assert "estimated" not in copied("--dry-run")
 

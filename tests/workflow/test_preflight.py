@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -281,9 +282,16 @@ def test_only_runs_that_are_needed_are_checked(workflow):
     workflow.params["runs"] |= {"wrong": {"train": {"batch_size": 33}}, "rwr": {"algorithm": {"name": "raft"}}}
     workflow.params["hardware"]["processes"] = 2
     output = workflow("--dry-run", "small", "rwr", "--quiet", "rules")
-    assert output.count("note: rwr: algorithm 'raft' does not take over largest_step from the run") == 1
+    assert output.count("note: rwr: algorithm.largest_step of defaults or of the extended run is left out: ") == 1
     output = workflow("--dry-run", "smal", ok=False)
     assert "error: 'smal' is neither a run nor a suite: did you mean 'small'? known: rwr, small, wrong" in output
+
+
+def test_a_target_that_is_none_of_many(capsys):
+    asked = SimpleNamespace(dag_settings=SimpleNamespace(targets=["tabel"]), is_rule=lambda name: False)
+    preflight.explain_targets(asked, read_params(ROOT / "params.yaml"))
+    wanted = "did you mean 'table'? `python -m pipeline.workflow.targets` lists all"
+    assert capsys.readouterr().err == f"error: 'tabel' is neither a run nor a suite: {wanted}\n"
 
 
 @pytest.mark.parametrize(
