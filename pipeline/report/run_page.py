@@ -58,7 +58,7 @@ def run_page(metrics: RunMetrics, settings: Run, laws: Mapping[str, np.ndarray] 
         settings=settings,
         paper=load_algorithm(settings.algorithm.name).paper,
         unfinished=unfinished,
-        changes=[change(metrics["base"], metrics["final"], name) for name in (*_exact(metrics), *reversed(names))],
+        changes=[change(metrics["base"], metrics["final"], name) for name in _questions(metrics)],
         decodings=decodings(metrics),
         names=names,
         cell=cell,
@@ -76,21 +76,27 @@ def run_page(metrics: RunMetrics, settings: Run, laws: Mapping[str, np.ndarray] 
 
 
 def change(base: Summary, final: Summary, name: str) -> Change:
-    """How a metric has changed, in units of the standard error of the difference, as if both were independent."""
+    """How a metric has changed, in units of the standard error of the difference, as if both were independent.
+
+    "Worse" is said of rewards, accuracies and KLs only: of a task's other metrics the better direction is not known.
+    """
     difference, error = final[name] - base[name], math.hypot(base.get(f"{name}_se", 0), final.get(f"{name}_se", 0))
-    share = name.endswith("accuracy")
+    share, aims_low = name.endswith("accuracy"), name in EXACT
     size = f"{100 * abs(difference):.1f} points" if share else f"{abs(difference):.3g}"
     if abs(difference) <= 2 * error:
         words = f"no clear change: {size}, within two standard errors" if difference else "no change"
     else:
-        better = (difference < 0) == (name in EXACT)
-        words = f"{'higher' if difference > 0 else 'lower'} by {size}{'' if better else ', which is worse'}"
+        worse = (difference > 0) if aims_low else (difference < 0) and (share or name == "reward")
+        words = f"{'higher' if difference > 0 else 'lower'} by {size}{', which is worse' if worse else ''}"
     before, after = (cell({f"{name}_se": 0.0, **summary}, name) for summary in (base, final))
     return Change(figures.words(name), before, after, words, (base[name], final[name]) if share else None)
 
 
-def _exact(metrics: RunMetrics) -> list[str]:
-    return [EXACT[0]] if EXACT[0] in metrics["final"] and EXACT[0] in metrics["base"] else []
+def _questions(metrics: RunMetrics) -> list[str]:
+    """The metrics that the report begins with: the reward, the exact KL if there is one, and the task's own metrics,
+    the headline first."""
+    names = ["reward", EXACT[0], *reversed(metric_names(metrics["base"]))]
+    return [name for name in dict.fromkeys(names) if name in metrics["base"] and name in metrics["final"]]
 
 
 def decodings(metrics: RunMetrics) -> Cells:
