@@ -14,7 +14,10 @@ Summary = dict[str, float]
 
 
 class Sampled(TypedDict):
-    """An answer to show, as its task renders it; beside these keys, its metrics once more."""
+    """An answer to show, as its task renders it; beside these keys, its metrics once more.
+
+    `marks` of a task that has some: puzzle, answer or reference -> name of the mark -> places of its characters.
+    """
 
     puzzle: str
     answer: str
@@ -22,6 +25,7 @@ class Sampled(TypedDict):
     item: int
     group: str
     metrics: dict[str, float]
+    marks: NotRequired[dict[str, dict[str, list[int]]]]
 
 
 class Evaluation(TypedDict):

@@ -16,7 +16,7 @@ from pipeline.report import figures
 from pipeline.report.html import page, rendered
 from pipeline.report.json_types import RunMetrics, Summary
 from pipeline.report.run_metrics import EXACT, STEPS, metric_names, sampler_title, scalars
-from pipeline.report.samples import samples_of, shared_wording
+from pipeline.report.samples import legend, samples_of, shared_wording
 from pipeline.report.tables import Cells, cell
 from pipeline.settings.run import Run
 from pipeline.settings.stages import plain_json
@@ -64,6 +64,7 @@ def run_page(metrics: RunMetrics, settings: Run, laws: Mapping[str, np.ndarray] 
         cell=cell,
         figures=rendered(shown),
         samples=samples_of(first, last, metrics["sampler"], names),
+        legend=legend(last, metrics["sampler"]),
         wording="…\n".join(shared_wording(last, metrics["sampler"])).strip("…\n"),
         lengths=by_length(metrics, settings.rounds),
         groups=by_group(metrics),

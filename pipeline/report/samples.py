@@ -2,11 +2,14 @@
 
 If the task renders prompt and reference in the same shape (as many characters in each line), they are laid over each
 other: where they agree the prompt gives the character, and an answer is marked where it differs from the reference.
+A task may mark characters of its own (`Task.marks`), whatever their shape.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from itertools import groupby
+from operator import itemgetter
+from typing import Literal, NamedTuple
 
 from pipeline.report.json_types import Evaluation, Sampled
 from pipeline.report.tables import cell
@@ -16,10 +19,13 @@ SHORT, LONG_PROMPT, MOST_LINES, WIDE, NARROW = 120, 600, 12, 24, 48
 """Longer answers and prompts are folded, unless their lines are narrow, and so are those of more lines. Renderings that
 are laid over each other are stacked if a line has more than `WIDE` characters."""
 TAG = re.compile(r"</?\w+>")
+LOOKS = ("underlined", "coloured", "framed")
+"""How the marks of a task look, in the order in which it names them."""
 Text = list[tuple[str, str]]
-"""Pieces of a text with their marks: given, wrong, "" or, where the prompt is blank, "blank"."""
+"""Pieces of a text with their marks, separated by spaces: given, wrong or, where the prompt is blank, blank; and those
+of the task, by their looks."""
 
-
+Key = Literal["puzzle", "reference", "answer"]
 Splits = Mapping[str, Mapping[str, Evaluation]]
 """Split -> sampler -> evaluation."""
 
@@ -41,6 +47,17 @@ class Sample(NamedTuple):
     failed: bool
     layout: str
     texts: list[Shown]
+
+
+def legend(last: Splits, sampler: str) -> list[tuple[str, str]]:
+    """The name and the look of each mark of the task; [] if it has none."""
+    texts = [
+        marks
+        for samplers in last.values()
+        for sample in samplers[sampler]["samples"]
+        for marks in sample.get("marks", {}).values()
+    ]
+    return list(zip(dict.fromkeys(name for marks in texts for name in marks), LOOKS, strict=False))
 
 
 def shared_wording(last: Splits, sampler: str) -> tuple[str, str]:
@@ -84,29 +101,35 @@ def _sample(split: str, base: Sampled | None, last: Sampled, names: Sequence[str
     puzzle, reference = last["puzzle"], last["reference"]
     aligned = _shape(puzzle) == _shape(reference)
     narrow = "\n" in puzzle and _narrow(puzzle) and _narrow(last["answer"])
-    layout = "stacked" if aligned and max(map(len, puzzle.splitlines()), default=0) > WIDE else "grids"
-    layout = layout if aligned or narrow else "prose"
+    lines = puzzle.splitlines()
+    stacked = aligned and (len(lines) == 1 or max(map(len, lines), default=0) > WIDE)
+    layout = "stacked" if stacked else "grids" if aligned or narrow else "prose"
     if layout == "prose":
         begin, end = shared
         own = puzzle[len(begin) : len(puzzle) - len(end)].strip("\n")
         puzzle = f"{'… ' * bool(begin)}{own}{' …' * bool(end)}"
 
-    def marked(text: str, *, errors: bool = False) -> Text:
-        return _marked(text, puzzle, reference, errors=errors) if aligned else [(text, "")]
+    def marked(sample: Sampled, key: Key, *, errors: bool = False) -> Text:
+        text = sample[key]
+        own = _of_prompt(text, puzzle, reference, errors=errors) if aligned else [""] * len(text)
+        return _pieces(text, own, sample.get("marks", {}).get(key, {}))
 
     def answer(title: str, sample: Sampled) -> Shown:
-        metrics, text = sample["metrics"], sample["answer"]
+        metrics = sample["metrics"]
         judged, right = names[-1].endswith("accuracy"), metrics[names[-1]] == 1
         both = dict.fromkeys(["reward", *names]) if "reward" in metrics else names
         values = ", ".join(f"{name.replace('_', ' ')} {_value(metrics[name], name)}" for name in both)
         verdict = ("right" if right else "wrong") if judged else ""
-        return Shown(title, marked(text, errors=judged and not right), verdict, values, preview(text, SHORT))
+        text = marked(sample, "answer", errors=judged and not right)
+        return Shown(title, text, verdict, values, preview(sample["answer"], SHORT))
 
     def preview(text: str, most: int) -> str:
         return "" if aligned else _preview(text, most)
 
-    texts = [Shown("prompt", marked(puzzle), preview=preview(puzzle, LONG_PROMPT))] if puzzle.strip() else []
-    texts += [Shown("reference", marked(reference), preview=preview(reference, SHORT))] if reference.strip() else []
+    prompt = [(puzzle, "")] if layout == "prose" else marked(last, "puzzle")
+    texts = [Shown("prompt", prompt, preview=preview(puzzle, LONG_PROMPT))] if puzzle.strip() else []
+    if reference.strip():
+        texts.append(Shown("reference", marked(last, "reference"), preview=preview(reference, SHORT)))
     texts += [answer("base", base)] if base else []
     group = f" ({last['group']})" if last["group"] else ""
     title = f"{'' if split == 'test' else f'{split}, '}prompt {last['item'] + 1}{group}"
@@ -126,20 +149,26 @@ def _shape(text: str) -> list[int]:
     return [len(text), *map(len, text.splitlines())]
 
 
-def _marked(text: str, puzzle: str, reference: str, *, errors: bool = False) -> Text:
-    """The text in pieces of equal marks. One of another shape than the prompt is not marked."""
+def _of_prompt(text: str, puzzle: str, reference: str, *, errors: bool) -> list[str]:
+    """The mark of each character of a text that is laid over the prompt; none if it has another shape."""
     if _shape(text) != _shape(puzzle):
-        return [(text, "")]
-    pieces: Text = []
+        return [""] * len(text)
+    marks = []
     for character, given, right in zip(text, puzzle, reference, strict=True):
         mark = "blank" if given != right else "given" if given.strip() else ""
-        if errors and character != right:
-            mark = "wrong"
-        if pieces and (pieces[-1][1] == mark):
-            pieces[-1] = (pieces[-1][0] + character, mark)
-        else:
-            pieces.append((character, mark))
-    return pieces
+        marks.append("wrong" if errors and character != right else mark)
+    return marks
+
+
+def _pieces(text: str, own: Sequence[str], of_task: Mapping[str, Sequence[int]]) -> Text:
+    """Neighbours with equal marks together. `own` has one mark for each character, `of_task` places by name."""
+    chosen = list(zip(LOOKS, map(set, of_task.values()), strict=False))
+    marks = [
+        " ".join(filter(None, [mark, *(look for look, places in chosen if at in places)]))
+        for at, mark in enumerate(own)
+    ]
+    together = groupby(zip(text, marks, strict=True), key=itemgetter(1))
+    return [("".join(character for character, _ in group), mark) for mark, group in together]
 
 
 def _preview(text: str, most: int) -> str:

@@ -59,7 +59,9 @@ def run(args: Namespace, settings: EvaluateSettings) -> None:
 def _sample(task: Task[TaskSettings], item: Item, answer: Answer) -> dict[str, object]:
     """An item with its answer and metrics, as the report shows them."""
     texts = {"puzzle": item.start or item.prompt, "reference": item.reference, "answer": answer.answer}
-    shown = {name: task.render(item, text) for name, text in texts.items()}
+    shown: dict[str, object] = {name: task.render(item, text) for name, text in texts.items()}
+    if task.marks:
+        shown["marks"] = {name: task.marks(item, text) for name, text in texts.items()}
     return {**answer.metrics, "metrics": answer.metrics, "item": answer.item_id, "group": item.group, **shown}
 
 

@@ -86,22 +86,26 @@ def judge(items: Sequence[Item], answers: Sequence[str]) -> list[Mapping[str, fl
     return [{**verdict, "oasis": share} for verdict, share in zip(verdicts, humanness(answers), strict=True)]
 
 
-def render(item: Item, answer: str) -> str:
-    """The CDR between three residues before and four behind it; below, what differs from the parent, with a dot where
-    nothing does, and which residues are parts of liability motifs (!). All texts of an item have one shape."""
+def shown(item: Item) -> range:
+    """The residues that the report shows: the CDR, three before and four behind it."""
     region = cdr_of(item)
-    places = range(region.start - 3, min(region.stop + 4, len(answer)))
-    liable = {at for _, start, end in liabilities(answer, region) for at in range(start, end)}
-    rows = {
-        "sequence": [answer[at] for at in places],
-        "changed": [_change(answer[at], item.reference[at]) for at in places],
-        "liable": ["!" if at in liable else " " for at in places],
+    return range(region.start - 3, min(region.stop + 4, len(item.start)))
+
+
+def render(item: Item, answer: str) -> str:
+    """The CDR and its neighbours. All texts of an item have one length, so the report aligns them."""
+    return "".join(answer[at] for at in shown(item))
+
+
+def marks(item: Item, answer: str) -> dict[str, list[int]]:
+    """Which of the residues shown belong to the CDR, differ from the parent, or are parts of liability motifs."""
+    region = cdr_of(item)
+    found = {
+        "CDR-H3": set(range(region.start, region.stop)),
+        "differs from the parent": {at for at in shown(item) if answer[at] not in (HOLE, item.reference[at])},
+        "liability": {at for _, start, end in liabilities(answer, region) for at in range(start, end)},
     }
-    return "\n".join(f"{title:<9}{''.join(row)}" for title, row in rows.items())
-
-
-def _change(residue: str, parent: str) -> str:
-    return " " if residue == HOLE else "." if residue == parent else residue
+    return {name: [place for place, at in enumerate(shown(item)) if at in places] for name, places in found.items()}
 
 
 def configured(settings: Antibody) -> Task[Antibody]:
@@ -118,6 +122,7 @@ def configured(settings: Antibody) -> Task[Antibody]:
         items=items,
         score=score_of,
         render=render,
+        marks=marks,
         resolve=configured,
         judge=judge,
         hole=HOLE,

@@ -88,6 +88,9 @@ class Task(Generic[S]):
         render: (item, text) -> plain text for the report, of the prompt, the reference or an answer; by default the
             text itself. If prompt and reference are rendered in one shape, as many characters in each line, the report
             lays them and the answer over each other: it marks what the prompt gives, and what is not as the reference.
+        marks: (item, text) -> what a reader of the report should see at a glance: name -> places of characters of
+            `render(item, text)`. The first name is underlined, the second coloured, the third framed, and a legend
+            names them. None if there is nothing of that kind.
         enumerated: the whole problem as tables, if it is that small; p* and the KL divergence to it are then exact.
         resolve: settings -> this task with the fields that the settings determine; None if they determine only the
             items.
@@ -110,6 +113,7 @@ class Task(Generic[S]):
     items: Callable[[S, int], Mapping[str, Sequence[Item]]]
     score: Callable[[Item, str], Mapping[str, float]]
     render: Callable[[Item, str], str] = lambda item, answer: answer
+    marks: Callable[[Item, str], Mapping[str, Sequence[int]]] | None = None
     enumerated: Enumerated | None = None
     resolve: "Callable[[S], Task[S]] | None" = None
     saved: Saved | None = None

@@ -33,6 +33,7 @@ def pages(finished: Workflow, tmp_path_factory: pytest.TempPathFactory) -> dict[
         for samplers in evaluation["splits"].values():
             for sample in samplers["greedy"]["samples"]:
                 sample |= {"puzzle": f"How many? {CHAT}", "reference": "12", "answer": f"Think.\n{CHAT}\n" * 9}
+                sample["marks"] = {"answer": {HOSTILE: [0, 1], "number": [1, 2], "liability": [2, 3]}}
     found["chat"].write_text(run_page(metrics, run, None, unfinished=HOSTILE))
     names = {"small": "small", "small-seed1": "small", "other": HOSTILE}
     for file, name in names.items():

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.evaluation.summary import worst
-from pipeline.report.samples import Sample, samples_of
+from pipeline.report.samples import Sample, legend, samples_of
 from pipeline.report.svg import spread
 
 BRIEF = "Be brief, and say nothing that nobody needs to know."
@@ -60,6 +60,24 @@ def test_layouts():
     assert sequence.layout == "stacked"
     (chat,) = shown([sampled(0, "First this.\n" * 20 + "So 12.\n</answer>\n", 0.0, "What is 3 · 4?", "12")])
     assert (chat.layout, [text.preview for text in chat.texts]) == ("prose", ["", "", "… So 12."])
+
+
+def test_marks_of_the_task():
+    """With those of the prompt, where a text is laid over it, and alone; at most three, in the order of their names."""
+    marks = {"region": [1, 2], "changed": [2], "flagged": [2, 3], "more": [0]}
+    aligned = sampled(0, "ACDE", 1.0, "A__E", "AKLE") | {"marks": {"answer": marks}}
+    (found,) = shown([aligned])
+    assert found.layout == "stacked"
+    assert found.texts[2].text == [
+        ("A", "given"),
+        ("C", "blank underlined"),
+        ("D", "blank underlined coloured framed"),
+        ("E", "given framed"),
+    ]
+    (prose,) = shown([aligned | {"puzzle": "Which?"}])
+    assert prose.texts[2].text == [("A", ""), ("C", "underlined"), ("D", "underlined coloured framed"), ("E", "framed")]
+    splits = {"test": {"greedy": {"samples": [sampled(1, "1", 1.0), aligned]}}}
+    assert legend(splits, "greedy") == [("region", "underlined"), ("changed", "coloured"), ("flagged", "framed")]
 
 
 def test_what_is_no_accuracy_has_no_errors():

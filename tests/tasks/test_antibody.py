@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.tasks import antibody
-from pipeline.tasks.antibody import Antibody, cdr_of, item_of, items, judge, render, score
+from pipeline.tasks.antibody import Antibody, cdr_of, item_of, items, judge, marks, render, score
 from pipeline.tasks.proteins import humanness
 from pipeline.tasks.proteins.liabilities import MOTIFS, liabilities, net_charge
 from pipeline.tasks.proteins.scaffolds import CONSERVED, Scaffold, number_vh, read_scaffolds
@@ -139,15 +139,15 @@ def test_humanness_is_the_share_of_known_peptides():
     assert humanness.humanness([known[0], known[2] + "W"]) == [1.0, 0.5]
 
 
-def test_the_report_shows_what_changed_and_what_is_liable():
+def test_the_report_shows_the_cdr_what_differs_and_what_is_liable():
     item = item_of(BEVACIZUMAB)
     answer = BEVACIZUMAB.sequence.replace("AKYPHYYGSSHWYFDV", "AKYPNGYGSSHAYFDV")
-    texts = [render(item, text).splitlines() for text in (item.start, item.reference, answer)]
-    rows = [[(line[:9].strip(), line[9:]) for line in text] for text in texts]
-    width = 3 + 16 + 4
-    assert all(len(shown) == width for text in rows for _, shown in text)
-    assert [[(title, shown.rstrip()) for title, shown in text] for text in rows] == [
-        [("sequence", "YYC________________WGQG"), ("changed", "...                ...."), ("liable", "")],
-        [("sequence", "YYCAKYPHYYGSSHWYFDVWGQG"), ("changed", "." * width), ("liable", " " * 14 + "!")],
-        [("sequence", "YYCAKYPNGYGSSHAYFDVWGQG"), ("changed", ".......NG.....A........"), ("liable", " " * 7 + "!!")],
+    lines = ["YYC________________WGQG", "YYCAKYPHYYGSSHWYFDVWGQG", "YYCAKYPNGYGSSHAYFDVWGQG"]
+    cdr, differ, liable = "CDR-H3", "differs from the parent", "liability"
+    wanted = [
+        {cdr: [*range(3, 19)], differ: [], liable: []},
+        {cdr: [*range(3, 19)], differ: [], liable: [14]},
+        {cdr: [*range(3, 19)], differ: [7, 8, 14], liable: [7, 8]},
     ]
+    for text, line, found in zip((item.start, item.reference, answer), lines, wanted, strict=True):
+        assert (render(item, text), marks(item, text)) == (line, found)
