@@ -3,13 +3,12 @@
 import os
 
 os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are small, and there are as many test processes as cores
 
 import fcntl
 import json
-import resource
 import runpy
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,6 +45,7 @@ from pipeline.settings.run import Run
 from pipeline.settings.sections import ModelSection
 from pipeline.settings.stages import settings_json
 from pipeline.tasks.base import Task
+from tests.forks import forks
 
 ROOT = Path(__file__).parent.parent
 
@@ -98,9 +98,7 @@ class Workflow:
 
     def __call__(self, *arguments: str, ok: bool = True) -> str:
         """Run to the end and return the output."""
-        done = subprocess.run(
-            self.command(*arguments), cwd=self.directory, capture_output=True, text=True, timeout=600, check=False
-        )
+        done = forks().run("snakemake", self.command(*arguments)[3:], self.directory, os.environ)
         output = done.stdout + done.stderr
         assert (done.returncode == 0) == ok, output[-4000:]
         return output
@@ -162,30 +160,13 @@ class Stage:
         return [f"pipeline.stages.{name}", "--settings", json.dumps(settings), *arguments,
                 "--timing", str(self.out / "timing.json"), "--threads", "1"]  # fmt: skip
 
-    def __call__(self, command: list[str], file_size: int | None = None) -> subprocess.CompletedProcess:
-        """Run it; writing more than `file_size` bytes to a file fails, as it does on a full disk."""
-
-        def limit() -> None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-
-        return subprocess.run(
-            [sys.executable, *(["-m"] if command[0].startswith("pipeline") else []), *command],
-            cwd=self.run.parent,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
-            preexec_fn=None if file_size is None else limit,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def fails(self, command: list[str], *parts: str, file_size: int | None = None) -> None:
-        done = self(command, file_size)
-        lines = [line for line in done.stderr.splitlines() if line and "%|" not in line]  # no progress bars
-        assert done.returncode == 1 and len(lines) == 1, done.stderr
-        assert lines[0].startswith("error: ")
-        assert all(part.replace("OUT", str(self.out)) in lines[0] for part in parts), lines[0]
-        assert not list(self.run.parent.rglob(".*.tmp"))
+    def __call__(self, command: list[str]) -> None:
+        """Run it in this process, as `python -m` would: SystemExit with the line of an error."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.run.parent)
+            patch.syspath_prepend(self.run.parent)
+            patch.setattr(sys, "argv", command)
+            runpy.run_module(command[0], run_name="__main__")
 
 
 def said(command: Callable[[], object]) -> str:
@@ -239,25 +220,29 @@ def copied(finished: Workflow, tmp_path: Path) -> Workflow:
     return Workflow(tmp_path / "copy")
 
 
+def undone(workflow: Workflow, first: int) -> Workflow:
+    """Remove the rounds from `first` on, and the report."""
+    for number in range(first, 3):
+        shutil.rmtree(workflow.run_directory / f"round_{number:03d}")
+    for name in ("report.html", "metrics.json", "learning_curve.svg"):
+        (workflow.run_directory / name).unlink()
+    return workflow
+
+
 @pytest.fixture
 def stage(finished, tmp_path) -> Stage:
     return Stage(tmp_path, finished.run_directory)
 
 
 @pytest.fixture
-def line(stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., str]:
+def line(stage: Stage, capsys: pytest.CaptureFixture) -> Callable[..., str]:
     """The error line with which the command of a stage stops, without the path of its directory."""
 
     def run(name: str, **changes: object) -> str:
-        module, *arguments = stage.command(name, **changes)
-        monkeypatch.chdir(stage.run.parent)
-        monkeypatch.syspath_prepend(stage.run.parent)
-        monkeypatch.setattr(sys, "argv", [module, *arguments])
-        message = said(lambda: runpy.run_module(module, run_name="__main__"))
-        assert not [
-            text for text in capsys.readouterr().err.splitlines() if text and "%|" not in text
-        ]  # no progress bar
-        assert not stage.out.exists() or not [path for path in stage.out.rglob("*") if path.suffix != ".progress"]
+        message = said(lambda: stage(stage.command(name, **changes)))
+        assert all("%|" in text for text in capsys.readouterr().err.splitlines() if text), "only progress bars"
+        assert not [path for path in stage.out.rglob("*") if path.suffix != ".progress"]
+        assert not list(stage.run.parent.rglob(".*.tmp"))
         return message.replace(f"{stage.run.parent}/", "")
 
     return run

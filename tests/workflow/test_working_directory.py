@@ -1,28 +1,21 @@
 """A working directory that another Snakemake is using, or that is read-only."""
 
 import ctypes
-import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import Workflow
+from tests.conftest import Workflow, undone
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
 
 
 @pytest.fixture
-def halfway(finished: Workflow, tmp_path: Path) -> Workflow:
+def halfway(copied: Workflow) -> Workflow:
     """The finished workflow without its last round and its report."""
-    workflow = Workflow(tmp_path / "copy")
-    shutil.copytree(finished.directory, workflow.directory, symlinks=True)
-    shutil.rmtree(workflow.run_directory / "round_002")
-    for name in ("report.html", "metrics.json", "learning_curve.svg"):
-        (workflow.run_directory / name).unlink()
-    return workflow
+    return undone(copied, first=2)
 
 
 def test_a_second_snakemake_is_refused(finished, halfway):
