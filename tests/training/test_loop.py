@@ -1,6 +1,10 @@
 """A training that is killed, or repeated, gives the same weights to the bit."""
 
+import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,7 @@ from pipeline.settings.sections import Adapter, Train
 from pipeline.training.adamw import MOMENTS, AdamW, load_optimizer_state
 from pipeline.training.loop import Progress, fit
 from pipeline.training.replay_buffer import Replay
-from tests.conftest import Stage, llada
+from tests.conftest import ROOT, Stage, llada
 
 KILLED = """
 import os, runpy, sys
@@ -33,26 +37,39 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
-def test_killed_after_a_checkpoint(finished, tmp_path):
-    """Killed after update 5 of 8, training does the remaining 3 and writes the very bytes of an uninterrupted one."""
-    stage = Stage(tmp_path, finished.run_directory)
-    assert stage(["-c", KILLED, *stage.command("train")]).returncode == -signal.SIGKILL
+@pytest.fixture(scope="module")
+def killed(finished, tmp_path_factory) -> Stage:
+    """Training of the last round, killed after update 5 of 8."""
+    stage = Stage(tmp_path_factory.mktemp("killed"), finished.run_directory)
+    command = [sys.executable, "-c", KILLED, *stage.command("train"), "--code", "old"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=stage.run.parent, env=environment, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
     assert [path.name for path in stage.out.iterdir()] == ["train.progress"]
-    done = stage(stage.command("train"))
-    assert done.returncode == 0, done.stderr
-    assert " 5/8 " in done.stderr and " 0/8 " not in done.stderr
-    whole = Stage(tmp_path / "whole", finished.run_directory)
-    assert whole(whole.command("train")).returncode == 0
-    for name in ("policy/model.safetensors", "optimizer.safetensors", "train.json"):
-        assert (stage.out / name).read_bytes() == (whole.out / name).read_bytes()
+    return stage
+
+
+def go_on(killed: Stage, directory: Path, code: str) -> Path:
+    """Train again with a copy of what it has left; returns where its outputs are."""
+    stage = Stage(directory, killed.run)
+    shutil.copytree(killed.out, stage.out)
+    stage([*stage.command("train"), "--code", code])
     assert not (stage.out / "train.progress").exists()
+    return stage.out
 
 
-def test_code_that_was_edited_does_not_go_on_with_what_the_old_has_left(finished, tmp_path):
-    stage = Stage(tmp_path, finished.run_directory)
-    assert stage(["-c", KILLED, *stage.command("train"), "--code", "old"]).returncode == -signal.SIGKILL
-    done = stage([*stage.command("train"), "--code", "new"])
-    assert done.returncode == 0 and " 0/8 " in done.stderr, done.stderr
+def test_killed_after_a_checkpoint(finished, killed, tmp_path, capsys):
+    """Training does the remaining 3 updates and writes the very bytes of an uninterrupted one."""
+    out = go_on(killed, tmp_path, "old")
+    said = capsys.readouterr().err
+    assert " 5/8 " in said and " 0/8 " not in said
+    for name in ("policy/model.safetensors", "optimizer.safetensors", "train.json"):
+        assert (out / name).read_bytes() == (finished.run_directory / "round_002" / name).read_bytes()
+
+
+def test_code_that_was_edited_does_not_go_on_with_what_the_old_has_left(killed, tmp_path, capsys):
+    go_on(killed, tmp_path, "new")
+    assert " 0/8 " in capsys.readouterr().err
 
 
 def with_dropout(
