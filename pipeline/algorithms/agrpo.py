@@ -9,21 +9,14 @@ At the round's first update the expected gradient is therefore that of E[R], div
 cache is refused: l would be that of another law than the one sampled.
 """
 
-import pyarrow as pa
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm
+from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.policy_gradient import advantage_targets, surrogate_loss
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.settings.algorithms import Agrpo
-from pipeline.settings.sections import Rollout
-from pipeline.training.replay_buffer import Batch, Replay
-
-
-def replay(targets: pa.Table, rollout: Rollout, settings: Agrpo, mask_id: int) -> Replay:
-    """A batch holds single steps."""
-    return Replay.of_targets(targets, rollout, mask_id, "path_states")
+from pipeline.training.replay_buffer import Batch
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Agrpo]) -> Tensor:
@@ -42,5 +35,9 @@ def step_log_prob(model: nn.Module, batch: Batch, mask_id: int) -> Tensor:
 
 
 PLUGIN = Algorithm(
-    paper="AGRPO, arXiv 2510.04019", settings=Agrpo, make_targets=advantage_targets, replay=replay, loss=loss
+    paper="AGRPO, arXiv 2510.04019",
+    settings=Agrpo,
+    make_targets=advantage_targets,
+    replay=batches_of("path_states"),
+    loss=loss,
 )

@@ -12,7 +12,7 @@ from pipeline.objectives.context import Context, DecodeContext, LossContext
 from pipeline.objectives.targets import Rollouts, Targets
 from pipeline.settings.algorithms import Settings
 from pipeline.settings.sections import Rollout
-from pipeline.training.replay_buffer import Batch, Replay
+from pipeline.training.replay_buffer import Batch, Replay, States
 
 S = TypeVar("S", bound=Settings)
 S_contra = TypeVar("S_contra", bound=Settings, contravariant=True)
@@ -50,3 +50,8 @@ class Algorithm(Generic[S]):
     loss: Loss[S] | None = None
     decode: Callable[[nn.Module, Tensor, Tensor, Tensor, Reward, DecodeContext[S]], Tensor] | None = None
     law: Callable[[Tensor, Context[S]], Tensor] | None = None
+
+
+def batches_of(states: States) -> Callable[[pa.Table, Rollout, Settings, int], Replay]:
+    """`Algorithm.replay` for batches of these states, of which the loss reads every masked position."""
+    return lambda targets, rollout, settings, mask_id: Replay.of_targets(targets, rollout, mask_id, states)

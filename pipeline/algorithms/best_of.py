@@ -29,17 +29,10 @@ def decode(
     keys = [(int(value * 2**53), number, 0) for value in noise[:, 0].tolist() for number in range(count)]
     drawn = uniforms(context.seed, Stream.EVALUATION, 3, keys, 2 * length).to(start.device).view(rows, count, 2, length)
     kept, best = start, torch.full((rows,), -torch.inf, dtype=torch.float64, device=start.device)
+    options = context.evaluate.model_dump(include={"tokens_per_step", "block_length"}) | {"mask_id": context.mask_id}
     for number in range(count):  # a batch at a time, so that memory does not depend on K
-        done = rollout(
-            policy,
-            prompt,
-            start,
-            mask_id=context.mask_id,
-            order_noise=drawn[:, number, 0],
-            token_noise=drawn[:, number, 1],
-            tokens_per_step=context.evaluate.tokens_per_step,
-            block_length=context.evaluate.block_length,
-        ).tokens
+        order, token = drawn[:, number].unbind(1)
+        done = rollout(policy, prompt, start, order_noise=order, token_noise=token, **options).tokens
         found = reward(torch.arange(rows, device=start.device), done)
         better = found > best
         kept, best = torch.where(better[:, None], done, kept), torch.where(better, found, best)

@@ -15,29 +15,22 @@ not normalised, leave-one-out advantages without division by the standard deviat
 differs: they draw one t for a whole batch, here every group has its own; and their token mean is over a micro-batch.
 """
 
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm
+from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.policy_gradient import centred_rewards, mean_to_the_end, surrogate_loss
 from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.settings.algorithms import CoupledGrpo
-from pipeline.settings.sections import Rollout
-from pipeline.training.replay_buffer import Batch, Replay
+from pipeline.training.replay_buffer import Batch
 
 
 def make_targets(rollouts: Rollouts, settings: CoupledGrpo) -> Targets:
     """The weight of a completion is its leave-one-out advantage, A_k = (R_k - mean R) · K/(K-1)."""
     count = rollouts.settings.rollout.completions
     return targets_of_this_round(rollouts, centred_rewards(rollouts) * (count / (count - 1)))
-
-
-def replay(targets: pa.Table, rollout: Rollout, settings: CoupledGrpo, mask_id: int) -> Replay:
-    """A batch holds whole groups."""
-    return Replay.of_targets(targets, rollout, mask_id, "starting_states")
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[CoupledGrpo]) -> Tensor:
@@ -71,6 +64,6 @@ PLUGIN = Algorithm(
     paper="coupled-GRPO: DiffuCoder, arXiv 2506.20639",
     settings=CoupledGrpo,
     make_targets=make_targets,
-    replay=replay,
+    replay=batches_of("starting_states"),
     loss=loss,
 )

@@ -23,7 +23,7 @@ is spent on states that sampling never visits.
 `jumps: first`: J_k are the positions that completion k reveals first, as in the paper; `jumps: all`: all masked
 positions of x, the average over the order of the jumps. With `start: remasked`, `all` needs a base whose conditionals
 are those of one joint law: where p(x_i | x_j) depends on the order of revealing, completions from x do not follow p^u(·
-| x, i), and the policy drifts even with r = 0. Null takes `first` with `start: remasked` and `all` with `start: empty`.
+| x, i), and the policy drifts even with r = 0. Null means `first` with `start: remasked` and `all` with `start: empty`.
 
 `control_variate` (with `jumps: first` and `start: remasked`): the jumps (i_k, v_k) from x were drawn from the
 round's first policy u, so (1/K) Σ_k 1[v_k = v, i_k = i] has the known mean p^u(v | x, i)/|M|, which replaces it:

@@ -8,29 +8,22 @@ under p* only, and a heavy tail where rewards are low. It depends on x alone, so
 values V, hence an enumerated task.
 """
 
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm
+from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.ctmc import exact
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.samplers.enumeration import table_indices
 from pipeline.samplers.posterior import cross_entropy, log_posterior, scatter
 from pipeline.settings.algorithms import DamAnalytic
-from pipeline.settings.sections import Rollout
-from pipeline.training.replay_buffer import Batch, Replay
+from pipeline.training.replay_buffer import Batch
 
 
 def make_targets(rollouts: Rollouts, settings: DamAnalytic) -> Targets:
     """The weight of a completion is g(X_1) = -r/α: its exponential might overflow, that of g - V(x) does not."""
     return targets_of_this_round(rollouts, -rollouts.reward / settings.alpha)
-
-
-def replay(targets: pa.Table, rollout: Rollout, settings: DamAnalytic, mask_id: int) -> Replay:
-    """States with all their completions."""
-    return Replay.of_targets(targets, rollout, mask_id, "starting_states")
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[DamAnalytic]) -> Tensor:
@@ -49,6 +42,6 @@ PLUGIN = Algorithm(
     paper="Discrete Adjoint Matching, analytic adjoint, arXiv 2602.07132",
     settings=DamAnalytic,
     make_targets=make_targets,
-    replay=replay,
+    replay=batches_of("starting_states"),
     loss=loss,
 )

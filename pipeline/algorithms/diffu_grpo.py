@@ -13,23 +13,16 @@ advantage, stop at the first end token, ε 0.5, β 0.04, masking 0.15. It differ
 micro-batch, which depends on how it is cut; here it is over a group.
 """
 
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm
+from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.policy_gradient import advantage_targets, mean_to_the_end, surrogate_loss
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.settings.algorithms import DiffuGrpo
-from pipeline.settings.sections import Rollout
 from pipeline.text.tokenizer import PADDING
-from pipeline.training.replay_buffer import Batch, Replay
-
-
-def replay(targets: pa.Table, rollout: Rollout, settings: DiffuGrpo, mask_id: int) -> Replay:
-    """A batch holds whole groups."""
-    return Replay.of_targets(targets, rollout, mask_id, "starting_states")
+from pipeline.training.replay_buffer import Batch
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[DiffuGrpo]) -> Tensor:
@@ -53,6 +46,6 @@ PLUGIN = Algorithm(
     paper="diffu-GRPO: d1, arXiv 2504.12216",
     settings=DiffuGrpo,
     make_targets=advantage_targets,
-    replay=replay,
+    replay=batches_of("starting_states"),
     loss=loss,
 )

@@ -13,19 +13,14 @@ run over the rows of one device only; here it is over the group. Their loss is a
 which is a matter of scale.
 """
 
-import pyarrow as pa
 import torch
-from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm
+from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.ctmc.weights import log_weights, self_normalized
-from pipeline.objectives.context import LossContext
 from pipeline.objectives.targets import Rollouts, Targets, Weights, targets_from_weights
-from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
+from pipeline.objectives.weighted_cross_entropy import matching
 from pipeline.settings.algorithms import Dmpo
-from pipeline.settings.sections import Rollout
 from pipeline.storage.parquet import TARGETS
-from pipeline.training.replay_buffer import Batch, Replay
 
 
 def make_targets(rollouts: Rollouts, settings: Dmpo) -> Targets:
@@ -39,14 +34,10 @@ def make_targets(rollouts: Rollouts, settings: Dmpo) -> Targets:
     return targets_from_weights(rollouts, TARGETS.empty_table(), Weights(log_ratio, step, plus.flatten(), weight))
 
 
-def replay(targets: pa.Table, rollout: Rollout, settings: Dmpo, mask_id: int) -> Replay:
-    """Completions, each as often as any other, under two masks and their complements."""
-    return Replay.of_targets(targets, rollout, mask_id, "complementary_masks")
-
-
-def loss(policy: nn.Module, batch: Batch, context: LossContext[Dmpo]) -> Tensor:
-    """L of each state, [n]."""
-    return weighted_cross_entropy(policy, batch, context.mask_id)
-
-
-PLUGIN = Algorithm(paper="DMPO, arXiv 2510.08233", settings=Dmpo, make_targets=make_targets, replay=replay, loss=loss)
+PLUGIN = Algorithm(
+    paper="DMPO, arXiv 2510.08233",
+    settings=Dmpo,
+    make_targets=make_targets,
+    replay=batches_of("complementary_masks"),
+    loss=matching,
+)

@@ -10,28 +10,21 @@ where it is 0). Needs a reward of one-hot rows; an enumerated task's table is on
 gradient reaches a token's own logits, not the later steps that condition on it: models take token ids.
 """
 
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm
+from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.runtime.random_streams import Stream, uniforms
 from pipeline.samplers.posterior import log_posterior, scatter
 from pipeline.settings.algorithms import Drakes
-from pipeline.settings.sections import Rollout
-from pipeline.training.replay_buffer import Batch, Replay
+from pipeline.training.replay_buffer import Batch
 
 
 def make_targets(rollouts: Rollouts, settings: Drakes) -> Targets:
     """Rollouts serve the diagnostics only: the loss samples its own answers."""
     return targets_of_this_round(rollouts, torch.ones_like(rollouts.reward))
-
-
-def replay(targets: pa.Table, rollout: Rollout, settings: Drakes, mask_id: int) -> Replay:
-    """One row for each state: its prompt is used, and its noise."""
-    return Replay.of_targets(targets, rollout, mask_id, "starting_states")
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Drakes]) -> Tensor:
@@ -72,5 +65,9 @@ def _straight_through(log_prob: Tensor, softness: float, uniform: Tensor) -> Ten
 
 
 PLUGIN = Algorithm(
-    paper="DRAKES, arXiv 2410.13643", settings=Drakes, make_targets=make_targets, replay=replay, loss=loss
+    paper="DRAKES, arXiv 2410.13643",
+    settings=Drakes,
+    make_targets=make_targets,
+    replay=batches_of("starting_states"),
+    loss=loss,
 )

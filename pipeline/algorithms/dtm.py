@@ -19,17 +19,15 @@ the moving average, from which the next phase starts. It differs: the authors re
 updates, while a round here draws all its rollouts first; and the learning rate does not fall within a phase.
 """
 
-import pyarrow as pa
 from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm
+from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.targets import Rollouts, Targets, Weights, column, targets_from_weights
 from pipeline.objectives.weighted_cross_entropy import cross_entropy_with_control_variate
 from pipeline.settings.algorithms import Dtm
-from pipeline.settings.sections import Rollout
 from pipeline.storage.parquet import TARGETS
-from pipeline.training.replay_buffer import Batch, Replay
+from pipeline.training.replay_buffer import Batch
 
 
 def make_targets(rollouts: Rollouts, settings: Dtm) -> Targets:
@@ -43,11 +41,6 @@ def make_targets(rollouts: Rollouts, settings: Dtm) -> Targets:
     return targets_from_weights(rollouts, TARGETS.empty_table(), weights)
 
 
-def replay(targets: pa.Table, rollout: Rollout, settings: Dtm, mask_id: int) -> Replay:
-    """Re-masked rollouts, each as often as any other, with their weights."""
-    return Replay.of_targets(targets, rollout, mask_id, "weighted_completions")
-
-
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Dtm]) -> Tensor:
     """L_x of each state, [n]."""
     return cross_entropy_with_control_variate(policy, batch, context.mask_id, context.frozen["behavior"])
@@ -57,6 +50,6 @@ PLUGIN = Algorithm(
     paper="Discrete Tilt Matching, arXiv 2604.18739",
     settings=Dtm,
     make_targets=make_targets,
-    replay=replay,
+    replay=batches_of("weighted_completions"),
     loss=loss,
 )

@@ -7,17 +7,12 @@ Equal best completions share the weight K. Rows of the last `replay_rounds` roun
 against which p* an enumerated task is judged.
 """
 
-import pyarrow as pa
 import torch
-from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm
-from pipeline.objectives.context import LossContext
+from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.objectives.targets import Rollouts, Targets, Weights, column, targets_from_weights
-from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
+from pipeline.objectives.weighted_cross_entropy import matching
 from pipeline.settings.algorithms import Raft
-from pipeline.settings.sections import Rollout
-from pipeline.training.replay_buffer import Batch, Replay
 
 
 def make_targets(rollouts: Rollouts, settings: Raft) -> Targets:
@@ -29,14 +24,10 @@ def make_targets(rollouts: Rollouts, settings: Raft) -> Targets:
     return targets_from_weights(rollouts, older, Weights(log_ratio=zero, step=zero, log_weight=zero, weight=weight))
 
 
-def replay(targets: pa.Table, rollout: Rollout, settings: Raft, mask_id: int) -> Replay:
-    """Completions drawn by their weight, re-masked."""
-    return Replay.of_targets(targets, rollout, mask_id, "remasked_completions")
-
-
-def loss(policy: nn.Module, batch: Batch, context: LossContext[Raft]) -> Tensor:
-    """L of each state, [n]."""
-    return weighted_cross_entropy(policy, batch, context.mask_id)
-
-
-PLUGIN = Algorithm(paper="RAFT, arXiv 2304.06767", settings=Raft, make_targets=make_targets, replay=replay, loss=loss)
+PLUGIN = Algorithm(
+    paper="RAFT, arXiv 2304.06767",
+    settings=Raft,
+    make_targets=make_targets,
+    replay=batches_of("remasked_completions"),
+    loss=matching,
+)

@@ -15,18 +15,13 @@ but errors of the rounds add up, and whatever the policy has drifted to stays. W
 nothing: the method then just raises the reward. Discrete Adjoint Matching corrects both (`algorithms/dam.py`).
 """
 
-import pyarrow as pa
 import torch
-from torch import Tensor, nn
 
-from pipeline.algorithms.base import Algorithm
+from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.ctmc.weights import largest_step, self_normalized
-from pipeline.objectives.context import LossContext
 from pipeline.objectives.targets import Rollouts, Targets, Weights, column, targets_from_weights
-from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
+from pipeline.objectives.weighted_cross_entropy import matching
 from pipeline.settings.algorithms import Rwr
-from pipeline.settings.sections import Rollout
-from pipeline.training.replay_buffer import Batch, Replay
 
 
 def make_targets(rollouts: Rollouts, settings: Rwr) -> Targets:
@@ -45,20 +40,10 @@ def make_targets(rollouts: Rollouts, settings: Rwr) -> Targets:
     return targets_from_weights(rollouts, older, weights)
 
 
-def replay(targets: pa.Table, rollout: Rollout, settings: Rwr, mask_id: int) -> Replay:
-    """Completions drawn by their weight, re-masked."""
-    return Replay.of_targets(targets, rollout, mask_id, "remasked_completions")
-
-
-def loss(policy: nn.Module, batch: Batch, context: LossContext[Rwr]) -> Tensor:
-    """L of each state, [n]."""
-    return weighted_cross_entropy(policy, batch, context.mask_id)
-
-
 PLUGIN = Algorithm(
     paper="Reward-weighted regression, Peters and Schaal 2007",
     settings=Rwr,
     make_targets=make_targets,
-    replay=replay,
-    loss=loss,
+    replay=batches_of("remasked_completions"),
+    loss=matching,
 )

@@ -5,7 +5,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.ctmc.losses import matching_loss
+from pipeline.objectives.context import LossContext
 from pipeline.samplers.posterior import completion_log_prob, cross_entropy, log_posterior, log_prob_of_completions
+from pipeline.settings.algorithms import Settings
 from pipeline.training.replay_buffer import Batch
 
 
@@ -13,6 +15,11 @@ def weighted_cross_entropy(policy: nn.Module, batch: Batch, mask_id: int) -> Flo
     """- (1/K) Σ_k W_k mean_{i∈J_k} log p_θ(X^(k)_i | x, i); at K = 1 and W = 1 LLaDA's pre-training objective."""
     log_prob = completion_log_prob(policy, batch.prompt, batch.state, batch.tokens, mask_id)
     return matching_loss(log_prob, batch.weight, batch.loss_positions)
+
+
+def matching(policy: nn.Module, batch: Batch, context: LossContext[Settings]) -> Float[Tensor, " n"]:
+    """`weighted_cross_entropy` as `Algorithm.loss`."""
+    return weighted_cross_entropy(policy, batch, context.mask_id)
 
 
 def cross_entropy_with_control_variate(
