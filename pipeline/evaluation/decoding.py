@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import compress
 from pathlib import Path
-from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -32,6 +31,9 @@ from pipeline.tasks.base import Item
 from pipeline.tasks.scoring import Scorer
 from pipeline.text.prompts import PromptFormat, load_prompt_format
 from pipeline.text.tokenizer import buckets
+
+ORDERS = {"ancestral": "random", "ancestral_confidence": "confidence"}
+"""Sampler -> the `order` of a rollout."""
 
 
 @dataclass(frozen=True)
@@ -59,53 +61,30 @@ class Decoder:
             prompt, start = (
                 torch.stack([rows[index] for index in ids]).to(self.context.device) for rows in (prompts, starts)
             )
-            if sampler == "greedy":
-                tokens = self._greedy(prompt, start)
-            elif sampler == "ancestral" and self.algorithm.decode:
-                tokens = self._own(prompt, start, [items[index] for index in ids], ids)
-            else:
-                tokens = self._ancestral(prompt, start, ids, "random" if sampler == "ancestral" else "confidence")
+            tokens = self._tokens(sampler, prompt, start, [items[index] for index in ids], ids)
             answers |= zip(ids, self.prompt_format.answers(tokens), strict=True)
         return dict(sorted(answers.items()))
 
-    def _greedy(self, prompt: Int[Tensor, "n P"], start: Int[Tensor, "n L"]) -> Int[Tensor, "n L"]:
-        options = self.context.evaluate.model_dump(include={"tokens_per_step", "block_length", "cache"})
-        return low_confidence.decode(self.policy, prompt, start, mask_id=self.context.mask_id, **options)
-
-    def _ancestral(
+    def _tokens(
         self,
+        sampler: Sampler,
         prompt: Int[Tensor, "n P"],
         start: Int[Tensor, "n L"],
-        ids: list[int],
-        order: Literal["random", "confidence"],
+        items: Sequence[Item],
+        ids: Sequence[int],
     ) -> Int[Tensor, "n L"]:
-        evaluate, mask_id = self.context.evaluate, self.context.mask_id
-        order_noise, token_noise = self._noise(start, ids).chunk(2, dim=1)
-        return rollout(
-            self.policy,
-            prompt,
-            start,
-            mask_id=mask_id,
-            order_noise=order_noise,
-            token_noise=token_noise,
-            order=order,
-            tokens_per_step=evaluate.tokens_per_step,
-            block_length=evaluate.block_length,
-            cache=evaluate.cache,
-        ).tokens
-
-    def _own(
-        self, prompt: Int[Tensor, "n P"], start: Int[Tensor, "n L"], items: Sequence[Item], ids: list[int]
-    ) -> Int[Tensor, "n L"]:
-        """With the algorithm's own decoder."""
-        assert self.algorithm.decode
-        noise, reward = self._noise(start, ids), partial(self._reward, items)
-        return self.algorithm.decode(self.policy, prompt, start, noise, reward, self.context)
-
-    def _noise(self, start: Int[Tensor, "n L"], ids: list[int]) -> Float[Tensor, "n 2L"]:
-        """Uniforms that belong to the items."""
+        """The answers of a batch. Their noise belongs to the items, by their numbers `ids`."""
+        context, mask_id = self.context, self.context.mask_id
+        options = context.evaluate.model_dump(include={"tokens_per_step", "block_length", "cache"})
+        if sampler == "greedy":
+            return low_confidence.decode(self.policy, prompt, start, mask_id=mask_id, **options)
         keys = [(index, 0, 0) for index in ids]
-        return uniforms(self.context.seed, Stream.EVALUATION, 0, keys, 2 * start.shape[1]).to(start.device)
+        noise = uniforms(context.seed, Stream.EVALUATION, 0, keys, 2 * start.shape[1]).to(start.device)
+        if sampler == "ancestral" and self.algorithm.decode:
+            return self.algorithm.decode(self.policy, prompt, start, noise, partial(self._reward, items), context)
+        order, (order_noise, token_noise) = ORDERS[sampler], noise.chunk(2, dim=1)
+        draw = partial(rollout, self.policy, mask_id=mask_id, order_noise=order_noise, token_noise=token_noise)
+        return draw(prompt, start, order=order, **options).tokens
 
     def _reward(self, items: Sequence[Item], rows: Tensor, tokens: Tensor) -> Tensor:
         chosen, answers = [items[row] for row in rows.tolist()], self.prompt_format.answers(tokens)
