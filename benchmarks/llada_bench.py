@@ -2,7 +2,6 @@
 
 import argparse
 import gc
-import inspect
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,9 +14,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from pipeline.models import adapters
+from pipeline.models.base import recompute_layers
 from pipeline.models.flops import Shape
 from pipeline.models.llada import PLUGIN
-from pipeline.models.transformer import recompute as recompute_blocks
 from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.runtime.compilation import compile_blocks
 from pipeline.runtime.distributed import device, processes
@@ -45,7 +44,7 @@ SHAPES = {
 }
 """Name -> the section `model` and the vocabulary size, of LLaDA-8B and of the embedded model."""
 
-CACHES = ("none", "block") if "cache" in inspect.signature(rollout).parameters else ("none",)
+CACHES = ("none", "block")
 WARM_UP = 2
 """Updates that are not timed: they compile, and allocate the optimiser's state."""
 
@@ -101,7 +100,6 @@ class Bench:
         start = torch.randint(self.mask_id, (batch, self.args.answer), device=device())
         start[:, -self.args.block :] = self.mask_id
         order, token = torch.rand(2, *start.shape, dtype=torch.float64, device=device())
-        options: dict[str, Any] = {"cache": cache} if cache != "none" else {}
         rollout(
             self.model,
             self.prompt(batch),
@@ -111,7 +109,7 @@ class Bench:
             token_noise=token,
             tokens_per_step=self.args.tokens_per_step,
             block_length=self.args.block,
-            **options,
+            cache=None if cache == "none" else cache,
         )
 
     def train(self, batch: int, recompute: bool) -> Row:
@@ -120,7 +118,10 @@ class Bench:
         answers = torch.randint(self.mask_id, (size, self.args.answer))
         replay = Replay.of_texts(self.prompt(size).cpu(), answers, self.mask_id)
         settings = Train(batch_size=size, gradient_checkpointing=recompute)
-        checkpoint_blocks(self.model, recompute)
+        if recompute:
+            recompute_layers(self.model)
+        else:
+            self.model.activation_checkpointing_disable()  # type: ignore[operator]
         meter = Meter(self.model, recompute=recompute)
         begun = now()
 
@@ -155,14 +156,6 @@ class Bench:
         begun = now()
         work()
         return now() - begun
-
-
-def checkpoint_blocks(model: torch.nn.Module, recompute: bool) -> None:
-    """Gradient checkpointing on, or off again."""
-    if recompute:
-        recompute_blocks(model)
-    else:
-        model.activation_checkpointing_disable()  # type: ignore[operator]
 
 
 @contextmanager

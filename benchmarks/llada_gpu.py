@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.llada_bench import CACHES, SHAPES, Bench, Row, product_speed, set_compiled, top
-from benchmarks.rollout import at_least_one
-from pipeline.models import adapters
+from benchmarks.rollout import at_least_one, parser_of
 from pipeline.models.flops import peak
 from pipeline.models.llada import PLUGIN
+from pipeline.models.merging import merge
 from pipeline.models.policy_directory import load_policy, save_policy, weight_files
 from pipeline.runtime.distributed import device, distribute, is_main_process, processes
 from pipeline.storage.fingerprint import fingerprint_of
@@ -78,7 +78,7 @@ def rollouts(bench: Bench, best: float) -> list[dict[str, object]]:
     bench.add_adapters()
     for state, blocks in product(("apart", "merged"), bench.args.blocks):
         if state == "merged":
-            adapters.merge(bench.model)
+            merge(bench.model)
         set_compiled(bench.model, blocks == "compiled")
         for cache, batch in product(CACHES if state == "merged" else CACHES[:1], bench.args.batch):
             what = f"adapters {state}, {blocks}, cache {cache}"
@@ -164,16 +164,8 @@ def report(args: argparse.Namespace, arguments: list[str]) -> dict[str, object]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
     cuda, gpus = torch.cuda.is_available(), torch.cuda.device_count()
-    parser.add_argument("--shape", choices=SHAPES, default="8b" if cuda else "small", help="of the model")
-    parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS, help="what to measure")
-    parser.add_argument("--blocks", choices=BLOCKS, nargs="+", default=BLOCKS, help="as they are, or compiled")
-    parser.add_argument("--json", type=Path, help="file to write the results to")
-    parser.add_argument("--folder", type=Path, help="where the start of a stage writes its weights, 16 GB for LLaDA-8B")
-    for option, default, text in (
+    sizes = (
         ("prompt", 200, "prompt tokens"),
         ("answer", 256, "answer tokens"),
         ("block", 32, "answer tokens in a block, of which one is sampled"),
@@ -181,14 +173,19 @@ def main(arguments: list[str] | None = None) -> int:
         ("updates", 3, "timed training steps"),
         ("top", 8, "operators of a profile"),
         ("product", 8192 if cuda else 1024, "size of the matrix product that is timed"),
-    ):
-        parser.add_argument(f"--{option}", type=at_least_one, default=default, help=text)
-    for option, sizes, text in (
+    )
+    parser = parser_of(__doc__, sizes)
+    parser.add_argument("--shape", choices=SHAPES, default="8b" if cuda else "small", help="of the model")
+    parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS, help="what to measure")
+    parser.add_argument("--blocks", choices=BLOCKS, nargs="+", default=BLOCKS, help="as they are, or compiled")
+    parser.add_argument("--json", type=Path, help="file to write the results to")
+    parser.add_argument("--folder", type=Path, help="where the start of a stage writes its weights, 16 GB for LLaDA-8B")
+    for option, counts, text in (
         ("batch", [64], "answers sampled at once"),
         ("train-batch", [8], "sequences of a training step in each process"),
         ("processes", sorted({1, max(1, gpus)}), "GPUs that train side by side"),
     ):
-        parser.add_argument(f"--{option}", type=at_least_one, nargs="+", default=sizes, help=text)
+        parser.add_argument(f"--{option}", type=at_least_one, nargs="+", default=counts, help=text)
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parser.parse_args(arguments)
     torch.backends.cuda.matmul.allow_tf32 = cuda

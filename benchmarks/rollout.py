@@ -12,11 +12,14 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.base import Model
 from pipeline.models.llada import PLUGIN
 from pipeline.samplers.ancestral import rollout
 from pipeline.samplers.unmasking_order import leftmost
@@ -69,26 +72,41 @@ def ours(model: nn.Module, prompt: Tensor, length: int, mask_id: int, tokens_per
 SAMPLERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"published": published, "ours": ours}
 
 
-def measure(args: argparse.Namespace, vocabulary: int) -> tuple[dict[str, list[float]], dict[str, Tensor]]:
-    """CPU seconds of every repeat and log p of every trajectory, with the two samplers alternating."""
-    torch.manual_seed(args.seed)
+def create(plugin: Model, args: argparse.Namespace, vocabulary: int, **more: Any) -> nn.Module:
+    """A model with random weights and the sizes of the command line; [MASK] is the last token."""
     sizes = {"hidden_size": args.hidden, "intermediate_size": args.intermediate, "num_hidden_layers": args.layers}
-    settings = ModelSection(**sizes, num_attention_heads=args.heads, initializer_range=args.initializer_range)
-    mask_id = vocabulary - 1
-    model = PLUGIN.create(settings, vocabulary, mask_id, 0).eval()
-    prompt = torch.randint(mask_id, (args.batch, args.prompt))
-    seconds: dict[str, list[float]] = {name: [] for name in SAMPLERS}
-    log_probs: dict[str, list[Tensor]] = {name: [] for name in SAMPLERS}
-    for repeat in range(-1, args.repeats):  # the first is a warm-up
-        for name in sorted(SAMPLERS, reverse=repeat % 2 == 0):
+    heads, deviation = args.heads, args.initializer_range
+    settings = ModelSection(**sizes, num_attention_heads=heads, initializer_range=deviation, **more)
+    return plugin.create(settings, vocabulary, vocabulary - 1, 0).eval()
+
+
+def in_turns(
+    samplers: Mapping[str, Callable[[], tuple[Tensor, Tensor]]], repeats: int, mask_id: int
+) -> tuple[dict[str, list[float]], dict[str, Tensor]]:
+    """Of each sampler the CPU seconds of every repeat and log p of every trajectory. They take turns; the first turn, a
+    warm-up, is left out."""
+    seconds: dict[str, list[float]] = {name: [] for name in samplers}
+    log_probs: dict[str, list[Tensor]] = {name: [] for name in samplers}
+    for repeat in range(-1, repeats):
+        for name in list(samplers)[:: 1 if repeat % 2 else -1]:
             start = time.process_time()
-            tokens, log_prob = SAMPLERS[name](model, prompt, args.answer, mask_id, args.tokens_per_step)
+            tokens, log_prob = samplers[name]()
             elapsed = time.process_time() - start
             assert not (tokens == mask_id).any() and (log_prob <= 0).all()
             if repeat >= 0:
                 seconds[name].append(elapsed)
                 log_probs[name].append(log_prob.double().sum(dim=1))
     return seconds, {name: torch.cat(values) for name, values in log_probs.items()}
+
+
+def measure(args: argparse.Namespace, vocabulary: int) -> tuple[dict[str, list[float]], dict[str, Tensor]]:
+    """`in_turns` of the two samplers."""
+    torch.manual_seed(args.seed)
+    model, mask_id = create(PLUGIN, args, vocabulary), vocabulary - 1
+    prompt = torch.randint(mask_id, (args.batch, args.prompt))
+    inputs = (model, prompt, args.answer, mask_id, args.tokens_per_step)
+    samplers = {name: partial(sampler, *inputs) for name, sampler in SAMPLERS.items()}
+    return in_turns(samplers, args.repeats, mask_id)
 
 
 def same_law(log_probs: dict[str, Tensor]) -> tuple[float, float, float]:
@@ -98,26 +116,31 @@ def same_law(log_probs: dict[str, Tensor]) -> tuple[float, float, float]:
     return log_probs["published"].mean().item(), log_probs["ours"].mean().item(), (difference.mean() / error).item()
 
 
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.3f} ({min(values):.3f}–{max(values):.3f})"
+def spread(values: list[float], digits: int = 3) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def print_head(args: argparse.Namespace, shape: str) -> None:
+    print(f"Hardware: {processor()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s).")
+    print(shape)
+    print(f"CPU seconds per batch, median (min–max) of {args.repeats} repeats taken in turns.\n", flush=True)
 
 
 def report(args: argparse.Namespace) -> bool:
     """Print the report; returns whether the two distributions agree at every vocabulary size."""
     steps = math.ceil(args.answer / args.tokens_per_step)
-    print(f"Hardware: {processor()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s).")
-    print(
+    print_head(
+        args,
         f"Shape: hidden {args.hidden}, intermediate {args.intermediate}, {args.layers} layers, {args.heads} heads, "
         f"fp32; prompt {args.prompt}, answer {args.answer}, {args.tokens_per_step} tokens per step ({steps} steps), "
-        f"batch {args.batch}."
+        f"batch {args.batch}.",
     )
-    print(f"CPU seconds per batch, median (min–max) of {args.repeats} repeats taken in turns.\n", flush=True)
     rows, laws, agree = [], [], True
     for vocabulary in args.vocabulary:
         seconds, log_probs = measure(args, vocabulary)
         ratios = [theirs / own for theirs, own in zip(seconds["published"], seconds["ours"], strict=True)]
         ratio = f"{statistics.median(ratios):.2f}× ({min(ratios):.2f}–{max(ratios):.2f})"
-        rows.append(f"| {vocabulary} | {_spread(seconds['published'])} | {_spread(seconds['ours'])} | {ratio} |")
+        rows.append(f"| {vocabulary} | {spread(seconds['published'])} | {spread(seconds['ours'])} | {ratio} |")
         theirs, own, distance = same_law(log_probs)
         agree &= abs(distance) < 5
         laws.append(
@@ -134,12 +157,18 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def parser_of(description: str | None, sizes: Iterable[tuple[str, int, str]]) -> argparse.ArgumentParser:
+    """A command line with an option for each size: its name, default and meaning."""
+    first = (description or "").split("\n\n", maxsplit=1)[0]
+    parser = argparse.ArgumentParser(description=first, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    for name, default, text in sizes:
+        parser.add_argument(f"--{name}", type=at_least_one, default=default, help=text)
+    return parser
+
+
 def main(arguments: list[str] | None = None) -> int:
     model = ModelSection()
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    for name, default, text in (
+    sizes = (
         ("hidden", model.hidden_size, "hidden size; this and the next three default to those of params.yaml"),
         ("intermediate", model.intermediate_size, "width of the feed-forward layers"),
         ("layers", model.num_hidden_layers, "number of layers"),
@@ -150,8 +179,8 @@ def main(arguments: list[str] | None = None) -> int:
         ("batch", 32, "trajectories per batch"),
         ("repeats", 9, "timed repeats of each sampler"),
         ("threads", 1, "CPU threads"),
-    ):
-        parser.add_argument(f"--{name}", type=at_least_one, default=default, help=text)
+    )
+    parser = parser_of(__doc__, sizes)
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, prompts and noise")
     parser.add_argument(
         "--vocabulary", type=at_least_one, nargs="+", default=[512, 8192], help="sizes, [MASK] included"
