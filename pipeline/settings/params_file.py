@@ -9,8 +9,8 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from pipeline.errors import PipelineError
 from pipeline.settings.inheritance import Notes, ancestors, filled_in, unknown_run
+from pipeline.settings.project import Hardware, Keep, Suite
 from pipeline.settings.run import Run
-from pipeline.settings.sections import Hardware, Keep, Suite
 from pipeline.settings.stages import STAGES
 from pipeline.settings.sweeps import check_sweep, labels, runs_of_suites
 from pipeline.settings.validation import Section, describe
@@ -49,7 +49,7 @@ class Params(Section):
         return self._named
 
     def on(self, devices: int) -> "Params":
-        """With the number of devices that this machine has for it."""
+        """The same parameters with the number of devices that this machine has for them."""
         return self.model_copy(update={"hardware": self.hardware.model_copy(update={"devices": devices})})
 
 
@@ -94,7 +94,7 @@ def parse_params(raw: object, source: str = "params.yaml") -> Params:
 
 
 def _inherited_processes(hardware: Hardware, said: Mapping[str, object], runs: Collection[str]) -> Hardware:
-    """With the number of processes of the run that a run extends, if no pattern of `hardware.runs` has its own name."""
+    """The hardware with `runs` by name: what a pattern gives the run itself, else the run that it extends, and on."""
     found: dict[str, int] = {}
     for run in runs:
         origin = run if run in said else max(filter(run.startswith, said), key=len, default=run)

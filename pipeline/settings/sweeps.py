@@ -1,6 +1,5 @@
 """The runs that suites add: further seeds of a run, and one run for each combination of swept values. Torch-free."""
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -10,13 +9,13 @@ from pydantic import ValidationError
 from pipeline.errors import PipelineError
 from pipeline.plugins import nearest
 from pipeline.settings.inheritance import Notes, merge, unknown_run
+from pipeline.settings.project import Scalar, Suite
 from pipeline.settings.run import Run
-from pipeline.settings.sections import Scalar, Suite
 
 MAX_RUNS = 2000
-"""Of one suite. Snakemake needs a rule for each."""
+"""The most runs of one suite: Snakemake needs a rule for each."""
 MAX_DOTS = 3
-"""Of a swept key, such as train.adapter.rank."""
+"""The most dots in a swept key; train.adapter.rank has two."""
 
 
 def labels(suite: Suite, seeds: Mapping[str, int]) -> Iterator[tuple[str, str, dict[str, Scalar]]]:
@@ -94,19 +93,18 @@ def _unread(run: Run, key: str) -> str:
 
 
 def seed_of(run: object) -> int:
-    """Of a run that is not validated yet."""
+    """The seed of a run that is not validated yet."""
     return run.get("seed", 0) if isinstance(run, dict) else 0
 
 
 def _with(run: object, settings: Mapping[str, Scalar], notes: Notes) -> object:
-    """The run with these settings: a plug-in's name first, on which its other keys depend."""
-    in_order = sorted(settings.items(), key=lambda setting: not setting[0].endswith(".name"))
-    return functools.reduce(lambda made, change: merge(made, change, notes), itertools.starmap(_nested, in_order), run)
-
-
-def _nested(key: str, value: object) -> object:
-    """{"a": {"b": value}} for the key a.b"""
-    return functools.reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), value)
+    """The run with these settings, by dotted key. A plug-in's name comes first, since its other keys depend on it."""
+    for key, value in sorted(settings.items(), key=lambda setting: not setting[0].endswith(".name")):
+        nested: object = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}  # {"a": {"b": value}} for the key a.b
+        run = merge(run, nested, notes)
+    return run
 
 
 def _at(run: object, key: str) -> object:

@@ -20,7 +20,7 @@ import psutil
 
 from pipeline.errors import PipelineError
 from pipeline.runtime.memory_limits import LESS_MEMORY
-from pipeline.settings.sections import Keep
+from pipeline.settings.project import Keep
 from pipeline.settings.stages import parse_settings
 from pipeline.settings.validation import Section
 from pipeline.storage.atomic_files import write_json

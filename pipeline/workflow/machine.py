@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from pipeline.settings.project import Hardware
 from pipeline.settings.run import Run
-from pipeline.settings.sections import Hardware
 from pipeline.workflow.rules import threads
 
 SEVERAL = ("base", "train")
@@ -22,7 +22,7 @@ class Machine(NamedTuple):
     cluster_gpus: int = 0
 
     def hardware(self, asked: Hardware, on_gpu: bool) -> Hardware:
-        """With as many processes as will train: on GPUs no more than there are."""
+        """The hardware with the number of processes that will train: on GPUs at most one for each."""
         processes = min(asked.processes, max(1, self.devices)) if on_gpu and not self.cluster_jobs else asked.processes
         return asked.model_copy(update={"processes": self.cluster_gpus or processes})
 
@@ -38,7 +38,7 @@ class Machine(NamedTuple):
         return self.at_once(hardware, on_gpu) if on_gpu or self.cluster_jobs else self.cores
 
     def wall_time(self, time: float, jobs: int, stage: str, run: Run, hardware: Hardware, on_gpu: bool) -> float:
-        """How long a stage takes whose jobs need so much time of one GPU or core.
+        """How long the jobs of a stage take that together need `time` on one GPU or core.
 
         The shards of a round run side by side, its rounds one after the other.
         """
@@ -51,7 +51,7 @@ class Machine(NamedTuple):
 
 
 def machine_of(resources: Any, devices: int, pending: Iterable[Any]) -> Machine:
-    """What Snakemake has been given, from its settings of resources; with a cluster's GPUs from its pending jobs."""
+    """The machine that Snakemake's resource settings describe; on a cluster, the pending jobs say how many GPUs."""
     cores = resources.cores or 1
     return Machine(cores, devices, resources.nodes, _gpus(pending)) if resources.nodes else Machine(cores, devices)
 

@@ -8,7 +8,7 @@ The files of the last finished round are never removed, because the next round s
 import shutil
 from pathlib import Path
 
-from pipeline.settings.sections import Keep
+from pipeline.settings.project import Keep
 
 BUFFERS, OPTIMIZER, POLICY = ("rollouts", "references", "targets"), ("optimizer.safetensors",), ("policy",)
 

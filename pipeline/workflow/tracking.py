@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.settings.sections import Tracker
+from pipeline.settings.project import Tracker
 
 LOG = Path("data/tracking/log")
 PATIENCE = 60.0

@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from pipeline.settings.sections import Keep
+from pipeline.settings.project import Keep
 from pipeline.workflow import retention
 from tests.dvc.conftest import Repository
 

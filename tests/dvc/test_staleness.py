@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from pipeline.settings.params_file import Params
+from pipeline.settings.project import Keep
 from pipeline.settings.run import Run
-from pipeline.settings.sections import Keep
 from pipeline.settings.stages import STAGES
 from pipeline.workflow import retention
 from tests.conftest import ROOT

@@ -8,7 +8,7 @@ import pytest
 from snakemake.cli import main
 
 from pipeline.settings.params_file import parse_params, read_params, runs_of_suite
-from pipeline.settings.sections import Hardware
+from pipeline.settings.project import Hardware
 from tests.conftest import ROOT, SMALL, Workflow, said
 
 

@@ -8,8 +8,8 @@ import pytest
 from pipeline.plugins import load_model
 from pipeline.settings.inheritance import merge
 from pipeline.settings.params_file import parse_params
+from pipeline.settings.project import Hardware
 from pipeline.settings.run import WITHOUT_CACHE
-from pipeline.settings.sections import Hardware
 from pipeline.storage import parquet
 from pipeline.workflow.estimate import Estimate, shape_of
 from tests.conftest import SMALL, Stage

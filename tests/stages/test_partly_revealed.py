@@ -11,8 +11,8 @@ import pytest
 from examples import infill
 from pipeline.errors import PipelineError
 from pipeline.settings.params_file import parse_params
+from pipeline.settings.project import Keep
 from pipeline.settings.run import Run
-from pipeline.settings.sections import Keep
 from pipeline.settings.stages import STAGES, parse_settings, settings_json
 from pipeline.stages import adjoint, base, evaluate, prepare, reference, rollout, train
 from pipeline.storage import parquet

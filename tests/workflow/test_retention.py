@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from pipeline.settings.sections import Keep
+from pipeline.settings.project import Keep
 from pipeline.workflow.retention import prune
 from tests.conftest import Workflow
 
