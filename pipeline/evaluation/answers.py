@@ -39,8 +39,7 @@ class Answer(NamedTuple):
 
 def read_splits(paths: Sequence[Path]) -> Splits:
     """The items of files of rule `prepare`, of which only the first must have some."""
-    tables = {path.stem: parquet.read([path], parquet.ITEMS, may_be_empty=path != paths[0]) for path in paths}
-    rows = {split: table.drop_columns("item_id").to_pylist() for split, table in tables.items()}
+    rows = {path.stem: parquet.read_items(path, may_be_empty=path != paths[0]) for path in paths}
     return {split: [Item(**row) for row in rows[split]] for split in rows}
 
 

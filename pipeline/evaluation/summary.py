@@ -36,8 +36,8 @@ def by_group(metrics: Sequence[Metrics], groups: Sequence[str]) -> dict[str, dic
 
 
 def worst(metrics: Sequence[Metrics], count: int) -> list[int]:
-    """The places of up to `count` answers with the lowest headline metric, in order; none that is as good as can be:
-    right, or the best of all if the metric is no accuracy."""
+    """The places of up to `count` answers with the lowest headline metric, in order. Right answers are left out; if the
+    metric is no accuracy, those that are as good as the best one."""
     name = shown(metrics[0])[-1]
     top = 1.0 if name.endswith("accuracy") else max(metric[name] for metric in metrics)
     places = [place for place, metric in enumerate(metrics) if metric[name] < top]

@@ -2,6 +2,4 @@
 
 FAMILIES = ("llada", "dream", "sdar")
 """Families of masked-diffusion transformers: modules with a `FAMILY`, of which `transformer` makes the plug-in."""
-WITHOUT_ADAPTERS = ("mlp", "tabular")
-"""Those whose plug-ins have neither adapters nor gradient checkpointing."""
-NAMES = (*FAMILIES, "masked_lm", *WITHOUT_ADAPTERS)
+NAMES = (*FAMILIES, "masked_lm", "mlp", "tabular")

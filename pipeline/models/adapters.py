@@ -11,16 +11,17 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.errors import PipelineError
 from pipeline.models.base import Adapters
+from pipeline.models.merging import merge
 from pipeline.models.row_dropout import RowDropout
 from pipeline.settings.sections import Adapter
 from pipeline.storage.atomic_files import read_tensors
@@ -31,13 +32,13 @@ WEIGHTS = "adapter_model.safetensors"
 TRAINED, BEHAVIOR = "default", "behavior"
 """peft's names of the two sets of adapters that a module may hold."""
 PREFIX = "base_model.model."
-"""Begins the name of every tensor in peft's layout."""
+"""The beginning of every tensor's name in peft's layout."""
 
 
 FREE = {"r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern"}
 FREE |= {"layers_to_transform", "layers_pattern", "use_rslora", "base_model_name_or_path", "revision", "inference_mode"}
 FREE |= {"task_type", "peft_type", "peft_version", "auto_mapping", "runtime_config"}
-"""The options of adapter_config.json that may differ from peft's defaults: others change W + (α/r) B A, or W itself."""
+"""The options of adapter_config.json that may differ from peft's defaults. The others change what is computed."""
 
 
 class Frozen(nn.Module):
@@ -130,50 +131,19 @@ def share(module: nn.Module, path: Path) -> nn.Module | None:
     return Frozen(module, BEHAVIOR)
 
 
+def save_model(module: nn.Module, path: Path) -> None:
+    """Write a directory that `from_pretrained` opens: tensors under the official names, or only the adapters."""
+    if are_on(module):
+        save(module, path)
+    else:
+        cast(Any, module).save_pretrained(path)
+
+
 def save(module: nn.Module, path: Path) -> None:
     """adapter_config.json and adapter_model.safetensors, which peft's `PeftModel.from_pretrained` opens too."""
     _configs(module)[TRAINED].save_pretrained(str(path))
     tensors = {name: value.detach().cpu().contiguous() for name, value in _by_saved_name(module, TRAINED).items()}
     save_file(tensors, path / WEIGHTS, {"format": "pt", "base": str(module.adapter_fingerprint)})
-
-
-def merge(module: nn.Module) -> None:
-    """Replace W by W + (α/r) B A and remove the adapters. A module without adapters stays as it is.
-
-    The sum is computed in fp32 and rounded once to the type of W, one matrix at a time: no second copy of the weights.
-    With W in bfloat16 the merged weights are another law than W and the adapters apart, by that rounding.
-    """
-    if not are_on(module):
-        return
-    merged = 0
-    for parent in list(module.modules()):
-        for name, layer in parent.named_children():
-            if isinstance(layer, LoraLayer):
-                linear: Any = layer.get_base_layer()
-                dtype = linear.weight.dtype
-                for parameter in layer.parameters():
-                    parameter.data = parameter.data.float()
-                layer.merge()
-                linear.weight.data = _rounded(linear.weight.data, dtype, merged)
-                if linear.bias is not None:
-                    linear.bias.data = linear.bias.data.to(dtype)  # as it was
-                setattr(parent, name, linear)
-                merged += 1
-    del module.peft_config
-    module.requires_grad_(True)
-
-
-def _rounded(value: Tensor, dtype: torch.dtype, seed: int) -> Tensor:
-    """An fp32 tensor in another type; for bfloat16 up or down at random, by the seed, with the value as the mean.
-
-    The nearest number would be W itself for all updates of less than half a step, 2⁻⁹ |W|: of updates 2000 times
-    smaller than W on average three quarters would be lost. A number of bfloat16 stays itself.
-    """
-    if dtype != torch.bfloat16:
-        return value.to(dtype)
-    generator = torch.Generator(value.device).manual_seed(seed)
-    below = torch.randint(2**16, value.shape, dtype=torch.int32, device=value.device, generator=generator)
-    return (value.view(torch.int32) + below).bitwise_and_(-(2**16)).view(torch.float32).to(dtype)
 
 
 def fingerprint_of_base(module: nn.Module) -> str:
@@ -233,7 +203,7 @@ def _config(path: Path) -> LoraConfig:
 
 
 def _gaussian(key: str, value: object) -> bool:
-    """Whether this is how fresh adapters were drawn, which says nothing of trained ones."""
+    """Whether this option only says how fresh adapters were drawn, which does not matter for trained ones."""
     return key == "init_lora_weights" and value in (False, "gaussian")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -89,7 +89,8 @@ class Model:
         recompute: (module): turn gradient checkpointing on. None if the model does not support it.
         adapters: None if the model does not support adapters.
         restrict: (module, token ids): never predict any other token. None if every row of the vocabulary is a token.
-        check: (directory): PipelineError unless this model implements what the config.json there describes.
+        check: (directory) -> its checked config.json, with `max_position_embeddings` and `eos_token_id`; PipelineError
+            unless this model implements what that describes. None if the model says nothing without its weights.
         adopt: (module, the section `model`): apply what the section says of a saved model that becomes a base.
             PipelineError if that contradicts the model's own configuration. None if it says nothing.
         caches_blocks: whether the modules take a `block_cache.BlockCache` as the input `cache`: passes over one block
@@ -112,6 +113,11 @@ def check_cache(plugin: Model, section: InBlocks, key: str) -> None:
     """PipelineError if the section asks for a cache that the model does not keep."""
     if section.cache and not plugin.caches_blocks:
         raise PipelineError(f"{key}.cache: this model keeps no keys and values; see caches_blocks in models/base.py")
+
+
+def recompute_layers(module: nn.Module) -> None:
+    """`Model.recompute` of models of transformers: only the input of each layer is kept."""
+    cast(Any, module).activation_checkpointing_enable({"use_reentrant": False})
 
 
 def blocks_of(module: nn.Module) -> int | None:

@@ -22,7 +22,7 @@ from pipeline.models.base import blocks_of
 
 @dataclass
 class LayerCache:
-    """Of one layer. Keys are kept as attention reads them, with their rotary embedding.
+    """The cache of one layer. Keys are kept as attention reads them, with their rotary embedding.
 
     Attributes:
         rows: which kept sequence each sequence of the pass belongs to; None if they are the same ones in order.
@@ -47,13 +47,14 @@ class LayerCache:
         return self._completed(self.key, key), self._completed(self.value, value)
 
     def _completed(self, kept: Tensor, fresh: Tensor) -> Tensor:
-        """Without `rows` it writes into what is kept: no pass reads the block's entries before it has set them."""
+        """All positions, with fresh entries for the block. Without `rows` they are written into `kept` itself, since
+        each pass sets the block's entries before it reads them."""
         whole = kept if self.rows is None else kept[self.rows]
         whole[:, :, self.block] = fresh
         return whole
 
     def until(self, end: int, block: slice) -> "LayerCache":
-        """An empty one for a later block, with what this one holds of the positions before `end`."""
+        """An empty cache for a later block, with this one's keys and values of the positions before `end`."""
         if self.key is None or self.value is None:
             return LayerCache(block, before=self.before)
         return LayerCache(block, before=(self.key[:, :, :end], self.value[:, :, :end]))
@@ -61,7 +62,7 @@ class LayerCache:
 
 @dataclass
 class BlockCache:
-    """Of all layers of a model. Its first pass fills it; all others are over the block alone.
+    """The caches of all layers of a model. The first pass fills them; later passes are over the block alone.
 
     Attributes:
         block: the positions that are passed again and again, counted from the start of the prompt.
@@ -99,13 +100,13 @@ class BlockCache:
         self.shown, self.layers = shown, self.layers or [LayerCache(self.block) for _ in range(layers)]
 
     def of(self, rows: Int[Tensor, " m"]) -> "BlockCache":
-        """For passes over these of the kept sequences, which may repeat. They are copied one layer at a time."""
+        """A filled cache for passes over these rows of it, which may repeat; they are copied one layer at a time."""
         shown = None if self.shown is None else self.shown[rows]
         layers = [LayerCache(self.block, rows, kept.key, kept.value) for kept in self.layers]
         return BlockCache(self.block, self.exact, self.start, shown, layers)
 
     def only(self, rows: Bool[Tensor, " n"]) -> "BlockCache":
-        """For passes over the chosen ones of the kept sequences; itself if that is all of them."""
+        """A filled cache for passes over the chosen rows of it; itself if all are chosen, or if it is empty."""
         return self if not self.filled or bool(rows.all()) else self.of(rows.nonzero()[:, 0])
 
 

@@ -22,9 +22,9 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from pipeline.errors import PipelineError
-from pipeline.models import adapters
-from pipeline.models.base import Model, Output, log_prob_in_chunks
-from pipeline.models.masked_lm_files import KINDS, check_tensors, read_sizes
+from pipeline.models import adapters, merging
+from pipeline.models.base import Model, Output, log_prob_in_chunks, recompute_layers
+from pipeline.models.files.masked_lm import KINDS, check_tensors, read_sizes
 from pipeline.settings.sections import ModelSection
 from pipeline.storage.model_files import MALFORMED, base_of_adapters
 from pipeline.text.special_tokens import Frame, has_chat_template, read_frame, special_ids
@@ -157,20 +157,6 @@ def _freeze_unused(model: nn.Module) -> None:
             part.requires_grad_(False)
 
 
-def save(model: nn.Module, path: Path) -> None:
-    """Write a directory that `load` and `from_pretrained` open: tensors under the official names, or only the
-    adapters."""
-    if adapters.are_on(model):
-        adapters.save(model, path)
-    else:
-        cast(Any, model).save_pretrained(path)
-
-
-def recompute(model: nn.Module) -> None:
-    """Keep only the input of each layer and compute the layer again in the backward pass."""
-    cast(Any, model).activation_checkpointing_enable({"use_reentrant": False})
-
-
 def restrict(model: nn.Module, known: AbstractSet[int]) -> None:
     """Never predict an id outside `known`: published models have more rows in their vocabulary than tokens."""
     network = cast(MaskedLm, model)
@@ -179,8 +165,8 @@ def restrict(model: nn.Module, known: AbstractSet[int]) -> None:
 
 
 def merge(model: nn.Module) -> None:
-    """As `adapters.merge`, which makes every parameter trainable."""
-    adapters.merge(model)
+    """As `merging.merge`, which makes every parameter trainable."""
+    merging.merge(model)
     _freeze_unused(model)
 
 
@@ -189,8 +175,8 @@ set_verbosity_error()  # `load` reports the same problems itself, on one line
 PLUGIN = Model(
     create=create,
     load=load,
-    save=save,
-    recompute=recompute,
+    save=adapters.save_model,
+    recompute=recompute_layers,
     adapters=replace(adapters.PLUGIN, merge=merge),
     restrict=restrict,
     check=read_sizes,

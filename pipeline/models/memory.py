@@ -8,12 +8,12 @@ from pipeline.runtime.memory_limits import CHUNK
 CARDS = {"a100": 80e9, "b200": 180e9, "h100": 80e9, "h200": 141e9}
 """Memory of an accelerator, as the makers state it (SXM modules)."""
 USABLE = 0.92
-"""Of a card's memory; the rest is left to the CUDA context, the libraries' workspaces and fragmentation."""
+"""The share of a card's memory that training may take. The CUDA context, libraries and fragmentation take the rest."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What one process trains.
+    """The sizes that decide how much memory a process needs to train.
 
     Attributes:
         rows: sequences of one forward pass, each of `prompt` + `answer` tokens.
@@ -55,8 +55,8 @@ class Training:
         return self.width * (12.0 * hidden + 4.0 * middle) + (dropped if self.adapters and not self.compiled else 0.0)
 
     def recomputes(self, wanted: bool | None, card: float | None) -> bool:
-        """Whether to train with gradient checkpointing: as wanted; if that is None, where a card with so much memory
-        is too small without. A CPU (None) is never too small."""
+        """Whether to train with gradient checkpointing: as wanted; for None, whether a card with `card` bytes is too
+        small without. A CPU (`card` None) never is."""
         if wanted is not None:
             return wanted
         return card is not None and self.bytes(recompute=False) > USABLE * card

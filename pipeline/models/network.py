@@ -140,7 +140,7 @@ class MaskedDiffusionModel(PreTrainedModel):
     def _hidden(
         self, input_ids: Int[Tensor, "n S"], attention_mask: Int[Tensor, "n S"] | None, cache: BlockCache | None
     ) -> Float[Tensor, "n S D"]:
-        """What the head reads, after the last norm."""
+        """The input of the head, after the last norm."""
         shown = None if attention_mask is None else attention_mask.bool()
         first = 0
         if cache is not None:
@@ -159,8 +159,8 @@ class MaskedDiffusionModel(PreTrainedModel):
         return normed
 
     def _mask(self, first: int, count: int, shown: Bool[Tensor, "n T"] | None) -> Bool[Tensor, "#n 1 S T"] | None:
-        """What each of `count` positions from `first` sees; None if everything. Blocks are counted in each row from its
-        first token that is no padding, and positions after the last of these are in no pass."""
+        """The attention mask of `count` positions from `first` on; None if each sees everything. A row's blocks are
+        counted from its first token that is no padding. Positions behind the `count` take no part in the pass."""
         size, last = self.block_length, first + count - 1
         if size is None:
             return None if shown is None else shown[:, None, None].expand(-1, -1, count, -1)

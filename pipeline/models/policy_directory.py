@@ -127,7 +127,14 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def make_trainable(module: nn.Module, plugin: Model, section: Base | Train, seed: int, base: Path, out: Path) -> None:
-    """Train adapters if the section asks for them, else all weights; directories of base and new policy."""
+    """Train adapters if the section asks for them, else all weights, with gradient checkpointing if it says so.
+
+    Args:
+        base, out: directories of the base and of the policy to write.
+
+    Raises:
+        PipelineError: if the model supports no adapters, or no gradient checkpointing.
+    """
     if section.adapter:
         if plugin.adapters is None:
             raise PipelineError(f"{type(section).__name__.lower()}.adapter: this model takes no adapters")
@@ -135,16 +142,10 @@ def make_trainable(module: nn.Module, plugin: Model, section: Base | Train, seed
         plugin.adapters.train(module, section.adapter, base, out)
     else:
         merge_adapters(module, plugin)
-    checkpoint_gradients(module, plugin, section.gradient_checkpointing)
-
-
-def checkpoint_gradients(module: nn.Module, plugin: Model, wanted: bool | None) -> None:
-    """Turn gradient checkpointing on if it is wanted; PipelineError if the model does not support it."""
-    if not wanted:
-        return
-    if plugin.recompute is None:
-        raise PipelineError("gradient_checkpointing: this model cannot recompute its activations")
-    plugin.recompute(module)
+    if section.gradient_checkpointing:
+        if plugin.recompute is None:
+            raise PipelineError("gradient_checkpointing: this model cannot recompute its activations")
+        plugin.recompute(module)
 
 
 def merge_adapters(module: nn.Module, plugin: Model) -> nn.Module:

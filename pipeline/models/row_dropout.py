@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.runtime.random_streams import Stream, uniforms
 
 BITS, MULTIPLIER = 32, 0x45D9F3B
-"""Of the hash; its multiplier has 27 bits, so that products fit into 64."""
+"""The size of the hash and its multiplier, which has 27 bits, so that products fit into 64."""
 
 
 class RowDropout(nn.Module):

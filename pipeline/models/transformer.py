@@ -19,8 +19,9 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from pipeline.errors import PipelineError
 from pipeline.models import adapters
-from pipeline.models.base import Model
-from pipeline.models.family import Family, check_tensors, read_sizes
+from pipeline.models.base import Model, recompute_layers
+from pipeline.models.family import Family
+from pipeline.models.files.family import check_tensors, read_sizes
 from pipeline.models.network import MaskedDiffusionModel, body_class
 from pipeline.settings.sections import ModelSection
 from pipeline.storage.model_files import MALFORMED, base_of_adapters
@@ -122,19 +123,6 @@ def load(family: Family, path: Path, device: torch.device | str = "cpu") -> Mask
     return model
 
 
-def save(model: nn.Module, path: Path) -> None:
-    """Write a directory that `load` and `from_pretrained` open: tensors under the Hub's names, or only the adapters."""
-    if adapters.are_on(model):
-        adapters.save(model, path)
-    else:
-        cast(MaskedDiffusionModel, model).save_pretrained(path)
-
-
-def recompute(model: nn.Module) -> None:
-    """Keep only the input of each layer and compute the layer again in the backward pass."""
-    cast(MaskedDiffusionModel, model).activation_checkpointing_enable({"use_reentrant": False})
-
-
 def restrict(model: nn.Module, known: AbstractSet[int]) -> None:
     """Never predict an id outside `known`: published models have more rows in their vocabulary than tokens."""
     network = cast(MaskedDiffusionModel, model)
@@ -157,8 +145,8 @@ def plugin(family: Family) -> Model:
     return Model(
         create=partial(create, family),
         load=partial(load, family),
-        save=save,
-        recompute=recompute,
+        save=adapters.save_model,
+        recompute=recompute_layers,
         adapters=adapters.PLUGIN,
         restrict=restrict,
         check=lambda path: read_sizes(path, family),

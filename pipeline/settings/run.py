@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 SAVED_ONLY = ("masked_lm",)
 """Models that are opened, never made from the section `model`."""
-FIXED = ("mlp", "tabular")
-"""Models whose answers have one length."""
-WITHOUT_CACHE = ("masked_lm", "mlp", "tabular")
+SMALL = ("mlp", "tabular")
+"""Models whose answers have one length, without adapters and gradient checkpointing."""
+WITHOUT_CACHE = (*SAVED_ONLY, *SMALL)
 """Models of this repository that keep no keys and values; `Model.caches_blocks` says it of any model."""
 
 
@@ -107,8 +107,7 @@ def _contradictions(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
     if not algorithm.trains and run.rounds:
         yield f"algorithm '{algorithm.name}' only decodes: set rounds to 0, not {run.rounds}"
     if algorithm.needs and task.enumerated is None:
-        needs = " and ".join(sorted(algorithm.needs))
-        yield f"algorithm '{algorithm.name}' needs {needs}: task '{run.task.name}' is not enumerated"
+        yield f"algorithm '{algorithm.name}' needs {algorithm.needs}: task '{run.task.name}' is not enumerated"
     if conflict := algorithm.conflict(run.rollout, exact_base=run.base.exact):
         yield f"algorithm.{conflict}"
 
@@ -153,7 +152,7 @@ def _not_learnt(lengths: tuple[int, ...], run: Run, task: "Task[PluginSection]")
         return f"{answers}, no other number"
     if min(lengths) < own:
         return f"{answers} at least, not {min(lengths)}"
-    if max(lengths) > own and run.model.name in FIXED:
+    if max(lengths) > own and run.model.name in SMALL:
         return f"model '{run.model.name}' is made for answers of one length; take llada"
     if max(lengths) > own and not run.base.path and max(run.base.lengths or (own,)) == own:
         return f"{answers} unless base.lengths holds more, from which the base learns how answers end"

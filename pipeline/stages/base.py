@@ -28,7 +28,7 @@ from pipeline.plugins import load_model, resolve_task
 from pipeline.runtime.compilation import compile_blocks, compiles
 from pipeline.runtime.distributed import device, distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream, seed_torch
-from pipeline.settings.run import FIXED
+from pipeline.settings.run import SMALL
 from pipeline.settings.stages import BaseSettings, plain_json
 from pipeline.stages.command_line import main
 from pipeline.stages.prepare import name_of
@@ -83,9 +83,8 @@ def run(args: Namespace, settings: BaseSettings) -> None:
 
 def read_items(args: Namespace) -> dict[str, list[Item]]:
     """The items that prompts are made of, as rule `prepare` has written them."""
-    tables = {split: args.items.with_name(f"{split}.parquet") for split in ("train", *HELD_OUT)}
-    rows = {split: parquet.read([path], parquet.ITEMS, may_be_empty=True) for split, path in tables.items()}
-    return {split: [Item(**row) for row in rows[split].drop_columns(["item_id"]).to_pylist()] for split in rows}
+    files = {split: args.items.with_name(f"{split}.parquet") for split in ("train", *HELD_OUT)}
+    return {split: [Item(**row) for row in parquet.read_items(files[split], may_be_empty=True)] for split in files}
 
 
 def read(split: Path, settings: BaseSettings, source: Path | None, plugin: Model, tokenizer: Tokenizer) -> list[Replay]:
@@ -112,7 +111,7 @@ def check_items(
         limits: what follows a prompt; see ARGUMENTS.
         source: the checkpoint; None for a model that is made here.
     """
-    task, one_length = resolve_task(settings.task), settings.model.name in FIXED
+    task, one_length = resolve_task(settings.task), settings.model.name in SMALL
     config = plugin.check(source) if source and plugin.check else None
     if task.chat and config is None:  # of a model that says nothing without its weights
         return
@@ -156,7 +155,6 @@ def train(
         model,
         prompt=max(corpus.prompt.shape[1] for corpus in corpora),
         answer=max(corpus.tokens.shape[2] for corpus in corpora),
-        adapter=base.adapter,
         sharded=sharded,
         compiled=compiled,
     )

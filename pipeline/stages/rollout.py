@@ -38,24 +38,25 @@ def run(args: Namespace, settings: RolloutSettings) -> Measured | None:
     length = rollout.length or task.answer_length
     policy, tokenizer, mask_id = load_policy(args.policy, plugin, device())
     compile_blocks(policy, args.compile)
-    items = parquet.read([args.items], parquet.ITEMS)
-    chosen = prompts_of_round(len(items), rollout.prompts, args.round, settings.seed)
+    table = parquet.read([args.items], parquet.ITEMS)
+    chosen = prompts_of_round(len(table), rollout.prompts, args.round, settings.seed)
+    items = [Item(**row) for row in table.take(chosen).drop_columns("item_id").to_pylist()]
+    numbers, item_of = chosen.tolist(), dict(zip(chosen.tolist(), items, strict=True))
     prompt_format = load_prompt_format(args.policy, policy, tokenizer, task, rollout.prefill)
-    prompts = prompt_format.prompts(items["prompt"].take(chosen).to_pylist(), chosen.tolist(), length)
-    starts = prompt_format.starts(items["start"].take(chosen).to_pylist(), chosen.tolist(), length)
-    chosen_rows = items.take(chosen).drop_columns("item_id").to_pylist()
-    item_of = {int(index): Item(**row) for index, row in zip(chosen, chosen_rows, strict=True)}
+    prompts = prompt_format.prompts([item.prompt for item in items], numbers, length)
+    starts = prompt_format.starts([item.start for item in items], numbers, length)
     # Whole batches go to a shard, so a batch is composed alike, and computed alike, for any number of shards.
     states_per_batch = max(1, rollout.batch_size // rollout.completions)
     lengths = [(len(prompt), len(start)) for prompt, start in zip(prompts, starts, strict=True)]
     batches = buckets(lengths, states_per_batch)[args.shard :: rollout.shards]
     done: list[dict[str, np.ndarray]] = []
     meter = Meter(policy)
-    numbers = {"seed": settings.seed, "round_": args.round}
     with closing(Scorer(settings.task, rollout.reward_timeout)) as score:
         for states in tqdm(batches, desc=f"round {args.round} rollout", unit="batch", disable=args.shard > 0):
             with meter:
-                rows = sample_states(policy, prompts, chosen, starts, states, mask_id, rollout, **numbers)
+                rows = sample_states(
+                    policy, prompts, chosen, starts, states, mask_id, rollout, settings.seed, args.round
+                )
             answers = prompt_format.answers(rows["tokens"])
             ids = rows["prompt_id"].tolist()
             metrics = score([item_of[index] for index in ids], answers, ids)

@@ -1,18 +1,21 @@
 """Rule `train`: one round of matching, from the policy and the optimiser state of the round before."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from safetensors.torch import save_file
+from torch import nn
 
-from pipeline.models.base import blocks_of
+from pipeline.models.base import Model, blocks_of
 from pipeline.models.policy_directory import load_frozen, load_policy, make_trainable, save_policy, weight_files
 from pipeline.objectives.context import LossContext, value_ids
 from pipeline.plugins import load_algorithm, load_model, resolve_task
 from pipeline.runtime.compilation import compile_blocks, compiles
 from pipeline.runtime.distributed import device, distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream
+from pipeline.settings.algorithms import Frozen
 from pipeline.settings.stages import TrainSettings, plain_json
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
@@ -43,27 +46,23 @@ ARGUMENTS = {
 def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     train, plugin, algorithm = settings.train, load_model(settings.model.name), load_algorithm(settings.algorithm.name)
     task, seed, title = resolve_task(settings.task), settings.seed, f"round {args.round} train"
+    sharded, completions = args.sharding == "full", settings.rollout.completions
     # Shards are cut from the files in memory; a whole copy goes straight to the device.
-    policy, tokenizer, mask_id = load_policy(
-        args.policy, plugin, "cpu" if args.sharding == "full" else device(), merged=False
-    )
-    completions, vocabulary = settings.rollout.completions, token_ids(tokenizer)
-    names = settings.algorithm.frozen_policies
-    targets = parquet.read_targets(args.targets, args.round, completions, vocabulary)
+    policy, tokenizer, mask_id = load_policy(args.policy, plugin, "cpu" if sharded else device(), merged=False)
+    targets = parquet.read_targets(args.targets, args.round, completions, token_ids(tokenizer))
     recompute = decide_checkpointing(
         train,
         policy,
         prompt=max(parquet.lengths(targets, "prompt_tokens")),
         answer=max(parquet.lengths(targets, "tokens")),
-        adapter=train.adapter,
         passes=settings.algorithm.passes(settings.rollout),
-        copies=len(names),
-        sharded=args.sharding == "full",
+        copies=len(settings.algorithm.frozen_policies),
+        sharded=sharded,
         compiled=compiles(args.compile),
     )
     train = train.model_copy(update={"gradient_checkpointing": recompute})
     make_trainable(policy, plugin, train, seed, args.base, args.out)
-    distribute(compile_blocks(policy, args.compile), args.sharding == "full")
+    distribute(compile_blocks(policy, args.compile), sharded)
     optimizer, warmup = AdamW(policy, train, train.ema), train.warmup
     if args.optimizer and not settings.algorithm.restarts_optimizer:
         load_optimizer_state(args.optimizer, optimizer)
@@ -72,10 +71,7 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     replay = algorithm.replay(targets, settings.rollout, settings.algorithm, mask_id)
     replay = replace(replay, blocks_from_prompt=blocks_of(policy) is not None)
     batches = replay.batches(train.updates, train.batch_size, seed, Stream.REPLAY, args.round)
-    directories = {"behavior": args.policy, "base": args.base}
-    once = dict.fromkeys(directories[name] for name in names)  # in round 1 both are the base
-    opened = {path: compile_blocks(load_frozen(path, plugin, policy, device()), args.compile) for path in once}
-    frozen = {name: opened[directories[name]] for name in names}
+    frozen = open_frozen(args, settings.algorithm.frozen_policies, plugin, policy)
     values = value_ids(task, tokenizer).to(device())
     end_ids = load_prompt_format(args.policy, policy, tokenizer, task).end_ids
     context = LossContext(settings.algorithm, task, mask_id, values, settings.rollout, frozen, end_ids)
@@ -103,6 +99,14 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
         write_json(args.summary, {"losses": losses})
         discard(args.progress)
     return meter.measured(tokens=meter.positions)
+
+
+def open_frozen(args: Namespace, names: Sequence[Frozen], plugin: Model, policy: nn.Module) -> dict[Frozen, nn.Module]:
+    """The policies that the loss reads beside the one that trains. In round 1 both may be the base, opened once."""
+    directories = {"behavior": args.policy, "base": args.base}
+    once = dict.fromkeys(directories[name] for name in names)
+    opened = {path: compile_blocks(load_frozen(path, plugin, policy, device()), args.compile) for path in once}
+    return {name: opened[directories[name]] for name in names}
 
 
 if __name__ == "__main__":

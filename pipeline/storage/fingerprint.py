@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 VALUES = 64
 PIECES, PIECE, WHOLE = 256, 64, 2**26
-"""Of a file of more than WHOLE bytes: so many pieces, and the bytes of each."""
+"""A file of more than WHOLE bytes is read in PIECES pieces of PIECE bytes; a smaller one as a whole."""
 CHECKPOINT = (".safetensors", ".json", ".jinja", ".txt")
 """Suffixes of the files that a checkpoint is made of."""
 

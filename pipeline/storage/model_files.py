@@ -50,16 +50,17 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_config(path: Path, kind: str, advice: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """config.json of a saved model of the architecture `kind`; `advice` ends the error for other architectures.
-
-    Raises:
-        PipelineError: if the directory holds no model, or one of another architecture.
-    """
+def open_config(path: Path) -> dict[str, Any]:
+    """config.json of a saved model. PipelineError if the directory holds none."""
     try:
-        config = read_object(path / CONFIG)
+        return read_object(path / CONFIG)
     except ValueError as error:
         raise PipelineError(f"'{path}' is not a model directory: cannot read its config.json ({error})") from error
+
+
+def read_config(path: Path, kind: str, advice: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """As `open_config`; PipelineError for another architecture than `kind`, which ends in what `advice` says of it."""
+    config = open_config(path)
     if (found := config.get("model_type")) != kind:
         further = f": {advice[found]}" if advice and isinstance(found, str) and found in advice else ""
         raise PipelineError(f"'{path}' holds the architecture '{found}', not '{kind}'{further}")
@@ -107,15 +108,10 @@ def tensor_headers(path: Path) -> dict[str, Header]:
         except (OSError, SafetensorError) as error:
             problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({str(error)[:160]})"
             raise PipelineError(f"cannot load the weights in '{path}': {file.name} {problem}") from error
-    check_floats(path, found)
-    return found
-
-
-def check_floats(path: Path, headers: dict[str, Header]) -> None:
-    """PipelineError for a tensor that is not of 16, 32 or 64-bit floats."""
-    for name, header in headers.items():
+    for name, header in found.items():
         if header.dtype not in FLOATS:
             raise PipelineError(f"'{path}': the tensor '{name}' has the type {header.dtype}, not {', '.join(FLOATS)}")
+    return found
 
 
 def _weight_files(path: Path) -> list[Path]:

@@ -164,6 +164,11 @@ def read(
     return table
 
 
+def read_items(path: Path, *, may_be_empty: bool = False) -> list[dict[str, Any]]:
+    """The items of a split in the order of their ids, as arguments of `tasks.base.Item`."""
+    return list(read([path], ITEMS, may_be_empty=may_be_empty).drop_columns("item_id").to_pylist())
+
+
 def read_targets(path: Path, last: int, completions: int, vocabulary: Collection[int]) -> pa.Table:
     """The targets that the round `last` trained on: of this round and of rounds before it."""
     rounds = {"round": range(1, last + 1)}

@@ -35,11 +35,11 @@ def provenance(settings: Section) -> dict[str, str]:
 
 
 Origin = dict[str, str]
-"""What a job was made with: its stage, a digest of its settings, and digests of code and whatever else there is."""
+"""What a job's outputs were made with: the stage, a digest of its settings, and digests of its code and data."""
 
 
 def origin(stage: str, settings: str, code: str) -> Origin:
-    """As a stage writes it into its timing, from its arguments."""
+    """The origin that a stage writes into its timing, from its arguments."""
     return {"stage": stage, "settings": digest(settings)[:16], "code": code}
 
 

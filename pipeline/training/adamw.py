@@ -87,7 +87,7 @@ def load_optimizer_state(path: Path, optimizer: AdamW) -> None:
 
 @torch.no_grad()
 def set_optimizer_state(optimizer: AdamW, tensors: dict[str, Tensor], path: Path) -> None:
-    """As `load_optimizer_state`, from the tensors of the file."""
+    """Restore the tensors of a saved `optimizer_state`; `path` is the file they come from, for errors."""
 
     def saved(name: str, like: Tensor | None) -> Tensor:
         if name not in tensors or tensors[name].shape != (() if like is None else like.shape):

@@ -6,7 +6,7 @@ from torch import nn
 from pipeline.models.flops import Shape
 from pipeline.models.memory import Training
 from pipeline.runtime.distributed import device, is_main_process, processes
-from pipeline.settings.sections import Adapter, Optimizer
+from pipeline.settings.sections import Base, Train
 
 
 def card_memory() -> float | None:
@@ -15,18 +15,19 @@ def card_memory() -> float | None:
 
 
 def decide_checkpointing(
-    section: Optimizer,
+    section: Base | Train,
     model: nn.Module,
     *,
     prompt: int,
     answer: int,
-    adapter: Adapter | None = None,
     passes: int = 1,
     copies: int = 0,
-    sharded: bool = False,
-    compiled: bool = False,
+    sharded: bool,
+    compiled: bool,
 ) -> bool:
-    """As the section says; if it leaves it open, where the card is too small without. The decision is printed.
+    """Whether to use gradient checkpointing: as the section says; with null, if the card is too small without it.
+
+    The decision is printed.
 
     Args:
         model: before it is distributed.
@@ -44,8 +45,8 @@ def decide_checkpointing(
         prompt=prompt,
         answer=answer,
         width=next(model.parameters()).itemsize,
-        adapters=shape.adapters(adapter),
-        copies=0 if adapter else copies,
+        adapters=shape.adapters(section.adapter),
+        copies=0 if section.adapter else copies,
         parts=processes() if sharded else 1,
         compiled=compiled,
     )

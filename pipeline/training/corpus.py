@@ -29,14 +29,14 @@ def read_rows(base: Base, split: Path) -> Rows:
     """The rows of `base.data`, or of the task's own split in a file of rule `prepare`."""
     if base.file:
         return read_corpus(Path(base.file))
-    columns = parquet.read([split], parquet.ITEMS).select(["prompt", "reference", "group", "start"]).to_pylist()
-    return [(f"{number} of the split 'base'", Item(**row)) for number, row in enumerate(columns)]
+    return [(f"{number} of the split 'base'", Item(**row)) for number, row in enumerate(parquet.read_items(split))]
 
 
 def replays(base: Base, rows: Rows, of_policy: PromptFormat) -> list[Replay]:
-    """For each of `base.lengths` the corpus with answers of so many tokens; only the holes of an answer that starts
-    partly revealed are learnt. Rows that are too long for that, or with their prompt for the model, are left out, and
-    the log counts them.
+    """One corpus for each of `base.lengths`, with answers of that many tokens.
+
+    Of an answer that starts partly revealed only the holes are learnt. Rows whose answer is longer, or that with their
+    prompt are too long for the model, are left out; the log counts them.
 
     Raises:
         PipelineError: for a text outside the model's vocabulary, a start of another length than its answer, or if no

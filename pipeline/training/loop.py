@@ -43,7 +43,7 @@ class Progress:
     saved: float = field(default_factory=time.monotonic)
 
     def save_often_after_sigterm(self) -> None:
-        """In a SLURM job SIGTERM announces SIGKILL, but not when: from then on, save after every update."""
+        """In a SLURM job SIGTERM announces SIGKILL at an unknown time: after SIGTERM, save after every update."""
         if "SLURM_JOB_ID" in os.environ:
             signal.signal(signal.SIGTERM, lambda *_: setattr(self, "interval", 0.0))
 

@@ -22,7 +22,7 @@ Jumps = Literal["first", "all"]
 REPLICATES = 4
 """States of a completion under `complementary_masks`: two masks and their complements."""
 LEAST_MASKED = 0.1
-"""Of the answer, in each of the two masks, on average."""
+"""The smallest level of a mask: the share of the answer that it hides on average. Its complement may hide less."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import PipelineError
-from pipeline.models import adapters, mlp
+from pipeline.models import adapters, merging, mlp
 from pipeline.models.llada import PLUGIN
 from pipeline.models.policy_directory import cast_weights, load_frozen, load_policy, make_trainable
 from pipeline.samplers.ancestral import path_log_prob, rollout
@@ -113,7 +113,7 @@ def test_merged(trained, tmp_path):
     wanted = log_prob(exact)
     rounding = (log_prob(model) - wanted).abs().mean()
     assert 0 < (log_prob(plain) - wanted).abs().mean() < 3 * rounding
-    adapters.merge(exact)
+    merging.merge(exact)
     torch.testing.assert_close(log_prob(exact), wanted, atol=1e-4, rtol=1e-4)
 
 
@@ -123,14 +123,14 @@ def test_merging_loses_no_update_on_average(size):
     generator = torch.Generator().manual_seed(0)
     weight = (torch.randn(400, 300, generator=generator) * 0.02).bfloat16().float()
     update = torch.randn(400, 300, generator=generator) * size
-    found = adapters._rounded(weight + update, torch.bfloat16, 0)
+    found = merging._rounded(weight + update, torch.bfloat16, 0)
     assert found.dtype == torch.bfloat16
     moved = found.float() - weight
     error = ((moved - update) * update).std() * update.numel() ** 0.5 / update.square().sum()
     assert (moved * update).sum() / update.square().sum() == pytest.approx(1, abs=5 * float(error))
     step = torch.maximum(weight.abs(), update.abs()) * 2**-6
     assert ((moved - update).abs() < step).all()  # one of the two neighbours
-    assert torch.equal(adapters._rounded(weight, torch.bfloat16, 0).float(), weight)
+    assert torch.equal(merging._rounded(weight, torch.bfloat16, 0).float(), weight)
 
 
 def test_which_law_is_recorded(base, trained):

@@ -13,7 +13,8 @@ from transformers import AutoModelForMaskedLM, Qwen2Tokenizer
 from pipeline.errors import PipelineError
 from pipeline.models import FAMILIES
 from pipeline.models.base import Model
-from pipeline.models.family import family_of, read_sizes
+from pipeline.models.family import family_of
+from pipeline.models.files.family import read_sizes
 from pipeline.models.flops import Shape
 from pipeline.models.policy_directory import load_policy, make_trainable, save_policy
 from pipeline.models.transformer import config_class, model_class

@@ -7,8 +7,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.models import adapters, masked_lm
+from pipeline.models.base import recompute_layers
 from pipeline.models.flops import LLADA_8B, Shape, peak
-from pipeline.models.transformer import recompute
 from pipeline.samplers.ancestral import path_log_prob, rollout
 from pipeline.settings.sections import Adapter
 from pipeline.training.throughput import Meter
@@ -60,7 +60,7 @@ def test_training(lora, checkpointing, tmp_path):
     if lora:
         adapters.train(model, Adapter(rank=8, dropout=0.0), tmp_path / "base", tmp_path / "out")
     if checkpointing:
-        recompute(model)
+        recompute_layers(model)
     meter = Meter(model, recompute=checkpointing)
     assert counted(model, meter, backward=True) == pytest.approx(meter.flops, rel=0.06 if lora else 0)
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, EsmTokenizer
 
 from pipeline.errors import PipelineError
 from pipeline.models import base, masked_lm
-from pipeline.models.masked_lm_files import KINDS, linear_layers
+from pipeline.models.files.masked_lm import KINDS, linear_layers
 from pipeline.models.policy_directory import load_policy, make_trainable, save_policy
 from pipeline.runtime.compilation import compile_blocks
 from pipeline.settings.sections import Adapter, Train
@@ -127,7 +127,7 @@ def test_every_parameter_that_trains_has_a_gradient(tmp_path, kind):
     for recompute in (False, True):
         model, tokens = masked_lm.load(tmp_path).train(), states()
         if recompute:
-            masked_lm.recompute(model)
+            masked_lm.PLUGIN.recompute(model)
         wanted = torch.full((int((tokens == MASK).sum()), 1), LETTERS.start)
         model(input_ids=tokens, select=tokens == MASK, tokens=wanted).log_prob.sum().backward()
         assert not [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
@@ -165,7 +165,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     code = {"AutoConfig": "modeling_x.C", "AutoModelForMaskedLM": "modeling_x.M"}
     (tmp_path / "hub" / "config.json").write_text(json.dumps(config | {"auto_map": code}))
     (tmp_path / "hub" / "modeling_x.py").write_text(trap)
-    masked_lm.save(masked_lm.load(tmp_path / "hub"), tmp_path / "saved")
+    masked_lm.PLUGIN.save(masked_lm.load(tmp_path / "hub"), tmp_path / "saved")
     assert not (tmp_path / "ran").exists()
     assert json.loads((tmp_path / "saved" / "config.json").read_text()) == config
 

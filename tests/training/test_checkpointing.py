@@ -9,7 +9,8 @@ from pipeline.training import checkpointing
 from pipeline.training.checkpointing import decide_checkpointing
 from tests.conftest import llada
 
-SIZES = {"prompt": 8, "answer": 8, "adapter": Adapter(rank=2)}
+TRAIN = Train(adapter={"rank": 2})
+SIZES = {"prompt": 8, "answer": 8, "sharded": False, "compiled": False}
 
 
 @pytest.mark.parametrize(("rows", "recompute", "gigabytes"), [(8, False, 49), (12, False, 61), (8, True, 25)])
@@ -24,7 +25,7 @@ def test_what_llada_8b_needs(rows, recompute, gigabytes):
 def test_the_card_decides(share, decision, monkeypatch, capsys):
     model = llada(9, 8)
     monkeypatch.setattr(checkpointing, "card_memory", lambda: None)
-    assert not decide_checkpointing(Train(), model, **SIZES) and not capsys.readouterr().out
+    assert not decide_checkpointing(TRAIN, model, **SIZES) and not capsys.readouterr().out
     needed = []
 
     def record(training: Training, *, recompute: bool) -> float:
@@ -34,11 +35,13 @@ def test_the_card_decides(share, decision, monkeypatch, capsys):
     original = Training.bytes
     monkeypatch.setattr(Training, "bytes", record)
     monkeypatch.setattr(checkpointing, "card_memory", lambda: 1e20)
-    decide_checkpointing(Train(), model, **SIZES)
+    decide_checkpointing(TRAIN, model, **SIZES)
     monkeypatch.setattr(checkpointing, "card_memory", lambda: share * needed[0])
     capsys.readouterr()
-    assert decide_checkpointing(Train(), model, **SIZES) == decision
+    assert decide_checkpointing(TRAIN, model, **SIZES) == decision
     assert capsys.readouterr().out.startswith(f"gradient checkpointing is {'on' if decision else 'off'}: without it")
     for forced in (False, True):
-        assert decide_checkpointing(Train(gradient_checkpointing=forced), model, **SIZES) == forced
+        assert (
+            decide_checkpointing(TRAIN.model_copy(update={"gradient_checkpointing": forced}), model, **SIZES) == forced
+        )
     assert not capsys.readouterr().out

@@ -11,7 +11,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import PipelineError
 from pipeline.settings.validation import describe
-from pipeline.storage.model_files import ADAPTER_CONFIG, CONFIG, base_of_adapters, read_object, tensor_headers
+from pipeline.storage.model_files import ADAPTER_CONFIG, base_of_adapters, open_config, tensor_headers
 from pipeline.text.special_tokens import read_frame
 
 
@@ -20,7 +20,7 @@ class Kind(NamedTuple):
 
     Attributes:
         head: the modules that turn the last hidden states into logits, in this order.
-        offset: the first position is `pad_token_id` + 1, as in fairseq, so that so many fewer can be used.
+        offset: positions are counted from `pad_token_id` + 1, as in fairseq; those before it cannot be used.
         unused: parameters that no logit depends on, by the end of their module's name.
     """
 
@@ -128,11 +128,6 @@ def check_tensors(path: Path) -> None:
         raise PipelineError(f"'{path}': config.json says {size}, but the weights have {values} values")
 
 
-def has_weights(path: Path) -> bool:
-    """Whether their headers can be read: of a name on the Hub a dry run fetches config.json alone."""
-    return any(path.glob("*.safetensors"))
-
-
 def linear_layers(path: Path) -> list[str]:
     """The names of the linear layers of the blocks, which adapters may be put on."""
     base = base_of_adapters(path) if (path / ADAPTER_CONFIG).is_file() else path
@@ -142,10 +137,7 @@ def linear_layers(path: Path) -> list[str]:
 
 def _config(path: Path) -> dict[str, Any]:
     """config.json, of an architecture in `KINDS`."""
-    try:
-        config = read_object(path / CONFIG)
-    except ValueError as error:
-        raise PipelineError(f"'{path}' is not a model directory: cannot read its config.json ({error})") from error
+    config = open_config(path)
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in KINDS:
         code = ", and code of its own (auto_map) is never run" if config.get("auto_map") else ""
