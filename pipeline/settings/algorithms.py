@@ -15,18 +15,23 @@ Frozen = Literal["base", "behavior"]
 class Settings(PluginSection):
     """What every method has. α is that of the optimum p* ∝ p^base e^{r/α}, for methods that aim at it.
 
-    The KL to the base is estimated from all rollouts of a round where the weights need log p^base of each, else from
-    `kl_rollouts` of them.
+    The KL to the base is estimated from `kl_rollouts` of a round's rollouts, or from all of them with `replays_all`.
 
     Class attributes, for the check before anything runs:
-        needs: "exact" (an enumerated task), "differentiable_reward" (a reward of one-hot rows; tables are).
+        needs: what only an enumerated task has: "exact" values, a "differentiable_reward" of one-hot rows.
         trains: False for a method that only decodes: it wants `rounds: 0`.
         restarts_optimizer: whether a round starts without the moments of the one before, and with a new warm-up.
+        frozen: `frozen_policies`, if the settings do not change them.
+        replays_all: whether the weights need log p^base of every rollout.
+        share_read: of an answer's tokens, those whose log-probabilities the loss reads in a pass, on average.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[str] = ""
     trains: ClassVar[bool] = True
     restarts_optimizer: ClassVar[bool] = False
+    frozen: ClassVar[tuple[Frozen, ...]] = ()
+    replays_all: ClassVar[bool] = False
+    share_read: ClassVar[float] = 0.5
     renamed: ClassVar[Mapping[str, str]] = {"ess": "min_ess", "window": "replay_rounds", "clip": "epsilon"}
 
     alpha: PositiveFloat = 0.01
@@ -35,15 +40,21 @@ class Settings(PluginSection):
     @property
     def frozen_policies(self) -> tuple[Frozen, ...]:
         """The policies that the loss reads beside the one that trains; `train` opens these and no others."""
-        return ()
+        return self.frozen
 
     def passes(self, rollout: Rollout) -> int:
         """How many sequences the loss passes through the policy for each state of a training batch."""
         return 1
 
+    def own_decoding(self, length: int, tokens_per_step: int) -> tuple[int, float, float]:
+        """What the method's own decoding of an answer of `length` tokens costs beside ancestral sampling: states that
+        are passed through the policy at once, passes of single states, and the positions that these read."""
+        return 1, 0.0, 0.0
+
     def replayed(self, rollout: Rollout) -> int:
-        """How many rollouts of a round are replayed under the base: all of them where the weights need it."""
-        return min(self.kl_rollouts, rollout.prompts * rollout.completions)
+        """How many rollouts of a round are replayed under the base."""
+        every = rollout.prompts * rollout.completions
+        return every if self.replays_all else min(self.kl_rollouts, every)
 
     def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
         """What is wrong with the section `rollout` for this method, "" if nothing.
@@ -52,14 +63,6 @@ class Settings(PluginSection):
             exact_base: whether the base's conditionals are those of one joint law.
         """
         return ""
-
-
-class Statewise(Settings):
-    """A method whose loss is taken at the states x from which K completions start."""
-
-    def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
-        wrong = f"name: {self.name} needs rollout.start: remasked, or it would see the empty answer only"
-        return "" if rollout.start == "remasked" else wrong
 
 
 class Stepwise(Settings):
@@ -86,14 +89,12 @@ class Dam(Stepwise):
         "tilt": "weights: direct or tempered; what `tilt: annealed` did is the algorithm rwr",
     }
 
+    replays_all: ClassVar[bool] = True
     weights: Literal["tempered", "direct"] = "tempered"
     jumps: Literal["first", "all"] | None = None
     loss: Literal["generalized_kl", "squared"] = "generalized_kl"
     control_variate: bool = False
     gain: float = Field(default=1.0, gt=0, le=1)
-
-    def replayed(self, rollout: Rollout) -> int:
-        return rollout.prompts * rollout.completions
 
     @model_validator(mode="after")
     def _control(self) -> "Dam":
@@ -142,25 +143,25 @@ class Raft(Remasking):
 class Dmpo(Remasking):
     """Distribution Matching Policy Optimization; see `pipeline/algorithms/dmpo.py`."""
 
-    def replayed(self, rollout: Rollout) -> int:
-        return rollout.prompts * rollout.completions
+    replays_all: ClassVar[bool] = True
 
 
-class DamAnalytic(Statewise):
+class DamAnalytic(Settings):
     """The adjoint by enumeration; see `pipeline/algorithms/dam_analytic.py`."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"exact"})
+    needs: ClassVar[str] = "exact"
+
+    def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
+        wrong = f"name: {self.name} needs rollout.start: remasked, or it would see the empty answer only"
+        return "" if rollout.start == "remasked" else wrong
 
 
 class Dtm(Remasking):
     """Discrete Tilt Matching; see `pipeline/algorithms/dtm.py`. A round tilts by `step` (h), and all of them by 1/α."""
 
     restarts_optimizer: ClassVar[bool] = True
+    frozen: ClassVar[tuple[Frozen, ...]] = ("behavior",)
     step: PositiveFloat = 5.0
-
-    @property
-    def frozen_policies(self) -> tuple[Frozen, ...]:
-        return ("behavior",)
 
 
 class Surrogate(Settings):
@@ -177,6 +178,7 @@ class Surrogate(Settings):
 class DiffuGrpo(Surrogate):
     """D1; see `pipeline/algorithms/diffu_grpo.py`. A prompt token is masked with chance `prompt_mask`."""
 
+    share_read: ClassVar[float] = 1.0
     beta: float = Field(default=0.04, ge=0)
     prompt_mask: float = Field(default=0.15, ge=0, lt=1)
 
@@ -205,12 +207,9 @@ class Agrpo(Surrogate):
 class Drakes(Settings):
     """Reward back-propagation; see `pipeline/algorithms/drakes.py`. `softness` is the Gumbel-softmax temperature."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"differentiable_reward"})
+    needs: ClassVar[str] = "differentiable_reward"
+    frozen: ClassVar[tuple[Frozen, ...]] = ("base",)
     softness: PositiveFloat = 1.0
-
-    @property
-    def frozen_policies(self) -> tuple[Frozen, ...]:
-        return ("base",)
 
 
 class BestOf(Settings):
@@ -218,6 +217,10 @@ class BestOf(Settings):
 
     trains: ClassVar[bool] = False
     candidates: int = Field(default=16, ge=2)
+
+    def own_decoding(self, length: int, tokens_per_step: int) -> tuple[int, float, float]:
+        others = (self.candidates - 1) * length
+        return 1, others / tokens_per_step, others
 
 
 class Svdd(Settings):
@@ -227,6 +230,14 @@ class Svdd(Settings):
     value: Literal["mc", "pm"] = "mc"
     candidates: PositiveInt = 10
     lookahead: PositiveInt = 4
+
+    def own_decoding(self, length: int, tokens_per_step: int) -> tuple[int, float, float]:
+        """The values of the candidates in each step: by one pass (pm), or by `lookahead` rollouts of L/2 steps (mc)."""
+        values = self.candidates * length / tokens_per_step
+        if self.value == "pm":
+            return self.candidates, values, values * length / 2
+        passes = values * (self.lookahead * length / 2)
+        return self.candidates * self.lookahead, passes, passes
 
 
 SETTINGS: dict[str, type[Settings]] = {

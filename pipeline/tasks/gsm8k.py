@@ -6,7 +6,7 @@ A row has the columns `question` and `answer`; the answer ends in `#### 18`, or 
 import math
 import re
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pipeline.tasks.base import Item, Saved, Task
 from pipeline.tasks.chat import MATH_EXPERT, TEST_FORMAT, TRAIN_FORMAT, ChatSettings, chat_task, worded
@@ -36,8 +36,9 @@ LONGEST = 2000
 
 
 class Gsm8k(ChatSettings):
-    """Where the items come from, and how answers are scored."""
+    """Where the items come from, and how answers are scored. `test_items` are those on the Hub."""
 
+    test_items: ClassVar[int] = 1319
     template: Literal["chat"] = "chat"
     data: Data = Data(hub="openai/gsm8k", config="main")
 

@@ -4,7 +4,7 @@ A row has the columns `problem` and `answer`, or instead of the latter `solution
 reference of an item is that answer.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pipeline.tasks.base import Item, Saved, Task
 from pipeline.tasks.chat import MATH_EXPERT, TEST_FORMAT, TRAIN_FORMAT, ChatSettings, chat_task, worded
@@ -23,8 +23,9 @@ RIGHT_REWARD, FORMAT_REWARD = 2.0, 0.5
 
 
 class Math500(ChatSettings):
-    """Where the items come from, and how answers are scored."""
+    """Where the items come from, and how answers are scored. `test_items` are those on the Hub."""
 
+    test_items: ClassVar[int] = 500
     template: Literal["chat"] = "chat"
     data: Data = Data(hub="ankner/math-500", test_hub="HuggingFaceH4/MATH-500")
 

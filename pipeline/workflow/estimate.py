@@ -9,18 +9,17 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.models import masked_lm_files
 from pipeline.models.family import family_of
+from pipeline.models.files import masked_lm as masked_lm_files
 from pipeline.models.flops import ACCELERATORS, Shape
 from pipeline.models.memory import CARDS, Training
 from pipeline.plugins import resolve_task
 from pipeline.runtime.memory_limits import STATES, TOKENS
-from pipeline.settings.algorithms import Svdd
+from pipeline.settings.project import Hardware
 from pipeline.settings.run import Run
-from pipeline.settings.sections import Evaluate, Hardware, Optimizer, Rollout
+from pipeline.settings.sections import Evaluate, Optimizer, Rollout
 
 CHAT_PROMPT = 200  # tokens: the longest of d1's prompts
-TEST_ITEMS = {"gsm8k": 1319, "math500": 500}  # held-out items on the Hub; for other tasks see the section `task`
 GPU_FROM = 10**8  # parameters: smaller models are assumed to run on CPU cores
 UTILISATION = 0.35  # assumed share of an accelerator's peak; `benchmarks/llada_gpu.py` measures it
 CORE, CORE_PER_WIDTH = 60e9, 0.3e9  # operations/s of a CPU core in fp32: at most, and per unit of width D; AMD EPYC
@@ -116,7 +115,7 @@ class Estimate:
         return Cost(flops, memory + self._cache(rollout, rollout.batch_size, self.answer), rows * self.row)
 
     def reference(self) -> Cost:
-        """One shard: the base along the trajectories that the method wants replayed."""
+        """One shard: a replay under the base of the trajectories that the method asks for."""
         rollout = self.run.rollout
         paths = self.run.algorithm.replayed(rollout) / rollout.shards
         states = min(STATES, TOKENS / self.length, paths * self.answer / rollout.tokens_per_step)
@@ -126,7 +125,7 @@ class Estimate:
         return Cost(paths * self._decoding(rollout, self.answer), memory, paths * 5 * self.answer)
 
     def adjoint(self) -> Cost:
-        """No model: rows of the replay window."""
+        """No model: the rows of the replay window are written."""
         rows = self.run.rollout.prompts * self.run.rollout.completions
         return Cost(0.0, PROCESS, getattr(self.run.algorithm, "replay_rounds", 1) * rows * self.row)
 
@@ -135,7 +134,7 @@ class Estimate:
         train, algorithm = self.run.train, self.run.algorithm
         frozen = len(algorithm.frozen_policies)
         rows = float(train.updates * train.batch_size * self.passes)
-        read = rows * self.answer * (1.0 if algorithm.name == "diffu_grpo" else 0.5)
+        read = rows * self.answer * algorithm.share_read
         training = self._training(train, self.answer, self.adapters, self.passes, 0 if self.adapters else frozen)
         recompute = training.recomputes(train.gradient_checkpointing, self.card)
         flops = self.shape.training(rows, self.length, read, self.adapters, recompute)
@@ -147,20 +146,17 @@ class Estimate:
     def evaluate(self) -> Cost:
         """One shard: held-out items by each sampler at each length, or by the algorithm if it decodes itself."""
         evaluate, algorithm, task = self.run.evaluate, self.run.algorithm, self.run.task
-        items = TEST_ITEMS.get(task.name, int(getattr(task, "test_items", 512)))
+        items = int(getattr(task, "test_items", 512))
         items += getattr(task, "hard_items", 0) + getattr(task, "validation_items", 0)
-        guided = algorithm if isinstance(algorithm, Svdd) else None
         lengths, flops = evaluate.lengths or (self.task_length,), 0.0
         for length in lengths:
             for sampler in evaluate.samplers:
                 flops += self._decoding(evaluate, length, everywhere=sampler != "ancestral")
-            flops += self._guidance(guided, length) if guided else 0.0
-        rows, read = evaluate.batch_size, self._block_length(evaluate, max(lengths))
-        if guided:
-            rows *= guided.candidates * (guided.lookahead if guided.value == "mc" else 1)
-            read = max(lengths)
-        memory = self._inference_memory(rows, rows * read, answer=max(lengths))
-        memory += self._cache(evaluate, rows, max(lengths))
+            states, passes, positions = algorithm.own_decoding(length, evaluate.tokens_per_step)
+            flops += self.shape.forward(passes, self.prompt + length, positions)
+        rows, longest = evaluate.batch_size * states, max(lengths)
+        read = longest if states > 1 else self._block_length(evaluate, longest)
+        memory = self._inference_memory(rows, rows * read, answer=longest) + self._cache(evaluate, rows, longest)
         return Cost(items / evaluate.shards * flops, memory, 0.0)
 
     @staticmethod
@@ -183,15 +179,8 @@ class Estimate:
         return flops + self.shape.forward(steps - full, block, 0, keys=whole)
 
     def _cache(self, section: Rollout | Evaluate, rows: float, answer: int) -> float:
-        """Bytes of the keys and values of so many sequences, if they are kept."""
+        """Bytes of the keys and values of `rows` sequences; 0 without a cache."""
         return rows * (self.prompt + answer) * self.shape.kept * self.bytes if section.cache else 0.0
-
-    def _guidance(self, algorithm: Svdd, length: int) -> float:
-        """Values of N candidates in each step: by one pass (pm), or by `lookahead` rollouts of L/2 steps (mc)."""
-        one_pass = algorithm.value == "pm"
-        values = algorithm.candidates * length / self.run.evaluate.tokens_per_step
-        passes = values if one_pass else values * (algorithm.lookahead * length / 2)
-        return self.shape.forward(passes, self.prompt + length, passes * length / 2 if one_pass else passes)
 
     def _inference_memory(self, rows: float, read: float, drawn: float = 0.0, answer: int = 0) -> float:
         """Weights, the activations of one block, the logits that are read, and the head in fp32."""
@@ -203,7 +192,7 @@ class Estimate:
     def _training(
         self, section: Optimizer, answer: int, adapters: int = 0, passes: int = 1, copies: int = 0
     ) -> Training:
-        """What one process of a training job holds."""
+        """The sizes of one process of a training job."""
         processes = self.hardware.processes
         return Training(
             self.shape,

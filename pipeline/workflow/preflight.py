@@ -7,36 +7,23 @@ their base model; items that are at hand, too. Torch-free.
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.models import WITHOUT_ADAPTERS, masked_lm_files
-from pipeline.models.family import Family, Sizes, check_tensors, family_of, read_sizes
+from pipeline.models.family import family_of
 from pipeline.models.flops import Shape
 from pipeline.plugins import nearest, resolve_task
 from pipeline.runtime.memory_limits import LESS_MEMORY
 from pipeline.settings.params_file import Params
-from pipeline.settings.run import Run
-from pipeline.settings.sections import TASK, Adapter, Hardware, Optimizer
-from pipeline.storage.model_files import read_config, read_object, tensor_headers
-from pipeline.text.byte_level import is_saved_in
+from pipeline.settings.project import Hardware
+from pipeline.settings.run import SMALL, Run
+from pipeline.settings.sections import TASK, Adapter, Optimizer
+from pipeline.workflow.base_files import Found, checkpoint_at_hand, read_base
 from pipeline.workflow.estimate import Estimate
 from pipeline.workflow.item_check import check_items
 
 MARGIN = 1.2
 """How far an estimate of memory may be off."""
-SECONDS = 5.0
-"""How long a dry run waits for the Hub."""
-
-
-class Found(NamedTuple):
-    """What the files of a base model say: its sizes, the most tokens of prompt and answer, the linear layers of its
-    blocks if they are known, and the number of positions of a block if it sees its input block by block."""
-
-    shape: Shape
-    limit: int
-    layers: list[str] | None
-    blocks: int | None = None
 
 
 class Preflight:
@@ -90,11 +77,11 @@ def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
     trained |= {"train": run.train} if run.rounds else {}
     for name, section in trained.items():
         yield from _batches(name, section, hardware.processes)
-        if section.gradient_checkpointing and run.model.name in WITHOUT_ADAPTERS:
+        if section.gradient_checkpointing and run.model.name in SMALL:
             yield f"{name}.gradient_checkpointing: model '{run.model.name}' cannot recompute its activations"
     if run.base.file and not Path(run.base.file).is_file():
         yield f"base.data: {run.base.file} is missing; '{TASK}' is the task's own split"
-    found = _base(run, imported)
+    found = read_base(run, imported)
     yield from _blocks(run, found)
     adapters = {"base.adapter": run.base.adapter, "train.adapter": run.train.adapter if run.rounds else None}
     for key, adapter in adapters.items():
@@ -107,8 +94,7 @@ def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
 
 
 def too_large(run: Run, hardware: Hardware, shape: Shape) -> Iterator[str]:
-    """Why a job's memory, as estimated, exceeds that of `hardware.accelerator` by so much that the estimate cannot be
-    what is wrong."""
+    """Jobs whose estimated memory is more than `MARGIN` times that of `hardware.accelerator`."""
     estimate = Estimate(run, hardware, shape)
     for stage, cost in estimate.stages().items() if estimate.card else ():
         if estimate.card and cost.memory > MARGIN * estimate.card:
@@ -137,7 +123,7 @@ def _blocks(run: Run, found: Found | None) -> Iterator[str]:
 
 def _targets(model: str, key: str, adapter: Adapter, layers: list[str] | None) -> Iterator[str]:
     """Adapter targets that name no linear layer. Nothing is known of a user's own model."""
-    if model in WITHOUT_ADAPTERS:
+    if model in SMALL:
         yield f"{key}: model '{model}' takes no adapters"
     for target in adapter.targets if layers is not None else ():
         if not any(layer == target or layer.endswith(f".{target}") for layer in layers or ()):
@@ -154,101 +140,6 @@ def _lengths(run: Run, limit: int) -> Iterator[str]:
     for key, length in asked.items():
         if length >= limit:
             yield f"{key} {length}: the model of base.path takes {limit} tokens, with those of the prompt"
-
-
-def _base(run: Run, imported: Path) -> Found | None:
-    """What the files of the base model say, if it is of a known kind and its config.json can be read here."""
-    name, family = run.base.path, family_of(run.model.name)
-    if name is None:
-        return _of_family(_embedded(run, family), family) if family else None
-    if (path := _directory(name, imported)) is not None:
-        _check_files(path, run.model.name, family, chat=resolve_task(run.task).chat)
-    else:
-        path = _on_hub(name)
-    if path and family:
-        return _of_family(read_sizes(path, family, run.model.block_length), family)
-    if path and run.model.name == masked_lm_files.NAME:
-        return _of_encoder(path)
-    return None
-
-
-def _of_family(sizes: Sizes, family: Family) -> Found:
-    shape, layers = Shape.of(sizes.model_dump()), family.linear_layers(sizes)
-    return Found(shape, sizes.max_position_embeddings, layers, sizes.block_size)
-
-
-def _of_encoder(path: Path) -> Found:
-    sizes = masked_lm_files.read_sizes(path)
-    layers = masked_lm_files.linear_layers(path) if masked_lm_files.has_weights(path) else None
-    return Found(Shape.of(sizes.model_dump()), sizes.max_position_embeddings, layers)
-
-
-def _directory(name: str, imported: Path) -> Path | None:
-    """The checkpoint of this name, if it is a directory or has been imported."""
-    return Path(name) if Path(name).is_dir() else imported if (imported / "config.json").is_file() else None
-
-
-def checkpoint_at_hand(run: Run, imported: Path) -> Path | None:
-    """The directory of the checkpoint that a run starts from, also in the Hub's cache; None if it is not here."""
-    name = run.base.path
-    if name is None:
-        return None
-    if found := _directory(name, imported):
-        return found
-    import huggingface_hub as hub  # noqa: PLC0415  (not needed for directories)
-
-    cached = hub.try_to_load_from_cache(name, "tokenizer.json")
-    return Path(cached).parent if isinstance(cached, str) else None
-
-
-def _embedded(run: Run, family: Family) -> Sizes:
-    family.check_blocks({}, run.model.block_length)
-    blocks = run.model.block_length or family.block_length
-    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    return Sizes(mask_token_id=0, block_size=blocks, **{name: getattr(run.model, name) for name in names})
-
-
-def _check_files(path: Path, name: str, family: Family | None, *, chat: bool) -> None:
-    if family:
-        check_tensors(path, family)
-    elif name == masked_lm_files.NAME:
-        masked_lm_files.check_tensors(path)
-    elif name in WITHOUT_ADAPTERS:
-        read_config(path, name)
-        tensor_headers(path)
-    if not (path / "tokenizer.json").is_file() and not is_saved_in(path):
-        raise PipelineError(f"base.path: {path / 'tokenizer.json'} is missing")
-    try:
-        template = chat and not (path / "chat_template.jinja").is_file()
-        if template and not read_object(path / "tokenizer_config.json").get("chat_template"):
-            raise ValueError("it has none")
-    except ValueError as error:
-        raise PipelineError(f"base.path: '{path}' has no chat template: tokenizer_config.json: {error}") from error
-
-
-def _on_hub(name: str) -> Path | None:
-    """The directory of a checkpoint's config.json from the Hub; None where the Hub cannot be reached.
-
-    Raises:
-        PipelineError: if there is no checkpoint of this name.
-    """
-    import huggingface_hub as hub  # noqa: PLC0415  (not needed for directories)
-    from huggingface_hub import errors  # noqa: PLC0415
-
-    missing = f"base.path: '{name}' is neither a directory nor a model on the Hub"
-    try:
-        if isinstance(cached := hub.try_to_load_from_cache(name, "config.json"), str):
-            return Path(cached).parent
-        hub.get_hf_file_metadata(hub.hf_hub_url(name, "config.json"), timeout=SECONDS)
-        return Path(hub.hf_hub_download(name, "config.json", etag_timeout=SECONDS)).parent
-    except (errors.HFValidationError, errors.RepositoryNotFoundError) as error:
-        raise PipelineError(missing) from error
-    except errors.LocalEntryNotFoundError:
-        return None
-    except errors.EntryNotFoundError as error:
-        raise PipelineError(f"{missing}: it has no config.json") from error
-    except Exception:  # whatever the network raises: rule `base` will say it
-        return None
 
 
 def explain_targets(workflow: Any, params: Params) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
+from pipeline.settings.project import Hardware
 from pipeline.settings.run import Run
-from pipeline.settings.sections import Hardware
 from pipeline.tasks.reasoning_gym import ReasoningGym, items
 from pipeline.tasks.scoring import Scorer
 from pipeline.text.prompts import encode

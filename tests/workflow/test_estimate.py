@@ -12,8 +12,8 @@ from pipeline.models import adapters
 from pipeline.models.flops import LLADA_8B
 from pipeline.models.llada import PLUGIN
 from pipeline.settings.params_file import parse_params, read_params
+from pipeline.settings.project import Hardware
 from pipeline.settings.run import Run
-from pipeline.settings.sections import Hardware
 from pipeline.workflow.dry_run import estimate_table
 from pipeline.workflow.estimate import Estimate, shape_of
 from pipeline.workflow.machine import Machine, machine_of

@@ -15,13 +15,15 @@ from snakemake.cli import main
 from torch import nn
 
 from pipeline.errors import PipelineError
-from pipeline.models import NAMES, WITHOUT_ADAPTERS
+from pipeline.models import NAMES
 from pipeline.models.flops import LLADA_8B
 from pipeline.models.llada import FAMILY
 from pipeline.plugins import load_model
 from pipeline.settings.params_file import parse_params, read_params
-from pipeline.settings.sections import Hardware, ModelSection
-from pipeline.workflow import item_check, preflight, rules
+from pipeline.settings.project import Hardware
+from pipeline.settings.run import SMALL
+from pipeline.settings.sections import ModelSection
+from pipeline.workflow import base_files, item_check, preflight, rules
 from pipeline.workflow.estimate import shape_of
 from tests.conftest import ROOT, Workflow, said
 from tests.models import encoders, families, hub
@@ -85,7 +87,7 @@ def test_what_is_right():
 @pytest.mark.parametrize("name", NAMES)
 def test_models_that_take_no_adapters(name):
     plugin = load_model(name)
-    assert (plugin.adapters is None) == (plugin.recompute is None) == (name in WITHOUT_ADAPTERS)
+    assert (plugin.adapters is None) == (plugin.recompute is None) == (name in SMALL)
 
 
 def test_the_linear_layers_are_those_of_the_module():
@@ -93,7 +95,7 @@ def test_the_linear_layers_are_those_of_the_module():
     module = load_model("llada").create(section, 9, 8, 16)
     own = {name for name, layer in module.model.named_modules() if isinstance(layer, nn.Linear)}
     run = parse_params({"default_run": "small", "runs": {"small": {"model": {"num_hidden_layers": 2}}}}).runs["small"]
-    assert {f"model.{name}" for name in own} == set(FAMILY.linear_layers(preflight._embedded(run, FAMILY)))
+    assert {f"model.{name}" for name in own} == set(FAMILY.linear_layers(base_files.embedded_sizes(run, FAMILY)))
 
 
 BLOCKS = {"rollout": {"block_length": 4}, "evaluate": {"block_length": 4}}

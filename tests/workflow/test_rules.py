@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.settings.project import Suite
 from pipeline.settings.run import Run
-from pipeline.settings.sections import Suite
 from pipeline.workflow import rules
 from pipeline.workflow.rules import made_with, made_with_suite, results
 
