@@ -63,10 +63,10 @@ rule base:
         timing="data/runs/{run}/timings/base.json",
     log:
         "data/runs/{run}/logs/base.log",
-    threads: lambda wildcards: max(1, pretraining(wildcards)) * HARDWARE.threads
+    threads: lambda wildcards: max(1, base_processes(wildcards)) * HARDWARE.threads
     resources:
-        launch=lambda wildcards: ranks(pretraining(wildcards)),
-        devices=lambda wildcards: of_pool(pretraining(wildcards)),
+        launch=lambda wildcards: launch_ranks(base_processes(wildcards)),
+        devices=lambda wildcards: devices_for(base_processes(wildcards)),
         sharding=HARDWARE.sharding,
         limits=lambda wildcards: wf.prompt_limits(wildcards.run, RUNS, ORIGINS),
         compile=COMPILE,
@@ -143,7 +143,7 @@ rule adjoint:
     input:
         rollouts=lambda wildcards: wf.shards("rollouts", RUNS[wildcards.run], wildcards),
         references=lambda wildcards: wf.shards("references", RUNS[wildcards.run], wildcards),
-        previous=unless_first("data/runs/{run}/round_{round}/targets/targets.parquet"),
+        previous=of_round_before("data/runs/{run}/round_{round}/targets/targets.parquet"),
         policy=policy(round_before),
     output:
         targets="data/runs/{run}/round_{round}/targets/targets.parquet",
@@ -176,7 +176,7 @@ rule train:
         targets="data/runs/{run}/round_{round}/targets/targets.parquet",
         base=of_origin("data/runs/{run}/round_000/policy"),
         policy=policy(round_before),
-        optimizer=unless_first("data/runs/{run}/round_{round}/optimizer.safetensors"),
+        optimizer=of_round_before("data/runs/{run}/round_{round}/optimizer.safetensors"),
     output:
         policy=directory("data/runs/{run}/round_{round}/policy"),
         optimizer="data/runs/{run}/round_{round}/optimizer.safetensors",
@@ -189,8 +189,8 @@ rule train:
     priority: 1
     threads: lambda wildcards: processes(wildcards) * HARDWARE.threads
     resources:
-        launch=lambda wildcards: ranks(processes(wildcards)),
-        devices=lambda wildcards: of_pool(processes(wildcards)),
+        launch=lambda wildcards: launch_ranks(processes(wildcards)),
+        devices=lambda wildcards: devices_for(processes(wildcards)),
         sharding=HARDWARE.sharding,
         keep=KEEP,
         compile=COMPILE,
@@ -370,4 +370,6 @@ if workflow.is_main_process:
     for run in RUNS:
         judge(wf.timings(run), workflow.rules, wf.origin_of(RUNS[run], run))
     for suite, named in PARAMS.suites.items():
-        judge([wf.timing_of_suite(suite)], workflow.rules, wf.origin_of_suite(named))
+        judge(
+            [Path(f"data/results/timings/{suite}.json")], workflow.rules, wf.origin_of_suite(named)
+        )

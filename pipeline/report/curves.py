@@ -21,7 +21,7 @@ Values = dict[str, float | str]
 
 @dataclass(frozen=True)
 class Record:
-    """What is sent at once. `made_of` is a digest of the files that it is made of; points are (step, values)."""
+    """Points that are sent together, (step, values) each, and a digest of the files that they come from."""
 
     name: str
     made_of: str
@@ -29,8 +29,8 @@ class Record:
 
 
 def records(run: Path) -> Iterator[Record]:
-    """Of each round its training and the evaluation of its policy, if there is one, in the order of the updates; up to
-    the first round that has not trained."""
+    """A record of each round's training and one of each evaluation, in the order of the updates, up to the first round
+    that has not trained."""
     step = 0
     yield from _evaluation(run, 0, step)
     for number in count(1):
@@ -47,7 +47,7 @@ def records(run: Path) -> Iterator[Record]:
         points = [(step, before), *updates[:-1]]
         step += len(losses)
         points.append((step, {**(updates[-1][1] if updates else {}), **after}))
-        yield Record(f"train_{number:03d}", _made_of(files), points)
+        yield Record(f"train_{number:03d}", digest(*files)[:12], points)
         yield from _evaluation(run, number, step)
 
 
@@ -63,7 +63,7 @@ def _evaluation(run: Path, number: int, step: int) -> Iterator[Record]:
             shown = {key: value for key, value in scalars(summary).items() if key != "n"}
             values |= {f"{split}/{sampler}/{key}": value for key, value in shown.items()}
             values[f"{split}/{sampler}/samples"] = "\n\n".join(map(_sample, summary.get("samples", [])))
-    yield Record(f"evaluate_{number:03d}", _made_of([file]), [(step, values)])
+    yield Record(f"evaluate_{number:03d}", digest(file)[:12], [(step, values)])
 
 
 def _sample(sample: Mapping[str, Any]) -> str:
@@ -82,7 +82,3 @@ def _speed(run: Path, stage: str, number: int) -> dict[str, float]:
         except (PipelineError, KeyError):
             continue
     return speed(measured) if measured else {}
-
-
-def _made_of(files: Sequence[Path]) -> str:
-    return digest(*files)[:12]

@@ -115,7 +115,7 @@ def losses(metrics: RunMetrics) -> list[Panel]:
 
 
 def _thinned(values: Sequence[float], curves: int = 1) -> tuple[list[float], list[float]]:
-    """Places and means of so many neighbours that all curves together have about `MOST_POINTS`."""
+    """Places and means of neighbouring values, as many at a time that all curves have about `MOST_POINTS` points."""
     step = max(1, len(values) * curves // MOST_POINTS)
     blocks = [values[start : start + step] for start in range(0, len(values), step)]
     places = [start + (len(block) - 1) / 2 for start, block in zip(range(0, len(values), step), blocks, strict=True)]

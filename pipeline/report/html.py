@@ -6,7 +6,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from pipeline.report.svg import Panel, dark_rules, render
+from pipeline.report.svg import Panel, beside, dark_rules
 
 
 def page(name: str, **values: object) -> str:
@@ -19,4 +19,4 @@ def page(name: str, **values: object) -> str:
 
 def rendered(figures: Mapping[str, Sequence[Panel]]) -> dict[str, list[tuple[str, Markup]]]:
     """Name -> the title and the SVG of each panel, as templates show them."""
-    return {name: [(panel.title, render(panel)) for panel in panels] for name, panels in figures.items()}
+    return {name: [(panel.title, beside([panel])) for panel in panels] for name, panels in figures.items()}

@@ -125,7 +125,7 @@ def metric_names(evaluation: Mapping[str, float]) -> list[str]:
 
 
 def sampler_title(sampler: str) -> str:
-    """As tables and figures name it: "ancestral by confidence"."""
+    """The name of a sampler in tables and figures, such as "ancestral by confidence"."""
     return sampler.replace("_", " by ")
 
 

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from pipeline.report.json_types import Evaluation, Sampled
-from pipeline.report.tables import cell
+from pipeline.report.tables import without_error
 from pipeline.settings.sections import judged_by
 
 SHORT, LONG_PROMPT, MOST_LINES, WIDE, NARROW = 120, 600, 12, 24, 48
@@ -118,7 +118,7 @@ def _sample(split: str, base: Sampled | None, last: Sampled, names: Sequence[str
         metrics = sample["metrics"]
         judged, right = names[-1].endswith("accuracy"), metrics[names[-1]] == 1
         both = dict.fromkeys(["reward", *names]) if "reward" in metrics else names
-        values = ", ".join(f"{name.replace('_', ' ')} {_value(metrics[name], name)}" for name in both)
+        values = ", ".join(f"{name.replace('_', ' ')} {without_error(name, metrics[name])}" for name in both)
         verdict = ("right" if right else "wrong") if judged else ""
         text = marked(sample, "answer", errors=judged and not right)
         return Shown(title, text, verdict, values, preview(sample["answer"], SHORT))
@@ -135,10 +135,6 @@ def _sample(split: str, base: Sampled | None, last: Sampled, names: Sequence[str
     title = f"{'' if split == 'test' else f'{split}, '}prompt {last['item'] + 1}{group}"
     failed = names[-1].endswith("accuracy") and last["metrics"][names[-1]] < 1
     return Sample(title, failed, layout, [*texts, answer("policy", last)])
-
-
-def _value(value: float, name: str) -> str:
-    return cell({"n": 1, name: value, f"{name}_se": 0.0}, name)
 
 
 def _narrow(text: str) -> bool:

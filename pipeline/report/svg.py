@@ -60,17 +60,12 @@ class Panel(NamedTuple):
 
 
 def colors(count: int) -> list[str]:
-    """Of so many curves; from the eleventh on they repeat."""
+    """The colours of `count` curves; they repeat from the eleventh on."""
     return list(islice(cycle(SERIES), count))
 
 
-def render(panel: Panel, *, width: float = 4.6, height: float = 2.8) -> Markup:
-    """A panel as one SVG, sizes in inches."""
-    return beside([panel], width=width, height=height)
-
-
 def beside(panels: Sequence[Panel], *, width: float = 4.6, height: float = 2.8, columns: int = 0) -> Markup:
-    """Panels in one SVG, in rows of `columns` (0: all in one row)."""
+    """Panels in one SVG, in rows of `columns` (0: all in one row); the size of each in inches."""
     columns = columns or len(panels)
     rows = -(-len(panels) // columns)
     figure = Figure((width * columns, height * rows), layout="constrained")

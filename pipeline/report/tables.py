@@ -192,14 +192,15 @@ def cell(summary: Mapping[str, float], name: str) -> str:
 
 
 def _published(row: FamilyRow, name: str) -> str:
-    return " → ".join(_without_error(name, value) for value in row["published"].get(name, ()))
+    return " → ".join(without_error(name, value) for value in row["published"].get(name, ()))
 
 
 def _seeds(row: FamilyRow, name: str) -> str:
     if row["n"] == 1 or name != row["headline"]:
         return ""
-    return ", ".join(_without_error(name, value).removesuffix(" %") for value in row["seeds"])
+    return ", ".join(without_error(name, value).removesuffix(" %") for value in row["seeds"])
 
 
-def _without_error(name: str, value: float) -> str:
+def without_error(name: str, value: float) -> str:
+    """As `cell`, of a single number."""
     return cell({"n": 1, name: value, f"{name}_se": 0.0}, name)

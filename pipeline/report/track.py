@@ -16,8 +16,9 @@ import select
 import signal
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,7 +40,7 @@ class Tracker(Protocol):
     ordered: bool
 
     def send(self, found: Sequence[Record]) -> None:
-        """Send what has not been sent; `found` is everything so far."""
+        """Send those of the records so far, `found`, that have not been sent."""
 
 
 class EventFiles:
@@ -51,7 +52,7 @@ class EventFiles:
         self.folder, self.making = ROOT / "tensorboard" / run, ROOT / f".{run}.tmp"
 
     def send(self, found: Sequence[Record]) -> None:
-        """The directory shows what is missing; the numbers keep the files in the order of their making."""
+        """Write the records that have no file yet. The files are numbered in the order in which they are written."""
         self.folder.mkdir(parents=True, exist_ok=True)
         files = [(file.name.split(".")[3:], file) for file in self.folder.glob("events.*")]
         there = {name: (made_of, file) for (_, name, made_of), file in files}
@@ -115,10 +116,6 @@ class Server:
         return tracker
 
 
-def tracker_of(kind: str, run: str) -> Tracker:
-    return EventFiles(run) if kind == "tensorboard" else Server(kind, run)
-
-
 def look(run: Path, tracker: Tracker, evaluated: Sequence[int]) -> None:
     """Send what is new. To a tracker that wants its steps in order, nothing behind an evaluation that is still due:
     `evaluated` are the rounds that the run evaluates, and evaluations wait for free processors."""
@@ -158,7 +155,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.follow:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends Snakemake, and that closes standard input
-    trackers = {run: tracker_of(args.to, run.name) for run in args.runs}
+    kind: Callable[[str], Tracker] = EventFiles if args.to == "tensorboard" else partial(Server, args.to)
+    trackers = {run: kind(run.name) for run in args.runs}
     evaluated = {run: evaluated_rounds(args.params, run.name) for run in args.runs}
     last = not args.follow
     said: set[str] = set()

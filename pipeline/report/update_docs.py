@@ -52,14 +52,9 @@ def learning_curve(rows: Sequence[FamilyRow]) -> str:
     return standalone(beside(mean_curve(rows[0]["curve"], names, int(rows[0]["n"])), width=6.4, height=3.2))
 
 
-def comparison_figure(rows: Sequence[FamilyRow]) -> str:
-    """As data/results/SUITE.svg."""
-    return suite_svg(comparison(rows))
-
-
 FIGURES = {
     "docs/learning_curve.svg": ("data/results/seeds.json", learning_curve),
-    "docs/table.svg": ("data/results/table.json", comparison_figure),
+    "docs/table.svg": ("data/results/table.json", lambda rows: suite_svg(comparison(rows))),
 }
 """Figure -> the file that it shows, and how."""
 

@@ -37,7 +37,7 @@ def gpus() -> list[str]:
 
 
 def devices_of(wanted: int | None) -> list[str]:
-    """The names of the devices that jobs share: so many, or all for None. On a machine without GPUs they only limit how
+    """The names of the `wanted` devices that jobs share, for None of all. On a machine without GPUs they only limit how
     many jobs run at once.
 
     Raises:
@@ -59,7 +59,7 @@ def share(devices: Sequence[str]) -> None:
         os.environ[POOL] = json.dumps([folder, *devices])
 
 
-def of_pool() -> int:
+def needed() -> int:
     """How many devices this job needs of the pool; 0 if there is none."""
     return int(os.environ.get(NEEDED, "0")) if POOL in os.environ else 0
 
@@ -69,7 +69,7 @@ def hold() -> list[int]:
 
     Jobs queue up: a job that needs several devices takes each that becomes free, and those behind it wait.
     """
-    if not (needed := of_pool()):
+    if not (count := needed()):
         return []
     directory, *names = json.loads(os.environ[POOL])
     try:
@@ -77,12 +77,12 @@ def hold() -> list[int]:
     except OSError as error:
         sys.exit(f"error: {error.filename}: {error.strerror}; set TMPDIR to a directory of your own")
     fcntl.flock(queue, fcntl.LOCK_EX)
-    held = _lock(dict(zip(names, files, strict=True)), min(needed, len(names)))
+    held = _lock(dict(zip(names, files, strict=True)), min(count, len(names)))
     for file in {queue, *files}.difference(held.values()):
         os.close(file)
     for file in held.values():
         os.set_inheritable(file, True)
-    if os.environ.get(VISIBLE) != "":  # as somebody sets it who wants no GPU
+    if os.environ.get(VISIBLE) != "":  # empty if the user wants no GPU
         os.environ[VISIBLE] = ",".join(held)
     print(f"device {','.join(held)} since {datetime.now().isoformat(timespec='milliseconds')}", flush=True)
     return list(held.values())

@@ -46,7 +46,7 @@ def launcher(ranks: int, nodes: int) -> list[str]:
 
 def start(ranks: int, command: list[str]) -> NoReturn:
     """Replace this process by the ranks of `python -m COMMAND`."""
-    if devices.of_pool():  # Snakemake runs within an allocation and hands out its devices itself
+    if devices.needed():  # Snakemake runs within an allocation and hands out its devices itself
         everything = [*launcher(limit_to_gpus(ranks), nodes=1), *command]
     else:
         ranks = ranks and int(os.environ.get("SLURM_GPUS_ON_NODE", limit_to_gpus(ranks)))

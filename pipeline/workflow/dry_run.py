@@ -14,7 +14,7 @@ from pipeline.workflow.machine import Machine, machine_of
 
 TABLES = 2  # up to this many runs have a table each; of more runs, each has a line
 UNITS = {False: ("TFLOP", 1e12, "core minutes", 60), True: ("PFLOP", 1e15, "GPU hours", 3600)}  # on CPUs, on GPUs
-WALL = 3  # the column of that time; the one before it adds up cores or GPUs
+WALL = 3  # the column of that time; the column before it is the sum over cores or GPUs
 
 
 def print_estimate(workflow: Any, params: Params, devices: int) -> None:
@@ -61,7 +61,7 @@ def estimate_table(pending: Mapping[tuple[str, str], int], params: Params, machi
 
 
 def _row(estimate: Estimate, machine: Machine, stage: str, cost: Cost, jobs: int) -> list[float]:
-    """The columns of a table for so many jobs of a stage; memory is not added up."""
+    """The columns of a table for `jobs` jobs of a stage; memory is that of one process."""
     _, operations, _, unit = UNITS[estimate.on_gpu]
     flops, on_gpu = jobs * cost.flops, estimate.on_gpu
     time = flops / estimate.speed / unit
@@ -70,13 +70,14 @@ def _row(estimate: Estimate, machine: Machine, stage: str, cost: Cost, jobs: int
 
 
 def _total(rows: Collection[list[float]]) -> list[float]:
-    """Of stages that run one after the other."""
+    """The sum of the rows of stages that run one after the other; of memory the largest."""
     jobs, flops, time, wall, memory, disk = zip(*rows, strict=True)
     return [sum(jobs), sum(flops), sum(time), sum(wall), max(memory), sum(disk)]
 
 
 def _together(rows: Collection[list[float]], capacity: int) -> list[float]:
-    """Of runs that fill each other's gaps: no faster than the longest, or than all GPUs or cores can compute them."""
+    """The sum of the rows of runs that fill each other's gaps. Together they take as long as the longest run, or as all
+    their work takes on all GPUs or cores."""
     total = _total(rows)
     total[WALL] = max(total[WALL - 1] / capacity, *(row[WALL] for row in rows))
     return total

@@ -41,8 +41,8 @@ def check_items(name: str, runs: Mapping[str, Run], origins: Mapping[str, str], 
 
 
 def _at_hand(run: Run) -> bool:
-    """Whether the items are made from files, or by a user's own code: not from the Hub, and not by a generator of this
-    package, which makes prompts of one kind."""
+    """Whether to check the items: those from files and from a user's own code. Not those from the Hub, which would be
+    downloaded, nor those of a generator of this package, whose prompts are all alike."""
     data = getattr(run.task, "data", None)
     if isinstance(data, Data):
         return data.path is not None and data.test_hub is None

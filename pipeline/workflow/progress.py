@@ -87,7 +87,7 @@ class Progress:
 
     @cache  # noqa: B019  (there is one object in a process)
     def _operations(self, name: str, rule: str) -> float:
-        """Of one job of a run, 0 if they are not known."""
+        """The estimated operations of one job; 0 if there is no estimate."""
         run = self.params.runs.get(name)
         if run is None or not (shape := shape_of(run)):
             return 0.0
@@ -139,7 +139,7 @@ def duration(seconds: float) -> str:
 
 
 def _timing(path: Path) -> dict[str, Any]:
-    """{} if it is gone, or not a timing."""
+    """The content of a timing; {} if the file is gone, or no timing."""
     try:
         found: dict[str, Any] = read_json(path, "started", "finished")
     except PipelineError:

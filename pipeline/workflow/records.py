@@ -1,10 +1,10 @@
-"""Finished jobs are judged by what their own files say of their making, where Snakemake has no record of them.
+"""Decides whether finished jobs are up to date where Snakemake has no record of them, or an older one.
 
 Snakemake keeps in `.snakemake` how each file was made, and trusts a file without a record. There is none if that
 directory was lost or data/ was copied into a fresh clone, and a wrong one if other files were copied or fetched over
-those it describes. So every stage writes digests of its settings and code into its timing. Before Snakemake looks, a
-timing that was written, copied or fetched after its record (moving a directory above it does not count) is compared
-with what the run asks for now: the record is removed, or replaced by one that makes the job stale.
+those it describes. So every stage writes digests of its settings and code into its timing. Before Snakemake looks, the
+digests of each timing that is newer than its record are compared with what the run asks for now. If they agree, the
+record is removed; if not, it is replaced by one that makes the job stale.
 """
 
 import json
@@ -26,7 +26,7 @@ LONGEST_NAME = 254
 
 
 def judge(timings: Iterable[Path], rules: Iterable[Any], expected: Callable[[str], Origin | None]) -> None:
-    """Put Snakemake's records of the jobs with these timings right.
+    """Correct Snakemake's records of the jobs with these timings.
 
     Args:
         rules: of the workflow; those with an output called `timing`.
@@ -46,7 +46,7 @@ def judge(timings: Iterable[Path], rules: Iterable[Any], expected: Callable[[str
 
 
 def outputs_beside(timing: Path, rules: Iterable[Any]) -> list[Path]:
-    """All outputs of the job that wrote a timing: if one has no record, Snakemake does not look at the others'."""
+    """All outputs of the job that wrote a timing: Snakemake ignores the records of a job if one output has none."""
     for rule in rules:
         pattern = getattr(rule.output, "timing", None)
         if found := pattern and pattern.match(str(timing)):
@@ -71,7 +71,7 @@ def _recorded(path: Path) -> bool:
 
 
 def _origin(path: Path) -> Origin:
-    """{} if the timing says nothing of it, or not as it should."""
+    """The origin in a timing; {} if it has none, or a malformed one."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return TypeAdapter(Origin).validate_python(json.loads(path.read_text(encoding="utf-8"))["origin"])
     return {}

@@ -10,8 +10,8 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_task, resolve_task
 from pipeline.runtime.devices import NEEDED
+from pipeline.settings.project import Suite
 from pipeline.settings.run import Run
-from pipeline.settings.sections import Suite
 from pipeline.settings.stages import STAGES, settings_json
 from pipeline.storage.atomic_files import digest, sha256_of
 from pipeline.storage.fingerprint import checkpoint_digest
@@ -21,7 +21,7 @@ from pipeline.workflow.code_digest import code_digest
 
 ROUND = "data/runs/{run}/round_{round}"
 CHECKPOINT = "checkpoint:"
-"""Begins the digest of a checkpoint among what rule `base` is made with."""
+"""The beginning of a checkpoint's digest in what rule `base` is made with."""
 
 
 def check_writable() -> None:
@@ -108,18 +108,14 @@ def suite_inputs(names: Sequence[str], runs: Mapping[str, Run]) -> dict[str, lis
 
 def results(runs: Iterable[str], *, since: float) -> str:
     """What the report jobs of these runs have logged since the time `since`."""
-    reports = [log for log in _logs(runs, since) if log.stem == "report"]
-    return "".join(f"\n{log.parent.parent.name}\n{log_text(log)}" for log in reports).rstrip()
+    logs = {run: Path("data/runs", run, "logs/report.log") for run in runs}
+    new = {run: log for run, log in logs.items() if log.exists() and log.stat().st_mtime > since}
+    return "".join(f"\n{run}\n{log_text(log)}" for run, log in new.items()).rstrip()
 
 
 def log_text(log: Path) -> str:
     """A user's reward may write any bytes to the log."""
     return log.read_text(encoding="utf-8", errors="replace")
-
-
-def _logs(runs: Iterable[str], since: float) -> list[Path]:
-    logs = [log for run in runs for log in sorted(Path("data/runs", run, "logs").glob("*.log"))]
-    return [log for log in logs if log.stat().st_mtime > since]
 
 
 def made_with(stage: str, run: Run, name: str) -> str:
@@ -136,17 +132,13 @@ def made_with(stage: str, run: Run, name: str) -> str:
 
 
 def made_with_suite(suite: Suite) -> str:
-    """The same of a suite's report; which runs it compares is not known of a file that Snakemake has no record of."""
+    """As `made_with`, for a suite's report: digests of its code and its section."""
     return f"{code_digest('compare')} {digest(suite.model_dump_json())[:16]}"
 
 
 def timings(run: str) -> list[Path]:
-    """What the stages of a run have written of themselves."""
+    """The timings of a run's finished jobs."""
     return list(Path("data/runs", run, "timings").glob("*.json"))
-
-
-def timing_of_suite(suite: str) -> Path:
-    return Path("data/results/timings", f"{suite}.json")
 
 
 def origin_of(run: Run, name: str) -> Callable[[str], Origin | None]:
@@ -160,7 +152,7 @@ def origin_of(run: Run, name: str) -> Callable[[str], Origin | None]:
 
 
 def origin_of_suite(suite: Suite) -> Callable[[str], Origin | None]:
-    """The same of a suite's report."""
+    """As `origin_of`, for a suite's report."""
     return lambda stage: origin(stage, "{}", made_with_suite(suite)) if stage == "compare" else None
 
 
@@ -201,13 +193,13 @@ def _checkpoint(path: str | None, name: str) -> str:
 
 
 def threads(wanted: int, cores: int | None, devices: int) -> int:
-    """The threads of a job with one device: not so many that the cores are taken before the devices."""
+    """The threads of a job with one device: few enough that all devices find cores."""
     return min(wanted, max(1, (cores or wanted) // devices)) if devices else wanted
 
 
 def launch(python: str, socket: str = "", *, ranks: int = 0, devices: int = 0) -> str:
-    """The command that starts a stage's module, forked from the server at `socket` or launched as processes, once it
-    holds so many devices."""
+    """The command that starts a stage's module once it holds `devices` devices: forked from the server at `socket`, or
+    launched as `ranks` processes (0: one, outside torch.distributed)."""
     start = f"{NEEDED}={devices} {python}" if devices else python
     if socket:
         return f"{start} -m pipeline.runtime.fork_server run {socket} {ranks or 1}"

@@ -1,9 +1,9 @@
 """`python -m pipeline.workflow.seal RUN`: keeps a run's files fresh for Snakemake when DVC moves or rewrites them.
 
 Snakemake compares times of files, DVC their bytes, and files that DVC brings have new times. So `seal.json` in the
-run's directory holds every file's SHA-256 and time. The Snakefile gives a file that is as sealed its time again, unless
-the timings say that a stage has run since. A seal may come from a stranger's DVC remote: it can change nothing else.
-How the files were made stands in the timings, too (`pipeline/workflow/records.py`).
+run's directory holds every file's SHA-256 and time. The Snakefile gives a file whose SHA-256 is the sealed one its
+sealed time, unless the timings say that a stage has run since. A seal may come from a stranger's DVC remote: it can
+change nothing but times. How the files were made is in the timings (`pipeline/workflow/records.py`).
 """
 
 import sys
@@ -48,7 +48,7 @@ def seal(run: str) -> None:
 
 
 def restore(run: str) -> None:
-    """Give files that are as sealed their times again; do nothing if a stage has run here since.
+    """Give files whose SHA-256 is the sealed one their sealed times; do nothing if a stage has run here since.
 
     A file that differs from its seal keeps its time, as does the time that Snakemake keeps of the directory that it is
     in, so that what depends on it is stale. PipelineError if this is no seal.

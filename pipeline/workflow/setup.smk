@@ -96,15 +96,15 @@ def processes(wildcards):
     return HARDWARE.of(wildcards.run, RUNS[wildcards.run].model.name).processes
 
 
-def pretraining(wildcards):
+def base_processes(wildcards):
     return processes(wildcards) if RUNS[wildcards.run].base.trains else 0
 
 
-def ranks(count):
-    return wf.launch(sys.executable, PRELOADED.socket, ranks=count, devices=of_pool(count))
+def launch_ranks(count):
+    return wf.launch(sys.executable, PRELOADED.socket, ranks=count, devices=devices_for(count))
 
 
-def of_pool(count):
+def devices_for(count):
     return min(count, len(DEVICES))
 
 
@@ -142,11 +142,11 @@ def last_round(wildcards):
 
 
 def of_round_before(path):
-    return lambda wildcards: path.format(run=wildcards.run, round=wf.before(wildcards.round))
-
-
-def unless_first(path):
-    return lambda wildcards: ([] if wildcards.round == "001" else of_round_before(path)(wildcards))
+    return lambda wildcards: (
+        []
+        if wildcards.round == "001"
+        else path.format(run=wildcards.run, round=wf.before(wildcards.round))
+    )
 
 
 onstart:
