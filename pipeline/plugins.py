@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the Snakefile imports this module, and must not import PyTo
 
 KINDS = {"task": tasks, "model": models, "algorithm": algorithms}
 FEW, MANY = 4, 30
-"""Known words in an error message: so many of more than MANY."""
+"""An error message lists FEW of more than MANY known words."""
 SHOWN = 200
 """Characters of a word that are compared."""
 

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 REVEALED = -1
-"""`unmask_step` of a position that the starting state already shows."""
+"""The `unmask_step` of a position that the starting state already shows."""
 
 
 def state_before(

@@ -1,4 +1,4 @@
-"""What a loss or a decoder may use besides the policy and its rows."""
+"""What a loss or a decoder gets besides the policy and its rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ S_co = TypeVar("S_co", bound=Settings, covariant=True)
 
 @dataclass(frozen=True)
 class Context(Generic[S_co]):
-    """What an algorithm may use besides the policy and its rows.
+    """The part that losses and decoders have in common.
 
     Attributes:
         algorithm: its section of params.yaml.
@@ -49,7 +49,7 @@ class Context(Generic[S_co]):
 
 @dataclass(frozen=True)
 class LossContext(Context[S_co]):
-    """Of rule `train`.
+    """The context of a loss, in rule `train`.
 
     Attributes:
         rollout: the section that the rollouts were drawn under.
@@ -64,7 +64,7 @@ class LossContext(Context[S_co]):
 
 @dataclass(frozen=True)
 class DecodeContext(Context[S_co]):
-    """Of rule `evaluate`."""
+    """The context of a decoder, in rules `decode` and `evaluate`."""
 
     seed: int
     evaluate: Evaluate

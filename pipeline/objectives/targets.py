@@ -73,7 +73,7 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the rows of the replay window and then of this round's, [rows]: columns of `parquet.TARGETS`.
+    """Columns of `parquet.TARGETS`, [rows]: first the rows that the replay window keeps, then this round's.
 
     Attributes:
         report: what the method says about its step, for metrics.json.

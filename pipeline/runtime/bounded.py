@@ -18,8 +18,9 @@ class BoundsError(Exception):
 
 
 def bounded(function: Callable[[], object], seconds: int, memory: int) -> Any:
-    """What a function returns that takes no longer than `seconds` and `memory` more bytes; it must be JSON in
-    UTF-8.
+    """Call a function in a child process, with at most `seconds` of time and `memory` more bytes; returns its result.
+
+    The result must be JSON in UTF-8. Raises BoundsError if the function fails or exceeds a limit.
 
     The child is a fork, so it starts at once and knows what its parent knows; nothing that it changes is kept. The
     function must not use PyTorch, whose threads and devices a fork does not have. Memory is bounded on Linux only.

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 VARIANTS = 64
-"""Graphs of one block: training or not, by each of its policies, with and without a mask, one row or several."""
+"""The most graphs of one block: for training or not, each policy, with and without a mask, one row or several."""
 
 
 def compiles(wanted: bool | None) -> bool:

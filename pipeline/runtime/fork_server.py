@@ -31,7 +31,7 @@ from pipeline.runtime.devices import hold
 from pipeline.runtime.launch import die_with_shell, free_port, limit_to_gpus, start
 
 PREFIX, SOCKET, LONGEST = "dam-fork-", "s", 100
-"""Of the socket's directory, and of the socket in it; bytes that the path of a socket may have on every system."""
+"""Names: the start of the directory's, and the socket's in it. The longest path, in bytes, that every system allows."""
 SHORT = "/tmp"
 """Where the socket is if the directory for temporary files has a longer name."""
 TAKEN = b"+"

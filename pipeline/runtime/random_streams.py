@@ -18,7 +18,7 @@ LOW, HALF = np.uint64(2**32 - 1), np.uint64(32)
 
 
 class Stream(IntEnum):
-    """The purposes that random numbers are drawn for; each has a stream independent of the others."""
+    """What random numbers are drawn for. Each purpose has a stream of its own, independent of the others."""
 
     PROMPTS = 1
     PROJECTION = 2

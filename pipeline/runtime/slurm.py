@@ -1,4 +1,4 @@
-"""Asks SLURM for the nodes of this job, and cancels jobs that a killed Snakemake has left in the queue."""
+"""Asks SLURM for the nodes of this job, and cancels jobs that a killed Snakemake left in the queue."""
 
 import os
 import subprocess

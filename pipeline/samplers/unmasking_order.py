@@ -1,6 +1,6 @@
 """The order in which positions are revealed: k at a time, in blocks from left to right.
 
-Blocks are counted from the answer's start, or from `offset` positions before it: then the first is so much shorter.
+Blocks are counted from `offset` positions before the answer's start, so the first is shorter by `offset`.
 """
 
 import math
@@ -41,7 +41,7 @@ def blocks(length: int, block_length: int | None, offset: int = 0) -> list[slice
 
 
 def steps_in(unmask_step: Int[Tensor, "n L"], block: slice) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """(first step, number of steps) of each row in a block; (0, 0) where nothing is left to reveal."""
+    """(first step, number of steps) of each row in a block; (0, 0) for a row with nothing to reveal there."""
     last = unmask_step[:, block].amax(dim=1)
     revealed = unmask_step[:, block] == REVEALED
     first = torch.where(revealed, last[:, None], unmask_step[:, block]).amin(dim=1)

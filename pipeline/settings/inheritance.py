@@ -75,7 +75,7 @@ def _plugin(section: str, old: dict[str, object], change: dict[str, object], not
 
 
 def _fits(schema: type[BaseModel], name: str, key: str, value: object) -> bool:
-    """Whether a plug-in has this key and accepts the value."""
+    """Whether the plug-in has this key and accepts the value."""
     if key not in schema.model_fields:
         return False
     try:

@@ -54,7 +54,7 @@ def _of_plugins(schemas: Mapping[str, type[BaseModel]], definitions: Schema) -> 
 
 
 def _any_of(schemas: list[Schema]) -> Schema:
-    """What fits one of them; a default only if all agree on it."""
+    """A schema for what fits one of these; it has a default only if all agree on it."""
     different = [schema for number, schema in enumerate(schemas) if schema not in schemas[:number]]
     if len(different) > 1:
         bare = [{key: value for key, value in schema.items() if key != "default"} for schema in different]
@@ -67,7 +67,7 @@ def _name(names: Iterable[str]) -> Schema:
 
 
 def _plain(schema: Any) -> Any:
-    """Without titles, which repeat the keys, and defaults of whole sections, which their keys have too."""
+    """The schema without titles, which repeat the keys, and without defaults of whole sections, which repeat theirs."""
     if isinstance(schema, list):
         return [_plain(part) for part in schema]
     if not isinstance(schema, dict):

@@ -36,7 +36,7 @@ class AdjointSettings(Section):
 
 
 class ReferenceSettings(Section):
-    """The algorithm is not among them: how many rollouts it wants replayed is an argument of the stage."""
+    """Without the algorithm: the number of rollouts that it wants replayed is an argument of the stage."""
 
     seed: Seed
     model: ModelSection
@@ -49,7 +49,7 @@ class TrainSettings(RolloutSettings):
 
 
 class LawSettings(PrepareSettings):
-    """Of the stages that write out the law of an enumerated task."""
+    """The settings of the stages that write out the law of an enumerated task."""
 
     model: ModelSection
     algorithm: AnyAlgorithm
@@ -60,7 +60,7 @@ class EvaluateSettings(LawSettings):
 
 
 class NoSettings(Section):
-    """Of a stage that reads files only."""
+    """The settings of a stage that reads files only: none."""
 
 
 STAGES: dict[str, type[Section]] = {

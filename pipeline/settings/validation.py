@@ -1,4 +1,4 @@
-"""What every section of params.yaml shares, and one line for the first thing that is wrong with it. Torch-free."""
+"""The base class of params.yaml's sections, and validation errors in one line. Torch-free."""
 
 from collections.abc import Mapping
 from typing import ClassVar, get_args

@@ -73,7 +73,7 @@ def score(charge: float, item: Item, answer: str) -> dict[str, float]:
 
 
 def judge(items: Sequence[Item], answers: Sequence[str]) -> list[Mapping[str, float]]:
-    """What no reward sees. OASis is left out, with a note, where promb is not installed."""
+    """The metrics that no reward sees. OASis is left out, with a note, where promb is not installed."""
     seen: set[tuple[str, str]] = set()
     verdicts: list[dict[str, float]] = []
     for item, answer in zip(items, answers, strict=True):

@@ -10,8 +10,8 @@ from pipeline.errors import PipelineError
 from pipeline.settings.validation import PluginSection
 
 SPLITS = ("base", "train", "validation", "test", "hard")
-"""What the base model is trained on; prompts of the rollouts; held-out prompts to select a round by; held-out prompts
-for the headline numbers; a harder held-out set."""
+"""`base` trains the base model, `train` has the prompts of rollouts. Held out are `validation`, to select a round by,
+`test`, for the headline numbers, and `hard`, a harder set."""
 HELD_OUT, OPTIONAL = ("test", "hard", "validation"), ("validation", "hard")
 
 Profile = Literal["d1", "strict"]

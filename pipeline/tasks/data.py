@@ -136,7 +136,7 @@ def _items(rows: Rows, row_format: RowFormat, source: str, *, training: bool) ->
 
 
 def _report(left_out: Sequence[tuple[str, str]]) -> None:
-    """Say in the log how many rows are left out for each reason, and the first of them."""
+    """Log how many rows are left out for each reason, and the first of them."""
     for reason, count in Counter(reason for reason, _ in left_out).items():
         first = next(where for other, where in left_out if other == reason)
         print(f"{count} {'row' if count == 1 else 'rows'} left out: {reason}, first {first}")

@@ -39,7 +39,7 @@ SEPARATOR = ">"
 TRIES = 20
 """Entries looked at for each item that is wanted: small data sets repeat their questions."""
 RUNS_CODE = re.compile(r"\b(?:eval|exec|parse_expr|sympify)\((?:user_)?answer\b")
-"""In the source of a verifier: it evaluates the model's text as Python (sympy's parser does so, too)."""
+"""Found in the source of a verifier that evaluates the model's text as Python; sympy's parser does so, too."""
 
 
 class ReasoningGym(ChatSettings):

@@ -104,7 +104,7 @@ class RewardProcess:
 
 
 def _send(connection: Connection, value: object) -> None:
-    """As JSON: nothing is unpickled, whatever a reward may write to the connection."""
+    """Send a value as JSON. Never as a pickle: unpickling what a reward wrote could run code."""
     connection.send_bytes(json.dumps(value).encode())
 
 

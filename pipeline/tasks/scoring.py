@@ -15,8 +15,8 @@ class Scorer:
 
     The scorers of this package run in this process: they take milliseconds for any text. A user's, or one of another
     package (`Task.own_process`), runs in a process of its own, the same one for all answers, that is killed if an
-    answer takes longer than `timeout` seconds: no code in the same process can be stopped for sure, because it may
-    block signals or catch whatever is raised in it.
+    answer takes longer than `timeout` seconds. In this process it could not be stopped: it may block signals and catch
+    every exception.
     """
 
     def __init__(self, section: TaskSettings, timeout: float):

@@ -26,7 +26,7 @@ from pipeline.text.tokenizer import encode, mask_id, unknown_ids
 STOP_TOKENS = ("<|eot_id|>", "<|endoftext|>", "<|im_end|>", "<|dlm_pad|>")
 """Tokens that end an answer, besides the end-of-text token in a checkpoint's configuration."""
 TEMPLATE_SECONDS, TEMPLATE_MEMORY = 10, 2**30
-"""What rendering the prompts of a split, or of a batch, may take: thousands take a second."""
+"""Limits for rendering the prompts of a split or a batch; thousands of them take a second."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class PromptFormat:
         return rows
 
     def prompts_of_any_length(self, texts: Sequence[str], ids: Sequence[object]) -> list[Int[Tensor, " P"]]:
-        """As `prompts`, also of prompts that are too long or, without chat messages, differ in length."""
+        """As `prompts`, but prompts may be too long for the model and differ in length."""
         if self.chat is None:
             return [torch.tensor(row, dtype=torch.long) for row in self._tokens(texts, ids, "prompt")]
         texts = [text + self.chat.prefill for text in self.chat.texts(texts)]
@@ -160,7 +160,7 @@ class PromptFormat:
         return rows
 
     def _ending(self, places: int) -> list[int]:
-        """What ends a chat answer with so many places left, at least its end itself; nothing for other tasks."""
+        """The tokens that end a chat answer and fill `places`; at least its end. None for other tasks."""
         if self.chat is None or self.chat.ends is None:
             return []
         end, filler = self.chat.ends
