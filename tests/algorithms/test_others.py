@@ -8,7 +8,7 @@ from pipeline.ctmc import exact
 from pipeline.plugins import load_algorithm
 from pipeline.runtime.random_streams import Stream
 from pipeline.samplers.enumeration import table_indices
-from pipeline.settings.algorithms import SETTINGS, Statewise
+from pipeline.settings.algorithms import SETTINGS
 from pipeline.settings.stages import AdjointSettings
 from tests.algorithms.harness import ALPHA, Bench, plugin
 
@@ -33,7 +33,7 @@ def descend(bench: Bench, name: str, rounds: int, updates: int, lr: float, **set
     """A few rounds of the method, from the base."""
     policy = bench.policy(bench.log_base)
     for number in range(1, rounds + 1):
-        start = "remasked" if issubclass(SETTINGS[name], Statewise) else "empty"
+        start = "remasked" if name == "dam_analytic" else "empty"
         run = bench.run(name, rollout={"start": start}, **{**WANTED.get(name, {}), **settings})
         behavior = bench.policy(bench.log_base)
         behavior.load_state_dict(policy.state_dict())
