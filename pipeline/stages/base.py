@@ -31,11 +31,10 @@ from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.settings.run import SMALL
 from pipeline.settings.stages import BaseSettings, plain_json
 from pipeline.stages.command_line import main
-from pipeline.stages.prepare import name_of
 from pipeline.storage import parquet
 from pipeline.storage.atomic_files import digest, discard, write_json
 from pipeline.storage.fingerprint import fingerprint_of
-from pipeline.tasks.base import HELD_OUT, Item, Task, TaskSettings
+from pipeline.tasks.base import HELD_OUT, Item, Task, TaskSettings, name_of
 from pipeline.text.prompts import prompt_format
 from pipeline.text.tokenizer import character_tokenizer, load_tokenizer, mask_id
 from pipeline.training.adamw import AdamW

@@ -10,7 +10,7 @@ from pipeline.settings.stages import PrepareSettings
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
 from pipeline.storage.provenance import provenance
-from pipeline.tasks.base import HELD_OUT, OPTIONAL, SPLITS, Item
+from pipeline.tasks.base import HELD_OUT, OPTIONAL, SPLITS, Item, name_of
 
 
 def run(args: Namespace, settings: PrepareSettings) -> None:
@@ -43,11 +43,6 @@ def checked_items(settings: PrepareSettings) -> dict[str, Sequence[Item]]:
                 )
                 raise PipelineError(f"item {name_of(index, split, item)} needs {wanted}, not {item.start[:80]!r}")
     return {split: splits.get(split, ()) for split in SPLITS}
-
-
-def name_of(index: int, split: str, item: Item) -> str:
-    """An item in an error message, with its place in the data set if that is known."""
-    return f"{index} of the split '{split}'" + (f" ({item.source})" if item.source else "")
 
 
 def items_of(settings: PrepareSettings) -> Mapping[str, Sequence[Item]]:

@@ -24,6 +24,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -108,7 +109,7 @@ def read(line: bytes, where: str, saved: Saved) -> tuple[Item, str]:
         for key in KEYS[:2]:
             if not isinstance(row[key], str):
                 raise ValueError(f"{key} must be a text, not {row[key]!r}")
-        return saved.item(row["question"], row["reference"]), row["generation"]
+        return replace(saved.item(row["question"], row["reference"]), source=where), row["generation"]
     except json.JSONDecodeError as error:
         raise PipelineError(f"{where}: is not JSON ({error})") from error
     except (ValueError, RecursionError) as error:

@@ -37,6 +37,7 @@ ITEMS = _schema(
     ("reference", pa.string()),
     ("group", pa.string()),
     ("start", pa.string()),  # the answer with holes, of tasks whose answers start partly revealed
+    ("source", pa.string()),  # the item's place in a data set, for errors; "" if it is not known
 )
 ROLLOUTS = _schema(
     "rollouts",
@@ -84,6 +85,8 @@ JOINT = _schema(
     ("target", pa.float64()),  # p* ∝ base · e^{r/α}
     ("model", pa.float64()),  # p^u of the last round's policy
 )
+ADDED = {"source": ""}
+"""Columns that files of earlier versions lack, with what they would hold."""
 
 
 def write(path: Path, columns: Mapping[str, Column], schema: pa.Schema, provenance: Mapping[str, str]) -> None:
@@ -218,6 +221,9 @@ def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
         raise PipelineError(
             f"{path} is not a complete Parquet file ({str(error)[:120]}): delete it and run again"
         ) from error
+    for name, value in ADDED.items():
+        if name in schema.names and name not in table.column_names:
+            table = table.append_column(schema.field(name), pa.repeat(value, len(table)))
     if not table.schema.equals(schema):
         name = schema.metadata[b"schema"].decode()
         raise PipelineError(f"{path} does not have the columns of '{name}': delete it and run again")

@@ -36,6 +36,11 @@ class Item:
     source: str = field(default="", compare=False)
 
 
+def name_of(index: int, split: str, item: Item) -> str:
+    """An item in an error message, with its place in the data set if that is known."""
+    return f"{index} of the split '{split}'" + (f" ({item.source})" if item.source else "")
+
+
 def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]:
     """Split training items into those to train on and the last `count`, the validation split."""
     if count >= len(items):

@@ -31,7 +31,7 @@ class Scorer:
         Raises:
             PipelineError: if the scorer raises, takes too long, returns no "reward", a metric that is not a finite
                 number, or other metrics than for the first answer. The message names the answer and the item, by its
-                number in `ids`; a traceback is in the log.
+                number in `ids` and its place in the data set if that is known; a traceback is in the log.
         """
         pairs = list(zip(items, answers, strict=True))
         outcomes: Iterable[Outcome] = (outcome(self.task.score, item, answer) for item, answer in pairs)
@@ -39,7 +39,8 @@ class Scorer:
             outcomes = self.process.outcomes(pairs, self.timeout)
         results: list[Metrics] = []
         for number, (item, answer), found in zip(ids or range(len(items)), pairs, outcomes, strict=True):
-            where = f"on item {number} (prompt {item.prompt!r}, answer {answer[:80]!r})"
+            place = f"{item.source}; " if item.source else ""
+            where = f"on item {number} ({place}prompt {item.prompt!r}, answer {answer[:80]!r})"
             if isinstance(found, str):
                 raise PipelineError(f"{found} {where}")
             self.names = self.names or set(found)

@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.runtime.random_streams import Stream
 from pipeline.settings.sections import Base
 from pipeline.storage import parquet
-from pipeline.tasks.base import Item
+from pipeline.tasks.base import Item, name_of
 from pipeline.tasks.corpus import read_corpus
 from pipeline.text.prompts import PromptFormat
 from pipeline.text.tokenizer import PADDING, mask_id
@@ -29,7 +29,8 @@ def read_rows(base: Base, split: Path) -> Rows:
     """The rows of `base.data`, or of the task's own split in a file of rule `prepare`."""
     if base.file:
         return read_corpus(Path(base.file))
-    return [(f"{number} of the split 'base'", Item(**row)) for number, row in enumerate(parquet.read_items(split))]
+    items = [Item(**row) for row in parquet.read_items(split)]
+    return [(name_of(number, "base", item), item) for number, item in enumerate(items)]
 
 
 def replays(base: Base, rows: Rows, of_policy: PromptFormat) -> list[Replay]:

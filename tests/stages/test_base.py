@@ -81,10 +81,10 @@ def rows(*words: str) -> str:
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        ("<|mdm_mask|>", "more", "the prompt of item 8 of the split 'train' holds the token <|mdm_mask|>"),
-        ("more", "<|mdm_mask|>", "the prompt of item 1 of the split 'test' holds the token <|mdm_mask|>"),
-        ("more" * 300, "more", "the prompt of item 8 of the split 'train' has 1320 tokens and its answer 64, but the"),
-        ("more", "more" * 150, "the prompt of item 1 of the split 'test' has 877 tokens and its answer 200, but the "),
+        ("<|mdm_mask|>", "more", "8 of the split 'train' (train.jsonl, line 9) holds the token <|mdm_mask|>"),
+        ("more", "<|mdm_mask|>", "1 of the split 'test' (test.jsonl, line 2) holds the token <|mdm_mask|>"),
+        ("more" * 300, "more", "8 of the split 'train' (train.jsonl, line 9) has 1320 tokens and its answer 64"),
+        ("more", "more" * 150, "1 of the split 'test' (test.jsonl, line 2) has 877 tokens and its answer 200"),
     ],
 )
 def test_every_prompt_is_checked_before_the_base_is_made(tmp_path, monkeypatch, train, test, message):
@@ -103,4 +103,4 @@ def test_every_prompt_is_checked_before_the_base_is_made(tmp_path, monkeypatch, 
     args = Namespace(items=tmp_path / "items" / "base.parquet", limits=limits, out=tmp_path / "out")
     with pytest.raises(PipelineError) as refused:
         base.run(args, settings)
-    assert message in str(refused.value)
+    assert f"the prompt of item {message}" in str(refused.value)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import PipelineError
@@ -39,6 +40,19 @@ def test_what_is_written_is_read(tmp_path):
     assert np.array_equal(parquet.matrix(table, "prompt_tokens", fill=9), [[9, 1], [1, 2]])
     with pytest.raises(PipelineError, match="lengths"):
         parquet.matrix(table, "prompt_tokens")
+
+
+def test_items_of_earlier_versions_have_no_source(tmp_path):
+    """Their files, without the column, are read; those that lack another are not."""
+    columns = {name: [0] if name == "item_id" else [name] for name in parquet.ITEMS.names}
+    parquet.write(tmp_path / "x", columns, parquet.ITEMS, {})
+    table = parquet.read([tmp_path / "x"], parquet.ITEMS)
+    assert table.to_pydict() == columns
+    pq.write_table(table.drop_columns("source"), tmp_path / "x")
+    assert parquet.read([tmp_path / "x"], parquet.ITEMS).to_pydict() == columns | {"source": [""]}
+    pq.write_table(table.drop_columns("start"), tmp_path / "x")
+    with pytest.raises(PipelineError, match="does not have the columns of 'items/2'"):
+        parquet.read([tmp_path / "x"], parquet.ITEMS)
 
 
 def test_answers_of_different_lengths(tmp_path):

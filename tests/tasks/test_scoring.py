@@ -1,17 +1,22 @@
 """A user's reward that raises, hangs or returns nonsense stops the run with the item and the text."""
 
+import json
 import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from argparse import Namespace
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pipeline.errors import PipelineError
+from pipeline.evaluation.answers import read_splits
 from pipeline.plugins import load_task
+from pipeline.settings.stages import PrepareSettings
+from pipeline.stages import prepare
 from pipeline.storage import parquet
 from pipeline.tasks.base import Item
 from pipeline.tasks.scoring import Scorer
@@ -64,6 +69,35 @@ def test_bad_rewards(scorer, reward, message, capfd):
     assert message in str(error.value)
     if "raise" in message:
         assert f'{Path(rewards.__file__)}", line ' in capfd.readouterr().err
+
+
+FAILS_ON_ONE = """
+from dataclasses import replace
+from pipeline.tasks.gsm8k import PLUGIN
+
+def score(item, answer):
+    return {"reward": 1 / (float(item.reference) - 4)}
+
+PLUGIN = replace(PLUGIN, score=score)
+"""
+
+
+def test_the_row_of_the_data_is_named(tmp_path, monkeypatch):
+    """From the file through rule `prepare` to the reward's own process."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "legs.py").write_text(FAILS_ON_ONE)
+    rows = [{"question": f"How many legs have {number} birds?", "answer": 2 * number} for number in range(1, 6)]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = {"path": "questions.jsonl", "test_items": 1}
+    section = load_task("ours.legs").settings(name="ours.legs", data=data, validation_items=0)
+    prepare.run(Namespace(out=Path("items")), PrepareSettings(seed=0, task=section))
+    (items,) = read_splits([Path("items/train.parquet")]).values()
+    with closing(Scorer(section, 5.0)) as score, pytest.raises(PipelineError) as error:
+        score(items, ["text"] * len(items))
+    wanted = "the reward raised ZeroDivisionError: float division by zero on item 1 (questions.jsonl, line 2; prompt '"
+    assert wanted in str(error.value)
 
 
 def _running(pid: int) -> list[psutil.Process]:
@@ -157,7 +191,7 @@ def test_metrics_stay_the_same(scorer):
 
 def test_truncated_parquet_is_named(tmp_path):
     path = tmp_path / "items.parquet"
-    columns = {"item_id": [0], "prompt": ["a"], "reference": ["b"], "group": [""], "start": [""]}
+    columns = {"item_id": [0], **{name: [value] for name, value in vars(Item("a", "b")).items()}}
     parquet.write(path, columns, parquet.ITEMS, {})
     assert parquet.read([path], parquet.ITEMS).to_pylist()[0]["prompt"] == "a"
     path.write_bytes(path.read_bytes()[:-20])
