@@ -29,7 +29,7 @@ from pipeline.workflow.records import judge
 from pipeline.workflow.seal import restore
 from pipeline.workflow.targets import descriptions
 from pipeline.workflow.tracking import Follower
-from pipeline.workflow.terminal import Terminal, leave_out_single_jobs, pending_jobs
+from pipeline.workflow.terminal import OfSingleJobs, OfTheEnd, Terminal, leave_out, pending_jobs
 from pipeline.tasks.base import HELD_OUT, SPLITS
 
 try:
@@ -47,7 +47,7 @@ except PipelineError as error:
 if workflow.is_main_process:
     atexit.register(print_estimate, workflow, PARAMS, len(DEVICES))
     atexit.register(explain_targets, workflow, PARAMS)
-    leave_out_single_jobs(workflow)
+    leave_out(workflow, OfSingleJobs())
 RUNS, HARDWARE, KEEP = PARAMS.runs, PARAMS.hardware, PARAMS.keep.model_dump_json()
 COMPILE = json.dumps(HARDWARE.compile)
 ORIGINS = wf.origins(RUNS, PARAMS.default_run)
@@ -70,8 +70,12 @@ os.environ.setdefault("TQDM_MININTERVAL", "1")
 os.environ.setdefault("PYTHONUTF8", "1")  # jobs write UTF-8, whatever the locale
 # SLURM announces the end by SIGTERM, on which training saves its progress: the shell must outlive it.
 NOTICE = "trap '' TERM; " if "SLURM_JOB_ID" in os.environ else ""
-# What stages print stays in their logs; of a job that fails, its error lines are shown at once.
-FAILED = 'failed() {{ code=$?; sed -n "s|^error:.*|& [$1]|p" "$1" >&2; exit $code; }}; '
+# What stages print stays in their logs; of a job that fails, its error lines are shown at once. One that ends without
+# any and without a traceback, by a signal for example, gets one.
+FAILED = (
+    'failed() {{ code=$?; grep -aqE "^(error:|Traceback )" "$1" || echo "error: the job ended with status $code" >> "$1";'
+    ' sed -n "/^error:/s|$| [$1]|p" "$1" >&2; exit $code; }}; '
+)
 shell.prefix(f"set -euo pipefail; export {SHELL}=$$; {NOTICE}{FAILED}")
 # Resources and threads, unlike params, rerun nothing when they change.
 PLAIN = wf.launch(sys.executable)
@@ -181,3 +185,4 @@ onerror:
     PRELOADED.stop()
     TERMINAL.stop()
     FOLLOWER.stop()
+    leave_out(workflow, OfTheEnd())

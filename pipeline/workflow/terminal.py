@@ -5,6 +5,7 @@ their logs alone. On a terminal the last line is the newest progress bar of all 
 """
 
 import logging
+import re
 import shutil
 import sys
 import threading
@@ -18,7 +19,12 @@ from pipeline.settings.params_file import Params
 from pipeline.workflow.progress import LEGEND, Job, Progress, duration
 from pipeline.workflow.rules import log_text
 
-EVENTS, MESSAGES = {"JOB_FINISHED", "PROGRESS", "RESOURCES_INFO"}, ("Select jobs to execute", "Execute ")
+EVENTS = {"JOB_FINISHED", "PROGRESS", "RESOURCES_INFO"}
+MESSAGES = ("Select jobs to execute", "Execute ", "Shutting down, ")
+STATUS = re.compile(r"RuleException:\s+CalledProcessError in file .* returned non-zero exit status \d+", re.DOTALL)
+"""What Snakemake says of a job whose shell exits with a status: the whole command. Its shell has said what is wrong."""
+ENDING = ("Elapsed time", "WorkflowError:\nAt least one job did not complete successfully")
+"""What it says last, after "Exiting because a job execution failed" and the path of its log."""
 INTERVAL = 1.0
 """Seconds between two looks at the files."""
 FAILURE = "Traceback (most recent call last)"
@@ -26,7 +32,7 @@ FAILURE = "Traceback (most recent call last)"
 
 class OfSingleJobs(logging.Filter):
     """Leaves out what Snakemake says of single jobs and of its resources, and the table of jobs where a dry run repeats
-    it; its log file keeps all."""
+    it; its log file keeps all. What is wrong with the workflow itself stays."""
 
     table = ""
 
@@ -35,15 +41,23 @@ class OfSingleJobs(logging.Filter):
         if event == "RUN_INFO":
             repeated, self.table = text == self.table, text
             return not repeated
-        return event not in EVENTS and not text.startswith(MESSAGES)
+        return event not in EVENTS and not text.startswith(MESSAGES) and not STATUS.match(text)
 
 
-def leave_out_single_jobs(workflow: Any) -> None:
-    """On the terminal, unless Snakemake is asked to say more than profiles/default does (`--quiet host`)."""
+class OfTheEnd(logging.Filter):
+    """Leaves out what only says once more that a job has failed."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(ENDING)
+
+
+def leave_out(workflow: Any, what: logging.Filter) -> None:
+    """On the terminal, unless Snakemake is asked to say more than profiles/default does (`--quiet host`), or shows what
+    it says by a logger plug-in of the user's."""
     if "RULES" in {level.name for level in workflow.output_settings.quiet or ()}:
         for handler in workflow.logger_manager.logger.handlers:
-            if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(OfSingleJobs())
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.addFilter(what)
 
 
 def pending_jobs(workflow: Any) -> dict[Path, Job]:

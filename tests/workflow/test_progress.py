@@ -1,15 +1,17 @@
 """What a running Snakemake shows of its jobs, and the time that it says is left."""
 
 import json
+import logging
 import re
 import time
 from pathlib import Path
 
 import pytest
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from pipeline.settings.params_file import parse_params
 from pipeline.workflow.progress import LEGEND, Job, Progress, duration
-from pipeline.workflow.terminal import Terminal
+from pipeline.workflow.terminal import OfSingleJobs, OfTheEnd, Terminal
 from tests.conftest import SMALL, Workflow
 
 TWO = {**SMALL, "runs": {"small": {}, "larger": {"train": {"updates": 24}}}}
@@ -26,6 +28,38 @@ def test_a_real_run_shows_rounds_and_nothing_of_single_jobs(finished: Workflow):
     assert all(re.fullmatch(pattern.format(k), line) for k, line in enumerate(rounds, 1)), rounds
     assert finished.said.count(LEGEND) == 1 and lines.count("base model ready") == 1
     assert not [line for line in lines if "%|" in line or "Select jobs" in line or "Finished jobid" in line]
+
+
+def test_a_failed_job_shows_its_error_and_the_log_of_snakemake(copied: Workflow):
+    (copied.run_directory / "report.html").unlink()
+    (copied.run_directory / "round_001" / "train.json").write_text("{}")
+    said = copied(ok=False).splitlines()
+    total = next(number for number, line in enumerate(said) if line.startswith("total "))
+    error, exiting, log = filter(None, said[total + 1 :])
+    file, job = "data/runs/small/round_001/train.json", "data/runs/small/logs/report.log"
+    assert error == f"error: {file} has no 'losses': delete it and run again [{job}]"
+    assert exiting == "Exiting because a job execution failed. Look above for error messages"
+    assert log.startswith("Complete log(s): ") and "RuleException" in Path(log.split(": ")[1]).read_text()
+
+
+CALLED = 'RuleException:\nCalledProcessError in file "Snakefile", line 3:\n'
+
+
+@pytest.mark.parametrize(
+    ("message", "left_out"),
+    [
+        (CALLED + "Command 'a\nb' returned non-zero exit status 1.", True),
+        (CALLED + "Command 'a' died with <Signals.SIGKILL: 9>.", False),
+        ('RuleException:\nNameError in file "Snakefile", line 3:\nname "x" is not defined', False),
+        ("MissingOutputException in rule train:\nJob 1 completed successfully, but some output files", False),
+        ("LockException:\nError: Directory cannot be locked.", False),
+        ('SyntaxError in file "Snakefile", line 3:\ninvalid syntax', False),
+    ],
+)
+def test_errors_of_snakemake_itself_are_shown(message, left_out):
+    """Only the status of a job's shell is left out, which says in its own line what is wrong."""
+    record = logging.makeLogRecord({"msg": message, "levelno": logging.ERROR, "event": LogEvent.ERROR})
+    assert OfSingleJobs().filter(record) != left_out and OfTheEnd().filter(record)
 
 
 def test_a_round_in_numbers(finished: Workflow, monkeypatch):
