@@ -46,8 +46,9 @@ def decode(
         candidates = state[:, :, None].repeat(1, 1, count)
         candidates[reveal] = inverse_cdf(posterior, drawn[:, 1:].view(len(prompt), length, count)[reveal])
         candidates = candidates.transpose(1, 2).flatten(0, 1)
-        of = rows.repeat_interleave(count)
-        value = _value(policy, prompt[of], candidates, of, reward, context, [(keys[row], step) for row in of.tolist()])
+        owner = rows.repeat_interleave(count)
+        places = [(keys[row], step) for row in owner.tolist()]
+        value = _value(policy, prompt[owner], candidates, owner, reward, context, places)
         chosen = inverse_cdf((value.view(-1, count) / settings.alpha).log_softmax(dim=1), drawn[:, :1])[:, 0]
         state = candidates.view(len(prompt), count, length)[rows, chosen]
     return state
@@ -57,7 +58,7 @@ def _value(
     policy: nn.Module,
     prompt: Tensor,
     state: Tensor,
-    of: Tensor,
+    owner: Tensor,
     reward: Reward,
     context: DecodeContext[Svdd],
     keys: list[tuple[int, int]],
@@ -65,16 +66,16 @@ def _value(
     """v of every state, [m].
 
     Args:
-        of: the row of each state's prompt, by which `reward` knows it.
+        owner: the row of each state's prompt, by which `reward` knows it.
         keys: the row's noise and the step, for rollouts of their own.
     """
     masked = state == context.mask_id
     if not masked.any():
-        return reward(of, state)
+        return reward(owner, state)
     if context.algorithm.value == "pm":
         filled = state.clone()
         filled[masked] = log_posterior(policy, prompt, state, masked).argmax(dim=1)
-        return reward(of, filled)
+        return reward(owner, filled)
     count, length = context.algorithm.lookahead, state.shape[1]
     candidates = context.algorithm.candidates  # those of one prompt follow each other
     places = [
@@ -83,10 +84,10 @@ def _value(
         for ahead in range(count)
     ]
     noise = uniforms(context.seed, Stream.EVALUATION, 2, places, 2 * length).to(state.device).view(-1, 2, length)
-    prompt, state, of = (value.repeat_interleave(count, 0) for value in (prompt, state, of))
+    prompt, state, owner = (value.repeat_interleave(count, 0) for value in (prompt, state, owner))
     mask_id = context.mask_id
     done = rollout(policy, prompt, state, mask_id=mask_id, order_noise=noise[:, 0], token_noise=noise[:, 1])
-    return reward(of, done.tokens).view(-1, count).mean(dim=1)
+    return reward(owner, done.tokens).view(-1, count).mean(dim=1)
 
 
 def law(log_base: Tensor, context: Context[Svdd]) -> Tensor:

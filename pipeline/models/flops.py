@@ -105,7 +105,7 @@ class Shape:
         return self.layers * adapter.rank * sum(map(sum, known or self.linear.values()))
 
     @property
-    def kept(self) -> int:
+    def keys_and_values(self) -> int:
         """2 N E, the values of a token's keys and values in all layers."""
         return 2 * self.layers * self.linear["k_proj"][1]
 

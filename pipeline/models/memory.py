@@ -17,7 +17,7 @@ class Training:
 
     Attributes:
         rows: sequences of one forward pass, each of `prompt` + `answer` tokens.
-        width: bytes of a weight.
+        itemsize: bytes of a weight.
         adapters: trained parameters of adapters; 0 if all weights train.
         copies: frozen policies that have weights of their own.
         parts: processes that share weights, gradients and moments (FSDP2).
@@ -28,7 +28,7 @@ class Training:
     rows: float
     prompt: int
     answer: int
-    width: int
+    itemsize: int
     adapters: int = 0
     copies: int = 0
     parts: int = 1
@@ -39,20 +39,21 @@ class Training:
         head in fp32. With gradient checkpointing (`recompute`) only a block's input is kept, and one block at a time.
         """
         shape, tokens = self.shape, self.rows * (self.prompt + self.answer)
-        weights = float(self.width * shape.parameters)
-        state = 16.0 * self.adapters or (16.0 - self.width) * shape.parameters
-        block = tokens * self.kept_per_token()
-        blocks = self.width * tokens * shape.hidden * shape.layers + block if recompute else shape.layers * block
+        weights = float(self.itemsize * shape.parameters)
+        state = 16.0 * self.adapters or (16.0 - self.itemsize) * shape.parameters
+        block = tokens * self.activations()
+        blocks = self.itemsize * tokens * shape.hidden * shape.layers + block if recompute else shape.layers * block
         logits = 12.0 * min(CHUNK, self.rows * self.answer * shape.vocabulary)
-        head = 4.0 * shape.vocabulary * shape.hidden if self.width == 2 else 0.0
+        head = 4.0 * shape.vocabulary * shape.hidden if self.itemsize == 2 else 0.0
         return (weights * (1 + self.copies) + state) / self.parts + blocks + logits + head
 
-    def kept_per_token(self) -> float:
-        """What a block keeps for its gradient: 12 values of width D and 4 of width I; with adapters also the input of
-        each linear layer after dropout, and the dropout mask."""
+    def activations(self) -> float:
+        """Bytes that a block keeps of each token for its gradient: 12 values of width D and 4 of width I; with adapters
+        also the input of each linear layer after dropout, and the dropout mask."""
         hidden, middle = self.shape.hidden, self.shape.intermediate
-        dropped = (self.width + 1.0) * (6 * hidden + middle)
-        return self.width * (12.0 * hidden + 4.0 * middle) + (dropped if self.adapters and not self.compiled else 0.0)
+        values = self.itemsize * (12.0 * hidden + 4.0 * middle)
+        dropped = (self.itemsize + 1.0) * (6 * hidden + middle)
+        return values + dropped if self.adapters and not self.compiled else values
 
     def recomputes(self, wanted: bool | None, card: float | None) -> bool:
         """Whether to train with gradient checkpointing: as wanted; for None, whether a card with `card` bytes is too

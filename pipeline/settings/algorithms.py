@@ -57,11 +57,7 @@ class Settings(PluginSection):
         return every if self.replays_all else min(self.kl_rollouts, every)
 
     def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
-        """What is wrong with the section `rollout` for this method, "" if nothing.
-
-        Args:
-            exact_base: whether the base's conditionals are those of one joint law.
-        """
+        """What is wrong with the section `rollout`, "" if nothing. `exact_base`: the base is one joint law."""
         return ""
 
 

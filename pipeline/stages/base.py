@@ -58,7 +58,7 @@ def run(args: Namespace, settings: BaseSettings) -> None:
     source = find_checkpoint(base.path, plugin) if base.path else None
     tokenizer = load_tokenizer(source) if source else character_tokenizer(task.characters(base.lengths or ()))
     check_items(read_items(args), args.limits, settings, source, plugin, tokenizer)
-    corpora = read(args.items, settings, source, plugin, tokenizer) if base.trains else []
+    corpora = read_corpora(args.items, settings, source, plugin, tokenizer) if base.trains else []
     if source:
         # Shards are cut from the files in memory, and a copy needs no device.
         model, _, _ = load_policy(source, plugin, device() if base.trains and args.sharding == "none" else "cpu")
@@ -86,7 +86,9 @@ def read_items(args: Namespace) -> dict[str, list[Item]]:
     return {split: [Item(**row) for row in parquet.read_items(files[split], may_be_empty=True)] for split in files}
 
 
-def read(split: Path, settings: BaseSettings, source: Path | None, plugin: Model, tokenizer: Tokenizer) -> list[Replay]:
+def read_corpora(
+    split: Path, settings: BaseSettings, source: Path | None, plugin: Model, tokenizer: Tokenizer
+) -> list[Replay]:
     """What the base learns from, the task's own `split` by default; before any weight is read."""
     config = plugin.check(source) if source and plugin.check else None
     of_policy = prompt_format(source or split, config, tokenizer, resolve_task(settings.task))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.plugins import load_model
 from pipeline.settings.stages import BaseSettings, PrepareSettings, parse_settings
-from pipeline.stages.base import ARGUMENTS, check_items, read
+from pipeline.stages.base import ARGUMENTS, check_items, read_corpora
 from pipeline.stages.command_line import errors_on_one_line
 from pipeline.stages.prepare import checked_items
 from pipeline.text.tokenizer import load_tokenizer
@@ -26,4 +26,4 @@ if __name__ == "__main__":
         plugin, tokenizer = load_model(settings.model.name), load_tokenizer(args.checkpoint)
         check_items(items, args.limits, settings, args.checkpoint, plugin, tokenizer)
         if settings.base.file:
-            read(args.checkpoint, settings, args.checkpoint, plugin, tokenizer)
+            read_corpora(args.checkpoint, settings, args.checkpoint, plugin, tokenizer)

@@ -44,7 +44,7 @@ def decide_checkpointing(
         rows=passes * section.batch_size / (section.gradient_accumulation_steps * processes()),
         prompt=prompt,
         answer=answer,
-        width=next(model.parameters()).itemsize,
+        itemsize=next(model.parameters()).itemsize,
         adapters=shape.adapters(section.adapter),
         copies=0 if section.adapter else copies,
         parts=processes() if sharded else 1,

@@ -63,9 +63,9 @@ class Estimate:
         self.prompt = self.task_length if task.alphabet else CHAT_PROMPT
         self.length = self.prompt + self.answer
         self.adapters = shape.adapters(run.train.adapter) if run.rounds else 0
-        self.bytes = 2 if run.model.dtype == "bfloat16" else 4  # b
-        self.weights = float(self.bytes * shape.parameters)
-        self.head = 4.0 * shape.vocabulary * shape.hidden if self.bytes == 2 else 0.0
+        self.itemsize = 2 if run.model.dtype == "bfloat16" else 4  # bytes of a weight
+        self.weights = float(self.itemsize * shape.parameters)
+        self.head = 4.0 * shape.vocabulary * shape.hidden if self.itemsize == 2 else 0.0
         self.passes = run.algorithm.passes(run.rollout)
         family = family_of(run.model.name)
         self.exact_cache = family is not None and family.block_length is not None
@@ -140,8 +140,8 @@ class Estimate:
         flops = self.shape.training(rows, self.length, read, self.adapters, recompute)
         flops += frozen * self.shape.forward(rows, self.length, read, self.adapters)
         trained = float(self.adapters or self.shape.parameters)
-        optimizer = 12 if self.bytes == 2 else 8  # two moments, and the master copy of a bfloat16 weight
-        return Cost(flops, PROCESS + training.bytes(recompute=recompute), (self.bytes + optimizer) * trained)
+        optimizer = 12 if self.itemsize == 2 else 8  # two moments, and the master copy of a bfloat16 weight
+        return Cost(flops, PROCESS + training.bytes(recompute=recompute), (self.itemsize + optimizer) * trained)
 
     def evaluate(self) -> Cost:
         """One shard: held-out items by each sampler at each length, or by the algorithm if it decodes itself."""
@@ -180,13 +180,13 @@ class Estimate:
 
     def _cache(self, section: Rollout | Evaluate, rows: float, answer: int) -> float:
         """Bytes of the keys and values of `rows` sequences; 0 without a cache."""
-        return rows * (self.prompt + answer) * self.shape.kept * self.bytes if section.cache else 0.0
+        return rows * (self.prompt + answer) * self.shape.keys_and_values * self.itemsize if section.cache else 0.0
 
     def _inference_memory(self, rows: float, read: float, drawn: float = 0.0, answer: int = 0) -> float:
         """Weights, the activations of one block, the logits that are read, and the head in fp32."""
         logits = (READ * read + DRAWN * drawn) * self.shape.vocabulary
         tokens = rows * (self.prompt + (answer or self.answer))
-        per_token = Training(self.shape, rows, self.prompt, self.answer, self.bytes).kept_per_token()
+        per_token = Training(self.shape, rows, self.prompt, self.answer, self.itemsize).activations()
         return PROCESS + self.weights + tokens * per_token + logits + self.head
 
     def _training(
@@ -199,7 +199,7 @@ class Estimate:
             rows=passes * section.batch_size / (section.gradient_accumulation_steps * processes),
             prompt=self.prompt,
             answer=answer,
-            width=self.bytes,
+            itemsize=self.itemsize,
             adapters=adapters,
             copies=copies,
             parts=processes if self.hardware.sharding == "full" else 1,

@@ -8,8 +8,8 @@ from pipeline.settings.project import Hardware
 from pipeline.settings.run import Run
 from pipeline.workflow.rules import threads
 
-SEVERAL = ("base", "train")
-"""The stages of `hardware.processes` processes, on a GPU each; the others have one."""
+TRAINING = ("base", "train")
+"""The stages that have `hardware.processes` processes, with a GPU each; the others have one process."""
 
 
 class Machine(NamedTuple):
@@ -43,7 +43,7 @@ class Machine(NamedTuple):
         The shards of a round run side by side, its rounds one after the other.
         """
         of_round = {"rollout": run.rollout.shards, "reference": run.rollout.shards, "decode": run.evaluate.shards}
-        at_once, processes = self.at_once(hardware, on_gpu), hardware.processes if stage in SEVERAL else 1
+        at_once, processes = self.at_once(hardware, on_gpu), hardware.processes if stage in TRAINING else 1
         rounds, rest = divmod(jobs, of_round.get(stage, 1))
         turns = rounds * math.ceil(of_round.get(stage, 1) / at_once) + math.ceil(rest / at_once)
         workers = processes if on_gpu else processes * hardware.threads

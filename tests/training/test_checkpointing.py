@@ -17,7 +17,7 @@ SIZES = {"prompt": 8, "answer": 8, "sharded": False, "compiled": False}
 def test_what_llada_8b_needs(rows, recompute, gigabytes):
     """LoRA of rank 128 in bfloat16, blocks compiled, 200 + 256 tokens: peaks of an H200 with torch 2.11."""
     trained = LLADA_8B.adapters(Adapter())
-    training = Training(LLADA_8B, rows, prompt=200, answer=256, width=2, adapters=trained, compiled=True)
+    training = Training(LLADA_8B, rows, prompt=200, answer=256, itemsize=2, adapters=trained, compiled=True)
     assert training.bytes(recompute=recompute) / 1e9 == pytest.approx(gigabytes, rel=0.1)
 
 

@@ -82,7 +82,7 @@ def test_activations_of_a_block(dtype, lora, tmp_path):
     run = Run.model_validate({"model": model, "train": {"adapter": {"rank": 8} if lora else None}})
     estimate = estimated(run)
     training = estimate._training(run.train, estimate.answer, estimate.adapters)
-    assert 4 * 32 * training.kept_per_token() == pytest.approx(kept(3) - kept(2), rel=0.2)
+    assert 4 * 32 * training.activations() == pytest.approx(kept(3) - kept(2), rel=0.2)
 
 
 def test_memory_of_llada_8b():
