@@ -1,4 +1,7 @@
-"""Real Snakemake runs of a small workflow: what reruns, what does not, and what does not change the numbers."""
+"""Real Snakemake runs of a small workflow: what runs share, and what does not change the numbers.
+
+What is stale after which edit is tested in dvc/test_staleness.py.
+"""
 
 import json
 import os
@@ -18,34 +21,6 @@ def test_lint_asks_for_a_container_only(workflow):
     """Stages run in Snakemake's own environment, which is all that the lint complains about."""
     lints = [line for line in workflow("--lint", ok=False).splitlines() if line.lstrip().startswith("* ")]
     assert {lint.strip() for lint in lints} == {"* Specify a conda environment or container for each rule.:"}
-
-
-def test_running_again_does_nothing(copied):
-    assert copied.pending() == {}
-
-
-def test_hardware_reruns_nothing(copied):
-    copied.params["hardware"] = {
-        "processes": 2,
-        "threads": 2,
-        "models": {"llada": 1},
-        "runs": {"small": 1},
-        "devices": 2,
-        "preload": False,
-        "compile": False,
-    }
-    assert copied.pending() == {}
-
-
-def test_evaluation_settings_evaluate_only(copied):
-    copied.params["defaults"]["evaluate"]["tokens_per_step"] = 2
-    assert copied.pending() == {"evaluate": 3, "report": 1}
-
-
-def test_more_rounds_run_the_new_ones_only(copied):
-    copied.params["defaults"]["rounds"] = 3
-    pending = copied.pending()
-    assert pending == {"rollout": 2, "reference": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
 
 
 def test_runs_share_data_and_base_where_their_settings_agree(copied):

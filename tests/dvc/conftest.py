@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, Workflow, made_once
+from tests.forks import forks
 
 FILES = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "Snakefile", "dvc.yaml")
 
@@ -23,7 +24,11 @@ class Repository(Workflow):
         return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
 
     def run(self, *command: str, ok: bool = True) -> str:
-        done = subprocess.run(command, **self.process(), capture_output=True, text=True, timeout=600, check=False)
+        where = self.process()
+        if command[:2] == (sys.executable, "-m"):
+            done = forks().run(command[2], command[3:], where["cwd"], where["env"])
+        else:
+            done = subprocess.run(command, **where, capture_output=True, text=True, timeout=600, check=False)
         assert (done.returncode == 0) == ok, (done.stdout + done.stderr)[-4000:]
         return done.stdout if ok else done.stdout + done.stderr
 

@@ -73,7 +73,8 @@ def more_rounds(repository: Repository) -> None:
 
 
 def hardware(repository: Repository) -> None:
-    repository.params["hardware"] = {"processes": 2, "threads": 2, "preload": False}
+    counts = {"processes": 2, "threads": 2, "models": {"llada": 1}, "runs": {"small": 1}, "devices": 2}
+    repository.params["hardware"] = {**counts, "preload": False, "compile": False}
     repository.configure()
 
 
