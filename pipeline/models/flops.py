@@ -127,6 +127,3 @@ class Shape:
 
     def _matrices(self, tokens: float, read: float) -> float:
         return 2 * tokens * self.products + 2 * self.vocabulary * self.hidden * read
-
-
-LLADA_8B = Shape(4096, 12288, 32, 32, 32, 126464)

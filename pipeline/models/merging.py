@@ -26,7 +26,7 @@ def merge(module: nn.Module) -> None:
                 layer.merge()
                 linear.weight.data = _rounded(linear.weight.data, dtype, merged)
                 if linear.bias is not None:
-                    linear.bias.data = linear.bias.data.to(dtype)  # as it was
+                    linear.bias.data = linear.bias.data.to(dtype)  # back from fp32
                 setattr(parent, name, linear)
                 merged += 1
     del module.peft_config

@@ -59,4 +59,4 @@ def draw_masks(module: nn.Module, seed: int, round_: int, update: int, rows: ran
         drawn = uniforms(seed, Stream.DROPOUT, round_, [(update, row, 0) for row in rows], len(layers))
         keys = (drawn.T * 2**BITS).long().to(device)
         for layer, own in zip(layers, keys, strict=True):
-            layer.keys = own.clone()  # its place in a larger tensor would be a guard of the compiled block
+            layer.keys = own.clone()  # a view would make the compiled block depend on its place in `keys`

@@ -51,7 +51,7 @@ def read_yaml(path: Path) -> object:
         raise PipelineError(f"{path}: values are nested more than {MAX_DEPTH} deep") from error
     except yaml.YAMLError as error:
         raise PipelineError(f"{path} is not valid YAML: {_in_one_line(error)}") from error
-    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:  # of a scalar's text
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:  # of a scalar
         raise PipelineError(f"{path} is not valid YAML: {str(error)[:200]}") from error
 
 

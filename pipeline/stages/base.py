@@ -60,7 +60,7 @@ def run(args: Namespace, settings: BaseSettings) -> None:
     check_items(read_items(args), args.limits, settings, source, plugin, tokenizer)
     corpora = read_corpora(args.items, settings, source, plugin, tokenizer) if base.trains else []
     if source:
-        # Shards are cut from the files in memory, and a copy needs no device.
+        # In memory, not on the device, where weights are sharded later or only copied.
         model, _, _ = load_policy(source, plugin, device() if base.trains and args.sharding == "none" else "cpu")
         cast_weights(model, settings.model.dtype)
         if plugin.adopt:
@@ -71,7 +71,7 @@ def run(args: Namespace, settings: BaseSettings) -> None:
             install_exact(plugin, model, tokenizer, task)
     if base.trains:
         losses = train(args, settings, model, corpora, source)
-    model.requires_grad_(True)  # so that shards of weights that adapters were trained on are gathered, too
+    model.requires_grad_(True)  # else sharded weights under trained adapters would not be gathered
     gather_trained(model)
     if is_main_process():
         imported = described(str(base.path), source) if source else None
@@ -114,7 +114,7 @@ def check_items(
     """
     task, one_length = resolve_task(settings.task), settings.model.name in SMALL
     config = plugin.check(source) if source and plugin.check else None
-    if task.chat and config is None:  # of a model that says nothing without its weights
+    if task.chat and config is None:  # the model's limits are not known without its weights
         return
     for split in ("train", *HELD_OUT):
         items = splits[split]

@@ -18,7 +18,7 @@ from pipeline.storage.atomic_files import write_json
 from pipeline.text.tokenizer import encode
 
 COMPLETIONS = (4, 16, 64, 256, 1024)
-DRAWN = 2**19  # completions for each K
+DRAWN = 2**19  # completions drawn for each K
 
 ARGUMENTS = {
     "items": "test.parquet of rule prepare, for the prompt",

@@ -47,7 +47,7 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     train, plugin, algorithm = settings.train, load_model(settings.model.name), load_algorithm(settings.algorithm.name)
     task, seed, title = resolve_task(settings.task), settings.seed, f"round {args.round} train"
     sharded, completions = args.sharding == "full", settings.rollout.completions
-    # Shards are cut from the files in memory; a whole copy goes straight to the device.
+    # Sharded weights are read into memory first; a whole copy goes straight to the device.
     policy, tokenizer, mask_id = load_policy(args.policy, plugin, "cpu" if sharded else device(), merged=False)
     targets = parquet.read_targets(args.targets, args.round, completions, token_ids(tokenizer))
     recompute = decide_checkpointing(
@@ -89,7 +89,7 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
     optimizer.take_averages()
     state = optimizer_state(optimizer)
     if train.adapter is None:
-        policy.requires_grad_(True)  # what no logit depends on did not train, but is saved
+        policy.requires_grad_(True)  # also parameters that no logit depends on: they were frozen, but are saved
     gather_trained(policy)
     if is_main_process():
         prune(args.out.parent.parent, args.round - 1, args.keep)

@@ -75,7 +75,7 @@ ANSWERS = _schema(
     ("item_id", pa.int64()),
     ("answer", pa.string()),
     ("metrics", pa.map_(pa.string(), pa.float64())),
-    ("hardware", pa.string()),  # that has decoded the row
+    ("hardware", pa.string()),  # the GPU or processor that decoded the row
 )
 JOINT = _schema(
     "joint",

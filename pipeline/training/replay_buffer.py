@@ -160,7 +160,7 @@ class Replay:
         count, active = stratified_counts(free.sum(dim=1), generator), torch.ones_like(free)
         if self.block_length:
             block = (torch.arange(length) + self._offset(index)) // self.block_length
-            # How many a rollout has revealed when it comes to a position's turn, and in this state.
+            # How many positions a rollout reveals before each one's turn, and how many this state shows.
             before, shown = free.cumsum(dim=1) - free.long(), (free.sum(dim=1) - count)[:, None]
             current = torch.where(free & (before == shown), block, 0).sum(dim=1, keepdim=True)
             active = block == current

@@ -23,7 +23,7 @@ CHAT_PROMPT = 200  # tokens: the longest of d1's prompts
 GPU_FROM = 10**8  # parameters: smaller models are assumed to run on CPU cores
 UTILISATION = 0.35  # assumed share of an accelerator's peak; `benchmarks/llada_gpu.py` measures it
 CORE, CORE_PER_WIDTH = 60e9, 0.3e9  # operations/s of a CPU core in fp32: at most, and per unit of width D; AMD EPYC
-READ, DRAWN = 12, 24  # bytes per logit: of a posterior that is computed (fp32); in addition if it is drawn from (fp64)
+READ, DRAWN = 12, 24  # bytes per logit that is read (fp32), and more if a token is drawn from it (fp64)
 PROCESS = 0.45e9  # bytes of Python and PyTorch without a model
 
 

@@ -7,6 +7,9 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from pipeline.models.flops import Shape
+
+LLADA_8B = Shape(hidden=4096, intermediate=12288, layers=32, heads=32, kv_heads=32, vocabulary=126464)
 CONFIG = {
     "activation_type": "silu",
     "alibi": False,

@@ -8,12 +8,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.models import adapters, masked_lm
 from pipeline.models.base import recompute_layers
-from pipeline.models.flops import LLADA_8B, Shape, peak
+from pipeline.models.flops import Shape, peak
 from pipeline.samplers.ancestral import path_log_prob, rollout
 from pipeline.settings.sections import Adapter
 from pipeline.training.throughput import Meter
 from tests.conftest import llada
 from tests.models import encoders
+from tests.models.hub import LLADA_8B
 
 ROWS, LENGTH = 4, 48
 SIZES = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 6}

@@ -2,12 +2,12 @@
 
 import pytest
 
-from pipeline.models.flops import LLADA_8B
 from pipeline.models.memory import Training
 from pipeline.settings.sections import Adapter, Train
 from pipeline.training import checkpointing
 from pipeline.training.checkpointing import decide_checkpointing
 from tests.conftest import llada
+from tests.models.hub import LLADA_8B
 
 TRAIN = Train(adapter={"rank": 2})
 SIZES = {"prompt": 8, "answer": 8, "sharded": False, "compiled": False}

@@ -9,7 +9,6 @@ import torch
 import yaml
 
 from pipeline.models import adapters
-from pipeline.models.flops import LLADA_8B
 from pipeline.models.llada import PLUGIN
 from pipeline.settings.params_file import parse_params, read_params
 from pipeline.settings.project import Hardware
@@ -19,6 +18,7 @@ from pipeline.workflow.estimate import Estimate, shape_of
 from pipeline.workflow.machine import Machine, machine_of
 from tests.conftest import ROOT, SMALL, Workflow
 from tests.conftest import llada as tiny
+from tests.models.hub import LLADA_8B
 
 LLADA = "llada-countdown-256-dam"
 PARAMS = read_params(ROOT / "params.yaml")

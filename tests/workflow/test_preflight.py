@@ -16,7 +16,6 @@ from torch import nn
 
 from pipeline.errors import PipelineError
 from pipeline.models import NAMES
-from pipeline.models.flops import LLADA_8B
 from pipeline.models.llada import FAMILY
 from pipeline.plugins import load_model
 from pipeline.settings.params_file import parse_params, read_params
@@ -27,6 +26,7 @@ from pipeline.workflow import base_files, item_check, preflight, rules
 from pipeline.workflow.estimate import shape_of
 from tests.conftest import ROOT, Workflow, said
 from tests.models import encoders, families, hub
+from tests.models.hub import LLADA_8B
 
 NOWHERE = Path("no/such/place")
 

@@ -59,7 +59,7 @@ class Process:
     def _start(self) -> subprocess.Popen[bytes]:
         root = str(Path(__file__).parents[3])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}  # SymPy's order of terms
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}  # fixes SymPy's order of terms
         command = [sys.executable, "-m", "pipeline.tasks.parsing.symbolic"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         assert process.stdout
