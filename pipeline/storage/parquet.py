@@ -208,13 +208,15 @@ def matrix(
 def read_laws(path: Path) -> dict[str, np.ndarray]:
     """The distributions in a file of schema `JOINT`, [M, M] each."""
     table = read([path], JOINT)
-    size = math.isqrt(len(table))
+    if (size := math.isqrt(len(table))) ** 2 != len(table):
+        raise PipelineError(f"{path} has {len(table)} rows, not one for each pair of values: delete it and run again")
     return {name: table.column(name).to_numpy().reshape(size, size) for name in ("target", "base", "model")}
 
 
 def _read_one(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         table = pq.read_table(path, partitioning=None)
+        table.validate(full=True)  # texts that are no UTF-8
     except FileNotFoundError:
         raise PipelineError(f"{path} is missing") from None
     except (pa.ArrowException, OSError) as error:

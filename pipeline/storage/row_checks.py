@@ -1,5 +1,6 @@
 """What `parquet.read` checks in every row: values that are missing or impossible, groups that do not fit together."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def check_column(
 ) -> None:
     """PipelineError for the first row with a value that is missing or impossible; see `parquet.read`."""
     rows, last = np.arange(len(column)), 0
+    if pa.types.is_map(column.type):
+        _check(
+            path, rows, name, column, pa.array(map(_is_numbers, column.to_pylist())), "a finite number for each name"
+        )
+        return
     if pa.types.is_list(column.type):
         _check(path, rows, name, column, column.is_valid(), "a list")
         last = pc.max(pc.list_value_length(column)).as_py() - 1
@@ -41,6 +47,12 @@ def check_column(
     _check(path, rows, name, column, valid, wanted)
     if name in LOG_PROB:
         _check(path, rows, name, column, pc.less_equal(column, ROUNDING), "the logarithm of a probability")
+
+
+def _is_numbers(entries: list[tuple[str, float | None]] | None) -> bool:
+    """Whether a map has some entries, with a finite number for each of different names."""
+    found = dict(entries or ())
+    return 0 < len(found) == len(entries or ()) and all(x is not None and math.isfinite(x) for x in found.values())
 
 
 def check_lengths(path: Path, table: pa.Table) -> None:

@@ -85,11 +85,19 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
 
     try:
         table = pq.read_table(path, partitioning=None)
-        _check_columns(str(path), table.column_names)
-        rows = table.to_pylist()
-    except (pa.ArrowException, OSError) as error:
+        names = table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path} is not a complete Parquet file: {str(error)[:120]}") from error
-    yield from ((f"row {number}", row) for number, row in enumerate(rows))
+    _check_columns(str(path), names)
+    columns = {}
+    for name in names:
+        try:
+            columns[name] = table.column(name).to_pylist()
+        except Exception as error:  # of text that is no UTF-8, a date after the year 9999, an unknown time zone
+            problem = f"the column '{name}' has a value that Python cannot hold"
+            raise PipelineError(f"{path}: {problem} ({str(error)[:120]}): mend or remove it") from error
+    for number in range(len(table)):
+        yield f"row {number}", {name: values[number] for name, values in columns.items()}
 
 
 def _lower_case(rows: Iterable[tuple[str, Row]]) -> Rows:
