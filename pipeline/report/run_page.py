@@ -23,6 +23,7 @@ from pipeline.settings.stages import plain_json
 from pipeline.training.speed import speed_in_words
 from pipeline.workflow.progress import duration
 
+WHO = ("base", "policy")
 DISK = {"buffers": "rollouts and targets", "optimizer": "optimiser states", "policies": "policies"}
 
 
@@ -112,9 +113,6 @@ def decodings(metrics: RunMetrics) -> Cells:
             values = [cell(summary, name) for name in names for summary in both]
             lines.append([f"{split}, {_decoding(metrics, sampler)}", *values, str(both[0]["n"])])
     return [head, *lines]
-
-
-WHO = ("base", "policy")
 
 
 def _decoding(metrics: RunMetrics, sampler: str) -> str:

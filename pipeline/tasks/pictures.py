@@ -52,7 +52,6 @@ def items(settings: Picture, seed: int) -> dict[str, list[Item]]:
         "base": [Item(PROMPTS["train"], VALUES[pair // SIZE] + VALUES[pair % SIZE]) for pair in drawn],
         "train": [Item(PROMPTS["train"], "")],
         "test": [Item(PROMPTS["test"], "")] * settings.test_items,
-        "hard": [],
     }
 
 

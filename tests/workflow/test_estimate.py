@@ -85,6 +85,16 @@ def test_activations_of_a_block(dtype, lora, tmp_path):
     assert 4 * 32 * training.activations() == pytest.approx(kept(3) - kept(2), rel=0.2)
 
 
+def test_best_of_k_decodes_k_answers():
+    """Of each item, so what it costs is proportional to K where nothing else is decoded."""
+
+    def flops(count: int) -> float:
+        algorithm = {"name": "best_of", "candidates": count}
+        return estimated(Run(rounds=0, algorithm=algorithm, evaluate={"samplers": ["ancestral"]})).evaluate().flops
+
+    assert flops(4) == pytest.approx(2 * flops(2))
+
+
 def test_memory_of_llada_8b():
     """All weights with AdamW in fp32: 119 GiB beside the activations; LoRA of rank 128: 5.4 GB beside 16 GB."""
     run = PARAMS.runs[LLADA]
