@@ -20,7 +20,8 @@ from importlib import import_module
 from pathlib import Path
 
 PRELOADED = ("snakemake.cli", "dvc.cli")
-SECONDS = 600.0
+SECONDS = 1800.0
+"""How long a command may take, on a machine that is busy with other things."""
 
 
 class Forks:
@@ -40,7 +41,7 @@ class Forks:
     def run(
         self, module: str, arguments: Sequence[str], directory: Path, environment: Mapping[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        """Run it to its end, at most ten minutes, with its output."""
+        """Run it to its end, with its output. TimeoutExpired ends the process; the next command starts another."""
         assert self.server.stdin and self.server.stdout
         with tempfile.TemporaryDirectory() as place:
             streams = [str(Path(place, name)) for name in ("out", "err")]
@@ -49,6 +50,8 @@ class Forks:
             self.server.stdin.flush()
             if not select.select([self.server.stdout], [], [], SECONDS)[0]:
                 os.killpg(self.server.pid, signal.SIGKILL)
+                forks.cache_clear()
+                raise subprocess.TimeoutExpired([module, *arguments], SECONDS)
             status = int(self.server.stdout.readline())
             out, err = (Path(name).read_text(encoding="utf-8", errors="replace") for name in streams)
         return subprocess.CompletedProcess([module, *arguments], status, out, err)
