@@ -1,11 +1,12 @@
-"""One process of two: gradients of sharded models of every family, compared with those of one process.
+"""One process of two: gradients of every family with DDP and in shards, compared with those of one process.
 
-Run by test_distributed.py with torchrun; prints the largest difference of each family.
+Run by test_distributed.py with torchrun; prints the largest difference of each.
 """
 
 from dataclasses import replace
 
 import torch
+from accelerate import Accelerator
 
 from pipeline.models import FAMILIES
 from pipeline.models.base import blocks_of
@@ -19,8 +20,8 @@ from tests.conftest import of_family
 VOCABULARY, MASK, ROWS = 9, 8, 16
 
 
-def difference(name: str) -> float:
-    """On prompts of two lengths, re-masked in blocks where the model has them."""
+def difference(name: str, sharded: bool) -> float:
+    """On prompts of two lengths, re-masked in blocks where the model has them; distributed as `training.loop` does."""
     model, generator = of_family(name, VOCABULARY, MASK).train(), torch.Generator().manual_seed(0)
     prompt = torch.randint(MASK, (ROWS, 6), generator=generator)
     prompt[::3, :2] = PADDING
@@ -31,17 +32,20 @@ def difference(name: str) -> float:
     weighted_cross_entropy(model, batch, MASK).mean().backward()
     wanted = {name: value.grad.clone() for name, value in model.named_parameters()}
     model.zero_grad()
-    model = distribute(model, sharded=True)
+    wrapped = model = distribute(model, sharded)
+    if not sharded:
+        wrapped = Accelerator(cpu=True).prepare(model)
     part = ROWS // processes()
     first = torch.distributed.get_rank() * part
-    weighted_cross_entropy(model, batch.rows(slice(first, first + part)), MASK).mean().backward()
+    weighted_cross_entropy(wrapped, batch.rows(slice(first, first + part)), MASK).mean().backward()
     found = gather_tensors((name, value.grad) for name, value in model.named_parameters())
     return max(((found[name] - wanted[name]).abs().max().item() for name in found), default=0.0)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    differences = {name: difference(name) for name in FAMILIES}
+    ways = {"ddp": False, "shards": True}
+    differences = {f"{name}-{way}": difference(name, ways[way]) for name in FAMILIES for way in ways}
     if is_main_process():
-        print(*(f"{name} {value:.1e}" for name, value in differences.items()), sep="\n")
+        print(*(f"{key} {value:.1e}" for key, value in differences.items()), sep="\n")
     torch.distributed.destroy_process_group()
