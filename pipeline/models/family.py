@@ -86,6 +86,7 @@ class Family:
         left_out: entries of a checkpoint's config.json that are not saved again.
         convert: config.json → the arguments of the body's configuration; None if it has the body's own keys. It raises
             ValueError for an option that the network does not implement, KeyError for an entry that is missing.
+        export: what `exported` does besides.
         keys: key of config.json → the body's, for messages.
         tensors: pattern of the Hub's names of tensors → the body's; empty if they are the same.
         published: the sizes of its best-known checkpoint, which an estimate assumes for a name on the Hub.
@@ -105,6 +106,7 @@ class Family:
     off: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    export: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
     tensors: Mapping[str, str] = field(default_factory=dict)
 
@@ -121,6 +123,19 @@ class Family:
         known = {key: value for key, value in config.items() if value is not None and key != "attn_implementation"}
         blocks = {"block_size": self.block_length} if self.block_length else {}
         return {**blocks, **self.defaults, **known, "pad_token_id": None, "original": config}
+
+    def exported(self, config: dict[str, Any]) -> dict[str, Any]:
+        """config.json as the published code of the family reads it, which wants transformers 4.
+
+        That of a model made here has the keys of transformers 5; a published checkpoint's is left as it is.
+        """
+        if "rope_parameters" not in config:
+            return config
+        found = {**config, "rope_theta": config["rope_parameters"]["rope_theta"], "pad_token_id": None}
+        for key in ("rope_parameters", "original"):
+            found.pop(key, None)
+        found["torch_dtype"] = found.pop("dtype", "float32")
+        return self.export(found) if self.export else found
 
     def shapes(self, sizes: Sizes) -> dict[str, tuple[int, ...]]:
         """Every tensor by the body's name."""

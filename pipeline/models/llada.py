@@ -32,12 +32,14 @@ SUPPORTED: dict[str, object] = {
     "activation_type": "silu",
     "rope": True,
 }
-OFF = (
-    *("bias_for_layer_norm", "attention_layer_norm", "alibi", "include_bias", "include_qkv_bias", "input_emb_norm"),
-    *("scale_logits", "clip_qkv", "embedding_dropout", "residual_dropout", "rope_scaling", "yarn"),
-    *("quantization_config",),
-)
-"""Options of the Hub's architecture: the one value that this model implements, and what must be false, 0 or null."""
+OFF: dict[str, object] = {
+    **dict.fromkeys(("bias_for_layer_norm", "attention_layer_norm", "alibi", "include_bias"), False),
+    **dict.fromkeys(("include_qkv_bias", "input_emb_norm", "scale_logits"), False),
+    **dict.fromkeys(("embedding_dropout", "residual_dropout"), 0.0),
+}
+"""Options of the Hub's architecture: the one value that this model implements, and those that must be off."""
+NEVER = ("clip_qkv", "rope_scaling", "yarn", "quantization_config")
+"""What a config.json of the Hub may say besides; it must be false, 0 or null."""
 
 BLOCK = {
     "attn_norm": "input_layernorm",
@@ -73,7 +75,7 @@ def to_llama(original: dict[str, Any]) -> dict[str, Any]:
     for key in ("d_model", "n_layers", "n_heads", "vocab_size"):
         if original.get(key) is None:
             raise KeyError(key)
-    for key, wanted in {**SUPPORTED, **dict.fromkeys(OFF, False)}.items():
+    for key, wanted in {**SUPPORTED, **dict.fromkeys((*OFF, *NEVER), False)}.items():
         if original.get(key, wanted) != wanted and (original[key] or wanted):
             raise ValueError(f"config.json says {key}: {original[key]!r}, this model supports only {wanted!r}")
     if original.get("mask_token_id") is None:
@@ -93,6 +95,14 @@ def to_llama(original: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def from_llama(config: dict[str, Any]) -> dict[str, Any]:
+    """The reverse of `to_llama`. All options are named, since LLaDA's published code has other defaults."""
+    found = {theirs: config.get(ours) for theirs, ours in KEYS.items()}
+    shared = {key: config[key] for key in ("model_type", "vocab_size", "rope_theta", "torch_dtype", "pad_token_id")}
+    made = {"architectures": ["LLaDAModelLM"], "embedding_size": config["vocab_size"], "use_cache": False}
+    return {**made, **SUPPORTED, **OFF, **shared, **found}
+
+
 FAMILY = Family(
     name="llada",
     kind="llada",
@@ -102,6 +112,7 @@ FAMILY = Family(
     off=("attention_bias", "mlp_bias", "rope_scaling", "yarn", "quantization_config"),
     left_out=("auto_map", "dtype"),
     convert=to_llama,
+    export=from_llama,
     keys=KEYS,
     tensors=TENSORS,
 )

@@ -4,7 +4,15 @@ A block is denoised as in LLaDA, the blocks follow each other as in an autoregre
 their own position.
 """
 
+from typing import Any
+
 from pipeline.models.family import Family, Sizes, plugin_of
+
+
+def with_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The published code reads this option of its training also where nothing trains."""
+    return {**config, "fuse_cross_entropy": False}
+
 
 FAMILY = Family(
     name="sdar",
@@ -26,6 +34,7 @@ FAMILY = Family(
     head_norms=True,
     defaults={"mask_token_id": 151669, "head_dim": 128},
     required=("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"),
+    export=with_options,
     off=("attention_bias", "rope_scaling", "use_sliding_window", "quantization_config"),
 )
 __getattr__ = plugin_of(FAMILY)

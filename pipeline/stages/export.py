@@ -3,9 +3,10 @@
   python -m pipeline.stages.export data/runs/mine/round_010/policy exported/ [--push NAME]
 
 The directory gets the weights under the names of the family's checkpoints, with adapters merged, or with `--adapters`
-the adapters alone; config.json, whose `auto_map` leads to the code in the base's repository (none is copied); the
-tokenizer and its chat template, generation_config.json, and README.md, the card. The card's numbers come from the files
-of the run; each is named with its digest and the commit that made it. docs/llada.md says who opens the result.
+the adapters alone; config.json, as the family's published code reads it, whose `auto_map` leads to that code in the
+base's repository (none is copied); the tokenizer and its chat template, generation_config.json, and README.md, the
+card. The card's numbers come from the files of the run; each is named with its digest and the commit that made it.
+docs/llada.md says who opens the result.
 """
 
 import argparse
@@ -75,7 +76,9 @@ def write_merged(policy: Path, out: Path, model: str, base: dict[str, Any]) -> N
     plugin = load_model(model)
     module, tokenizer, _ = load_policy(policy, plugin)
     save_policy(out, module, tokenizer, plugin, policy)
-    config = read_object(out / CONFIG)
+    family, config = family_of(model), read_object(out / CONFIG)
+    if family:
+        config = family.exported(config)
     if found := qualified(base):
         config["auto_map"] = found
     _write(out / CONFIG, config)

@@ -11,18 +11,22 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import PipelineError
+from pipeline.models import FAMILIES
 from pipeline.models.llada import PLUGIN
 from pipeline.models.policy_directory import described, load_policy, make_trainable, save_policy
+from pipeline.plugins import load_model
 from pipeline.settings.sections import Adapter, Train
 from pipeline.stages.export import run
 from pipeline.storage.atomic_files import sha256_of
 from pipeline.text.tokenizer import character_tokenizer
-from tests.models import hub
+from tests.conftest import of_family
+from tests.models import families, hub
 
 CODE = {"AutoConfig": "configuration_llada.LLaDAConfig", "AutoModel": "modeling_llada.LLaDAModelLM"}
 TOKENS = torch.randint(37, (3, 12), generator=torch.Generator().manual_seed(1))
 KNOWN = 38
 """Tokens of the tokenizer; then [MASK], and a row of the vocabulary that is no token."""
+TOKENIZER = character_tokenizer("".join(map(chr, range(48, 48 + KNOWN))))
 
 
 def export(policy: Path, out: Path, **options: object) -> Path:
@@ -40,7 +44,7 @@ def base(tmp_path) -> Path:
     """A checkpoint in the Hub's layout, imported as rule `base` does from the Hub's cache."""
     source = tmp_path / "snapshots" / "0123abc"
     hub.write(source, {**hub.CONFIG, "auto_map": CODE}, hub.random_tensors(hub.CONFIG))
-    (source / "tokenizer.json").write_text(character_tokenizer("".join(map(chr, range(48, 48 + KNOWN)))).to_str())
+    (source / "tokenizer.json").write_text(TOKENIZER.to_str())
     model, tokenizer, _ = load_policy(source, PLUGIN)
     policy = tmp_path / "run" / "round_000" / "policy"
     save_policy(policy, model, tokenizer, PLUGIN, source, described("org/base", source))
@@ -82,6 +86,31 @@ def test_merged_weights_are_those_of_the_published_model(base, trained, tmp_path
     assert (head["base_model"], head["base_model_relation"], head["license"]) == ("org/base", "finetune", "mit")
     assert "`org/base`, revision `0123abc`" in (out / "README.md").read_text()
     assert not list(tmp_path.rglob("*.py")) and not (out / "base_model.json").exists()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_model_made_here_has_the_configuration_that_published_code_reads(name, tmp_path):
+    """In the keys of transformers 4. Both the published model and this project get the policy's logits from it."""
+    plugin = load_model(name)
+    model = of_family(name, hub.CONFIG["vocab_size"], hub.CONFIG["mask_token_id"], initializer_range=0.2)
+    save_policy(tmp_path / "policy", model, TOKENIZER, plugin)
+    out = export(tmp_path / "policy", tmp_path / "out", model=name)
+    config, tensors = json.loads((out / "config.json").read_text()), load_file(out / "model.safetensors")
+    ones = torch.ones_like(TOKENS)
+    with torch.no_grad():
+        wanted = model(input_ids=TOKENS).logits[..., :KNOWN]
+        opened = load_policy(out, plugin)[0](input_ids=TOKENS).logits[..., :KNOWN]
+        if name == "llada":
+            found = hub.logits(config, tensors, TOKENS, ones)
+        else:
+            kind = {"dream": families.DREAM, "sdar": families.SDAR}[name]
+            found = torch.stack([families.logits(kind, config, tensors, row) for row in TOKENS])
+    assert torch.equal(opened, wanted) and (found[..., :KNOWN] - wanted).abs().max() < 1e-5
+    assert (config["torch_dtype"], config["pad_token_id"]) == ("float32", None)
+    assert not {"dtype", "rope_parameters"} & config.keys()
+    if name == "llada":
+        assert hub.CONFIG.keys() - {"mlp_ratio", "precision"} <= config.keys()
+        assert config["architectures"] == hub.CONFIG["architectures"]
 
 
 def test_adapters_have_the_names_of_the_published_model(base, trained, tmp_path):
