@@ -72,6 +72,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=4, help="number of random kills in test_kills.py")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist hands out files in the order below
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Files that run the workflow come first: they take longest, and so no process ends long after the others."""
+    own = (ROOT / "tests", ROOT / "tests" / "dvc")
+    slow = {item.path for item in items if item.path.parent in own or {"workflow", "finished"} & {*item.fixturenames}}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 class Workflow:
     """Runs the real Snakemake in a directory of its own."""
 
