@@ -40,7 +40,11 @@ UNIT = (
     r"miles?|mph|degrees?|radians?|dollars?|cents?|units?|seconds?|minutes?|hours?|days?|weeks?|months?|years?|"
     r"kg|grams?|kilograms?|pounds?|ounces?|liters?|litres?|ml|gallons?|percent|points?|students?|people|ways|cups?)"
 )
-UNITS = re.compile(rf"(?<=[\d}})])\s*{UNIT}(?:\s*(?:/|per)\s*{UNIT})?\s*(?:\^\{{?[23]\}}?)?\s*$")
+UNITS = re.compile(
+    rf"(?<=[\d}})])\s*{UNIT}(?:\s*(?:/|per)\s*{UNIT})?\s*(?:\^\{{?[23]\}}?)?\s*(?=$|,|\s(?:and|or)\s)", re.IGNORECASE
+)
+DOTS = re.compile(r"\.?(?:\s+\.)?$")
+"""That of the sentence, after that of an abbreviation."""
 THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 DECIMAL = r"(?:\d+(?:\.\d*)?|\.\d+)"
 POWER_OF_TEN = r"[eE](?P<e>[-+]?\d{1,2})|\s*(?:\\times|\\cdot|\*)\s*10\^\{?(?P<ten>[-+]?\d{1,2})\}?"
@@ -60,15 +64,15 @@ AND = re.compile(r"\s+(?:and|or)\s+")
 
 def tidy(text: str, *, units: bool = True) -> str:
     """Without what only typesets (`$`, `\\left`, spaces, `\\text`), percent and degree signs and thousands separators;
-    `\\frac12` and `\\sqrt3` with braces, Unicode signs as commands. With `units`, those after a number go, too. A text
-    longer than `LONGEST` is "".
+    `\\frac12` and `\\sqrt3` with braces, Unicode signs as commands. With `units`, those after a number, or each of a
+    list, go, too. A text longer than `LONGEST` is "".
     """
     if len(text) > LONGEST:
         return ""
     text = TEXT.sub(r" \1 ", DROPPED.sub("", text.translate(SYMBOLS)))
     for pattern, replacement in REWRITTEN:
         text = pattern.sub(replacement, text)
-    text = " ".join(text.split()).removesuffix(".").rstrip()
+    text = DOTS.sub("", " ".join(text.split())).rstrip()
     text = UNITS.sub("", text) if units else text
     return text.replace(",", "") if THOUSANDS.fullmatch(text) else text
 
