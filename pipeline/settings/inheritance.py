@@ -29,7 +29,8 @@ class LeftBehind(NamedTuple):
     def __str__(self) -> str:
         keys = ", ".join(f"{self.section}.{key}" for key in self.keys)
         why = "refuses the value" if self.refuses else "has no such key"
-        return f"{keys} of defaults or of the extended run is left out: {self.section} '{self.name}' {why}"
+        are = "are" if len(self.keys) > 1 else "is"
+        return f"{keys} of defaults or of the extended run {are} left out: {self.section} '{self.name}' {why}"
 
 
 Notes = list[LeftBehind]

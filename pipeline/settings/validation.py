@@ -47,11 +47,15 @@ def describe(error: ValidationError, schema: type[BaseModel]) -> str:
             return f"'{where}' is now called {here.renamed[key]}"  # type: ignore[attr-defined]
         if here is not schema and key in schema.model_fields:
             return f"unknown key '{where}': '{key}' stands at the top level of the file, beside '{first['loc'][0]}'"
+        sections = {name: type(field.get_default()) for name, field in here.model_fields.items()}
+        if inside := [name for name, kind in sections.items() if key in getattr(kind, "model_fields", {})]:
+            return f"unknown key '{where}': '{key}' is a key of {' and of '.join(inside)}"
         return f"unknown key '{where}': {nearest(key, list(here.model_fields))}"
-    message = first["msg"].removeprefix("Value error, ")
+    mapping = first["type"] in ("model_type", "model_attributes_type", "dict_type")
+    message = "must be a mapping of keys to values" if mapping else first["msg"].removeprefix("Value error, ")
     got = "" if first["type"] in ("value_error", "missing") else f" (got {_short(repr(first['input']))})"
     message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
-    return f"{where}: {message[:1].lower()}{message[1:]}{got}"
+    return f"{where}{': ' if where else ''}{message[:1].lower()}{message[1:]}{got}"
 
 
 def _short(text: str) -> str:

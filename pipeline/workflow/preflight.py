@@ -45,11 +45,13 @@ class Preflight:
         if not self.active or name in self.checked:
             return name
         self.checked.add(name)
-        for note in map(str, self.params.left_behind.get(name, [])):
+        run = self.params.runs[name]
+        # What a run that this one extends has left behind says nothing of a plug-in that this one replaces.
+        own = (note for note in self.params.left_behind.get(name, []) if note.name == getattr(run, note.section).name)
+        for note in map(str, own):
             if note not in self.said:
                 self.said.add(note)
                 print(f"note: {name}: {note}", file=sys.stderr)
-        run = self.params.runs[name]
         imported = Path("data/runs", self.origins[name], "round_000", "policy")
         try:
             for problem in problems(run, self.params.hardware.of(name, run.model.name), imported):

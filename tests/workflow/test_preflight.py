@@ -289,6 +289,18 @@ def test_only_runs_that_are_needed_are_checked(workflow):
     assert "error: 'smal' is neither a run nor a suite: did you mean 'small'? known: rwr, small, wrong" in output
 
 
+def test_what_a_replaced_task_has_left_behind_is_not_said(capsys):
+    runs = {"parent": {"task": {"name": "countdown"}}, "child": {"extends": "parent", "task": {"name": "sudoku"}}}
+    raw = {"default_run": "child", "defaults": {"task": {"name": "sudoku", "hard_items": 3}}, "runs": runs}
+    check = preflight.Preflight(parse_params(raw), {name: name for name in runs}, active=True)
+    check("child")
+    assert capsys.readouterr().err == ""
+    check("parent")
+    assert capsys.readouterr().err.startswith(
+        "note: parent: task.hard_items of defaults or of the extended run is left"
+    )
+
+
 def test_a_target_that_is_none_of_many(capsys):
     asked = SimpleNamespace(dag_settings=SimpleNamespace(targets=["tabel"]), is_rule=lambda name: False)
     preflight.explain_targets(asked, read_params(ROOT / "params.yaml"))
