@@ -91,21 +91,22 @@ def test_what_depends_on_an_output_that_is_not_as_sealed_is_stale(clone):
 
 
 def test_a_killed_repro_goes_on_where_it_was(repository):
-    repository.params["defaults"]["seed"] = 1
-    repository.configure()
-    base, rollout = (repository.run_directory / "timings" / f"{name}.json" for name in ("base", "rollout_001_00"))
-    before = rollout.read_text()
+    repository.section("rollout", temperature=0.9)
+    rollout, reference = (
+        repository.run_directory / "timings" / f"{name}_001_00.json" for name in ("rollout", "reference")
+    )
+    before = reference.read_text()
     running = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], **repository.process(), start_new_session=True)
     deadline = time.monotonic() + 300
-    while not rollout.exists() or rollout.read_text() == before:
+    while not reference.exists() or reference.read_text() == before:
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    done = base.read_text()
+    done = rollout.read_text()
     repository("--unlock")
     repository.dvc("repro")
-    assert base.read_text() == done
+    assert rollout.read_text() == done
     assert repository.pending() == {}
     assert not repository.stale()
 
