@@ -31,7 +31,7 @@ REMASKED = {"start": "remasked", "prompts": 128, "shards": 2}  # each prompt giv
 CASES = {
     "empty": {"algorithm": {"alpha": ALPHA, "weights": "direct"}},
     "tempered": {"algorithm": {"alpha": ALPHA, "min_ess": 0.8}},
-    "rwr": {"algorithm": {"name": "rwr", "alpha": ALPHA, "min_ess": 0.8}},
+    "rwr": {"rounds": 1, "algorithm": {"name": "rwr", "alpha": ALPHA, "min_ess": 0.8}},  # only its targets are tested
     "remasked": {"algorithm": {"alpha": ALPHA, "weights": "direct"}, "rollout": REMASKED},
 }
 
