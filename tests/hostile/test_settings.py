@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.settings.params_file import Params, parse_params, read_params, runs_of_suite
 from pipeline.settings.stages import STAGES, parse_settings, settings_json
 from pipeline.workflow.preflight import problems
-from tests.conftest import ROOT, SMALL
+from tests.conftest import SMALL
 from tests.hostile.harness import changed, damaged, examples, json_bytes, line_of, working_directory
 
 PARAMS = copy.deepcopy(SMALL)
@@ -76,7 +76,7 @@ def test_bombs(depth, width, leaf):
     """Aliases that stand for width^depth values."""
     lines = [f"x0: &x0 {leaf}"]
     lines += [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * width)}]" for n in range(1, depth)]
-    text = (ROOT / "params.yaml").read_text() + "\n".join(lines)
+    text = yaml.safe_dump(SMALL) + "\n".join(lines)
     with working_directory() as work:
         (work / "params.yaml").write_text(text)
         assert line_of(lambda: use(work / "params.yaml"), "params.yaml")
