@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import psutil
 
-from tests.conftest import Workflow
+from tests.conftest import Workflow, undone
 
 STAGES = ("prepare", "base", "rollout", "reference", "adjoint", "train", "evaluate", "report")
 LONGEST = 10.0
@@ -91,8 +91,9 @@ def test_a_kill_in_every_stage_changes_nothing(finished, workflow):
     is_as_undisturbed(workflow, finished)
 
 
-def test_a_stage_ends_with_its_shell(finished, workflow):
+def test_a_stage_ends_with_its_shell(finished, copied):
     """Once a shard's shell is killed, Snakemake deletes its output; the stage must not write the file after that."""
+    workflow = undone(copied, first=2)
     running, deadline, found = workflow.start(), time.monotonic() + 300, {}
     while len(found) < 2:
         assert running.poll() is None and time.monotonic() < deadline
@@ -108,7 +109,7 @@ def test_a_stage_ends_with_its_shell(finished, workflow):
         caller.parent().kill()
         assert psutil.wait_procs([caller], timeout=10)[1] == []
         time.sleep(3)
-        assert not (workflow.run_directory / "round_001" / "rollouts" / "00.parquet").exists()
+        assert not (workflow.run_directory / "round_002" / "rollouts" / "00.parquet").exists()
     finally:
         other.resume()
     assert running.wait(timeout=120) == 1
