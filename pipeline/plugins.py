@@ -71,10 +71,10 @@ def resolve_task(settings: "PluginSection") -> "Task[PluginSection]":
     task = load_task(settings.name)
     if not task.resolve:
         return task
-    original: Task[PluginSection] = importlib.import_module(task.resolve.__module__).PLUGIN
-    names = (field.name for field in dataclasses.fields(task))
-    own = {name: getattr(task, name) for name in names if getattr(task, name) is not getattr(original, name)}
     try:
+        original: Task[PluginSection] = importlib.import_module(task.resolve.__module__).PLUGIN
+        names = (field.name for field in dataclasses.fields(task))
+        own = {name: getattr(task, name) for name in names if getattr(task, name) is not getattr(original, name)}
         return dataclasses.replace(task.resolve(settings), **own)
     except (PipelineError, KeyboardInterrupt):
         raise

@@ -73,8 +73,10 @@ def judged(answers: Sequence[Answer], items: Sequence[Item], task: Task[TaskSett
         return list(answers)
     try:
         found = task.judge(items, [answer.answer for answer in answers])
-        more = [{name: float(value) for name, value in metrics.items()} for metrics in found]
-    except Exception as error:  # whatever a user's function raises
+        more = [{str(name): float(value) for name, value in metrics.items()} for metrics in found]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a user's function raises
         traceback.print_exc()
         raise PipelineError(f"the task's judge raised {type(error).__name__}: {error}") from error
     sound = all(metrics.keys() == more[0].keys() and all(map(math.isfinite, metrics.values())) for metrics in more)

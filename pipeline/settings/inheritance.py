@@ -17,6 +17,10 @@ PLUGINS: Mapping[str, Callable[[str], type[BaseModel]]] = {"task": task_schema, 
 """The sections whose keys depend on their `name`."""
 
 
+MAX_ANCESTORS = 50
+"""The most runs from one that extends another to `defaults`."""
+
+
 class LeftBehind(NamedTuple):
     """Keys of a section that a run does not take over: the plug-in that it names has no such key, or `refuses` the
     value."""
@@ -92,8 +96,10 @@ def filled_in(
     """What a run says, on top of the run that it extends or of the defaults.
 
     Raises:
-        PipelineError: if it extends a run that does not exist, or itself.
+        PipelineError: if it extends a run that does not exist, or itself, or over more than `MAX_ANCESTORS` others.
     """
+    if len(seen) > MAX_ANCESTORS:
+        raise PipelineError(f"runs.{seen[0]}.extends goes over more than {MAX_ANCESTORS} other runs")
     found = runs[name]
     changes = {} if found is None else dict(found) if isinstance(found, dict) else found
     parent = changes.pop("extends", None) if isinstance(changes, dict) else None

@@ -1,7 +1,7 @@
 """The sections of params.yaml beside the runs: the hardware, what stays on disk, and suites of runs."""
 
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
@@ -10,6 +10,10 @@ from pipeline.settings.validation import Section, known_plugin
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 """Names of packages, too."""
 Scalar = bool | int | float | str
+
+
+Processes = Annotated[int, Field(ge=1, le=1024)]
+"""On all nodes: each is started, however few cores there are."""
 
 
 class Hardware(Section):
@@ -27,10 +31,10 @@ class Hardware(Section):
     `accelerator` is the GPU that the estimate of a dry run reckons with.
     """
 
-    processes: PositiveInt = 1
-    models: dict[str, PositiveInt] = Field(default={})
-    runs: dict[str, PositiveInt] = Field(default={})
-    threads: PositiveInt = 2
+    processes: Processes = 1
+    models: dict[str, Processes] = Field(default={})
+    runs: dict[str, Processes] = Field(default={})
+    threads: Processes = 2
     devices: int | None = Field(default=None, ge=0, le=128)
     preload: bool = True
     sharding: Literal["none", "full"] = "none"

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from pipeline.settings.validation import Section, known_plugin
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Size = Annotated[int, Field(ge=1, le=10**7)]
 Sampler = Literal["greedy", "ancestral", "ancestral_confidence"]
 TASK = "task"
 """`base.data`: the task's own split."""
@@ -23,13 +24,13 @@ class ModelSection(Section):
 
     name: str = "llada"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    hidden_size: PositiveInt = 64
-    intermediate_size: PositiveInt = 168
-    num_hidden_layers: PositiveInt = 3
-    num_attention_heads: PositiveInt = 8
+    hidden_size: Size = 64
+    intermediate_size: Size = 168
+    num_hidden_layers: int = Field(default=3, ge=1, le=1000)
+    num_attention_heads: Size = 8
     rope_theta: PositiveFloat = 30.0
     initializer_range: PositiveFloat = 0.06
-    block_length: PositiveInt | None = None
+    block_length: Size | None = None
 
     @model_validator(mode="after")
     def _usable(self) -> "ModelSection":

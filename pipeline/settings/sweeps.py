@@ -12,8 +12,8 @@ from pipeline.settings.inheritance import Notes, merge, unknown_run
 from pipeline.settings.project import Scalar, Suite
 from pipeline.settings.run import Run
 
-MAX_RUNS = 2000
-"""The most runs of one suite: Snakemake needs a rule for each."""
+MAX_RUNS, MAX_TOTAL = 2000, 10_000
+"""The most runs of one suite, and of all that add some: Snakemake needs a rule for each."""
 MAX_DOTS = 3
 """The most dots in a swept key; train.adapter.rank has two."""
 
@@ -52,6 +52,8 @@ def runs_of_suites(
         if count > MAX_RUNS:
             number = f"{count:,}" if count < 10**12 else "more than 10^12"
             raise PipelineError(f"suites.{name} asks for {number} runs, at most {MAX_RUNS:,} are possible")
+        if len(added) + count > MAX_TOTAL:
+            raise PipelineError(f"suites.{name}: the suites ask for more than {MAX_TOTAL:,} runs")
         for label, run, settings in labels(suite, {run: seed_of(runs[run]) for run in suite.varied}):
             own = list(notes.get(run, []))
             made = _with(runs[run], settings, own)

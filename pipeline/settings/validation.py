@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from pipeline.errors import PipelineError
 from pipeline.plugins import check, nearest
@@ -20,6 +20,22 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     renamed: ClassVar[Mapping[str, str]] = {}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: object, info: ValidationInfo) -> object:
+        """YAML's `true`, `on` and `yes` are no numbers, alone or in a list; pydantic would take them as 1."""
+        known = _types(cls.model_fields[str(info.field_name)].annotation)
+        if bool not in known and known & {int, float}:
+            for part in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(part, bool):
+                    raise ValueError(f"must be a number, not {str(part).lower()}")
+        return value
+
+
+def _types(annotation: object) -> set[object]:
+    """The types that an annotation is made of."""
+    return {annotation}.union(*map(_types, get_args(annotation)))
 
 
 class PluginSection(Section):

@@ -49,7 +49,8 @@ def items_of(settings: PrepareSettings) -> Mapping[str, Sequence[Item]]:
     """The items of each split. PipelineError if a user's code raises or returns something else; the log has details."""
     name = settings.task.name
     try:
-        splits = load_task(name).items(settings.task, settings.seed)
+        made = load_task(name).items(settings.task, settings.seed)
+        splits = {split: list(items) for split, items in made.items()}
         for split, items in splits.items():
             for item in items:
                 if not isinstance(item, Item) or not all(isinstance(value, str) for value in vars(item).values()):

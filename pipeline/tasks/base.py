@@ -130,12 +130,23 @@ class Task(Generic[S]):
     hole: str = ""
 
     def __post_init__(self) -> None:
-        """TypeError for what is no function or no schema, as soon as a user's module is imported."""
+        """TypeError for a field of another type, as soon as a user's module is imported."""
         if not (isinstance(self.settings, type) and issubclass(self.settings, PluginSection)):
             raise TypeError("settings must be a subclass of pipeline.tasks.base.TaskSettings")
-        for name in ("items", "score", "render"):
-            if not callable(getattr(self, name)):
-                raise TypeError(f"{name} must be a function, not {getattr(self, name)!r}")
+        for name in ("items", "score", "render", "marks", "resolve", "check", "judge"):
+            value, optional = getattr(self, name), name not in ("items", "score", "render")
+            if not (callable(value) or (optional and value is None)):
+                raise TypeError(f"{name} must be a function{' or None' * optional}, not {value!r}")
+        types = {"alphabet": str, "answer_length": int, "enumerated": Enumerated | None, "saved": Saved | None}
+        for name, wanted in {**types, "end": str, "hole": str, "whole_text": bool, "own_process": bool}.items():
+            if not isinstance(value := getattr(self, name), wanted):
+                raise TypeError(f"{name} must be {getattr(wanted, '__name__', wanted)}, not {value!r}")
+        if self.answer_length < 1:
+            raise TypeError(f"answer_length must be a number of tokens, not {self.answer_length}")
+        if len(set(self.alphabet)) < len(self.alphabet):
+            raise TypeError(f"alphabet has a character twice: {self.alphabet!r}")
+        if len(self.end) > 1 or (self.end and self.end in self.alphabet):
+            raise TypeError("end must be one character outside the alphabet")
         if len(self.hole) > 1 or (self.hole and (self.hole in self.alphabet or self.enumerated)):
             raise TypeError("hole must be one character outside the alphabet, of a task that is not enumerated")
 

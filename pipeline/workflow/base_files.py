@@ -57,7 +57,10 @@ def _of_encoder(path: Path) -> Found:
 
 def _directory(name: str, imported: Path) -> Path | None:
     """The checkpoint of this name, if it is a directory or has been imported."""
-    return Path(name) if Path(name).is_dir() else imported if (imported / "config.json").is_file() else None
+    try:
+        return Path(name) if Path(name).is_dir() else imported if (imported / "config.json").is_file() else None
+    except OSError as error:
+        raise PipelineError(f"base.path: {error.strerror}: '{name[:80]}…'") from error
 
 
 def checkpoint_at_hand(run: Run, imported: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """Tasks and rewards of users that raise, end their process or return nonsense."""
 
 import argparse
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -9,9 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.evaluation.answers import Answer, judged
+from pipeline.plugins import load_task
 from pipeline.settings.params_file import parse_params
 from pipeline.settings.stages import PrepareSettings, parse_settings, settings_json
-from pipeline.stages import prepare
+from pipeline.stages import evaluate, prepare
+from pipeline.storage import parquet
+from pipeline.tasks.base import Item, Task
+from pipeline.tasks.pinwheel import PLUGIN as PINWHEEL
 from pipeline.tasks.scoring import Scorer
 from tests.hostile.harness import VALUES, examples, line_of, working_directory
 
@@ -124,6 +130,50 @@ def test_tasks_of_users(kind, value, error, end):
         patch.syspath_prepend(work)
         name = write_task(work, BODIES[kind].format(value=value, error=error), end.format(error=error))
         line_of(lambda: use_task(name, apart=False), name, "reward", "score", "metric")
+
+
+FIELDS = [field.name for field in dataclasses.fields(Task)]
+OTHER_VALUES = ("None", "3", "-1", "'x'", "'aa'", "True", "[]", "1.5", "print", "Item", "lambda *_: None")
+
+
+@examples(60)
+@given(st.sampled_from(FIELDS), st.sampled_from(OTHER_VALUES))
+def test_fields_of_a_task(name, value):
+    """What is accepted has the field's own type: a wrong one is found when the module is imported."""
+    end = f"PLUGIN = dataclasses.replace(PLUGIN, {name}={value})"
+    with working_directory() as work, pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(work)
+        module = write_task(work, "return {'reward': 1.0}", end)
+        line_of(lambda: use_task(module, apart=False), module, "reward", "score")
+        if value in ("3", "1.5", "[]") and name != "answer_length":
+            assert line_of(lambda: load_task(module), f"cannot import task '{module}': TypeError: {name} must be")
+
+
+@pytest.mark.parametrize("made", ["iter(found)", "map(lambda item: item, found)", "(item for item in found)"])
+def test_items_that_are_made_one_after_the_other(made):
+    """Any iterable of items is as good as a list."""
+    items = f"{{split: {made} for split, found in OLD.items(*given).items()}}"
+    end = f"OLD = PLUGIN\nPLUGIN = dataclasses.replace(PLUGIN, items=lambda *given: {items})"
+    with working_directory() as work, pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(work)
+        use_task(write_task(work, "return {'reward': 1.0}", end), apart=False)
+        assert len(parquet.read_items(Path("items/train.parquet"))) == 1
+
+
+SHOWS = ("1 / 0", "exit(0)", "None", "'\\ud800'", "{'a': 3}", "3")
+
+
+@pytest.mark.parametrize("body", SHOWS)
+@pytest.mark.parametrize("name", ["render", "marks", "judge"])
+def test_what_a_task_shows(name, body):
+    """A function that fails or returns something else, in the stage that calls it."""
+    task = dataclasses.replace(PINWHEEL, **{name: eval(f"lambda *_: {body}")})
+    answer = Answer("test", "greedy", 2, 0, "ab", {"reward": 1.0}, "cpu")
+    if name == "judge":
+        line = line_of(lambda: judged([answer], [Item("a", "b")], task), "the task's judge ")
+    else:
+        line = line_of(lambda: evaluate._sample(task, Item("a", "b"), answer), "the task's render or marks raised ")
+    assert line
 
 
 @examples(5)

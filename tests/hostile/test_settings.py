@@ -1,14 +1,17 @@
 """params.yaml and the settings of a stage on its command line."""
 
 import copy
+import datetime
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.settings.params_file import Params, parse_params, read_params, runs_of_suite
+from pipeline.settings.project import Hardware
 from pipeline.settings.stages import STAGES, parse_settings, settings_json
 from pipeline.workflow.preflight import problems
 from tests.conftest import SMALL
@@ -48,6 +51,56 @@ def test_the_unchanged_file_works():
     with working_directory() as work:
         (work / "params.yaml").write_text(yaml.safe_dump(PARAMS))
         assert len(use(work / "params.yaml").runs) == 12
+
+
+CHAIN = {f"r{n}": {"extends": f"r{n - 1}"} for n in range(1, 1500)}
+SWEEPS = {
+    f"s{n}": {"runs": {"plain": {"train.lr": [(n + k / 20) / 9 for k in range(1, 11)]}}, "seeds": list(range(200))}
+    for n in range(6)
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        ("runs", PARAMS["runs"] | CHAIN | {"r0": {}}, ".extends goes over more than 50 other runs"),
+        ("suites", SWEEPS, "suites.s5: the suites ask for more than 10,000 runs"),
+        ("hardware", {"processes": 10**9}, "hardware.processes: input should be less than or equal to 1024"),
+        ("hardware", {"runs": {"small": 10**9}}, "hardware.runs.small: input should be less than or equal to 1024"),
+        ("defaults", {"model": {"hidden_size": 64 * 10**9}}, "model.hidden_size: input should be less than or equal"),
+        ("defaults", {"model": {"num_hidden_layers": 2000}}, "num_hidden_layers: input should be less than or equal"),
+        ("defaults", {"seed": True}, "defaults.seed: must be a number, not true"),
+        ("defaults", {"train": {"lr": True}}, "train.lr: must be a number, not true"),
+        ("defaults", {"train": {"betas": [False, 0.9]}}, "train.betas: must be a number, not false"),
+        ("defaults", {"task": {"name": "sudoku", "train_items": True}}, "train_items: must be a number, not true"),
+    ],
+)
+def test_absurd_values(section, value, message):
+    """Each would run for hours, fill the memory or count as something else."""
+    with working_directory() as work:
+        (work / "params.yaml").write_text(yaml.safe_dump(PARAMS | {section: value}))
+        assert line_of(lambda: use(work / "params.yaml"), message)
+
+
+def test_keys_that_are_no_texts():
+    """JSON, of which the generated files are made, has none."""
+    for key in (3, None, True, 1.5, datetime.date(2020, 1, 1), ("a", "b")):
+        for name in ("runs", "defaults", "suites", "describe", "keep", "hardware"):
+            params = copy.deepcopy(PARAMS)
+            params.setdefault(name, {})[key] = {"updates": 3}
+            with working_directory() as work:
+                (work / "params.yaml").write_text(yaml.dump(params))
+                assert line_of(lambda: use(work / "params.yaml"), "params.yaml")
+
+
+def test_the_name_of_a_base_that_no_file_can_have():
+    params = PARAMS | {
+        "runs": {"small": {"base": {"path": "x" * 5000}, "task": {"name": "gsm8k"}}},
+        "suites": {},
+        "hardware": {},
+    }
+    run = parse_params(params).runs["small"]
+    assert line_of(lambda: list(problems(run, Hardware(), Path("none"))), "base.path: File name too long: 'xxx")
 
 
 @examples(100)
