@@ -220,8 +220,8 @@ def test_mistakes_are_named(refused, path, value, message):
         (None, "cannot read params.yaml: No such file or directory"),
         (b"", "params.yaml: needs the key 'runs'"),
         (b"a: [", "params.yaml is not valid YAML: while parsing a flow node"),
-        (b"a:\n\tb: 1\n", "params.yaml is not valid YAML: while scanning for the next token found character"),
-        (b"a: 1\nb: 2\na: 3\n", "params.yaml is not valid YAML: the key 'a' twice in \"<unicode string>\", line 3"),
+        (b"a:\n\tb: 1\n", "params.yaml is not valid YAML: while scanning for the next token: found character"),
+        (b"a: 1\nb: 2\na: 3\n", "params.yaml is not valid YAML: the key 'a' twice (line 3, column 1)"),
         (b"\xff\xfe", "params.yaml is not valid YAML: 'utf-8' codec can't decode byte 0xff"),
     ],
 )
