@@ -9,6 +9,7 @@ import fcntl
 import json
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,6 +76,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config.option, "loadscopereorder"):  # pytest-xdist hands out files in the order below
         config.option.loadscopereorder = False
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts programs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # else the Snakemakes of tests ignore it too
 
 
 @pytest.hookimpl(trylast=True)
