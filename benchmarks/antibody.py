@@ -9,7 +9,6 @@ each of the first answers to each scaffold; without the converted model it is le
 """
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,7 +107,6 @@ def main() -> None:
     for title, table in tables.items():
         for name in names if title != first else ():
             print(f"{first} - {title}, {name}: {paired(tables[first][name], table[name])}")
-    print(json.dumps(tables))
 
 
 if __name__ == "__main__":
