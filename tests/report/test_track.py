@@ -13,7 +13,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pipeline.report import track
 from pipeline.report.curves import Record, records
 from pipeline.workflow.tracking import Follower
-from tests.conftest import undone
 
 UPDATES = 8
 
@@ -47,9 +46,8 @@ def is_one_curve(folder: Path, run: Path) -> None:
     assert [step for step, _ in found["speed/train_tokens_per_second"]] == [0, UPDATES]
 
 
-def test_a_killed_run_is_one_curve(copied):
+def test_a_killed_run_is_one_curve(workflow):
     """Snakemake and the tracker are killed when the first event file of a round is there, and started again."""
-    workflow = undone(copied, first=1)
     workflow.params["hardware"]["track"] = "tensorboard"
     folder = workflow.directory / "data" / "tracking" / "tensorboard" / "small"
     running, deadline = workflow.start(), time.monotonic() + 500

@@ -243,7 +243,7 @@ def dry_run(workflow: Workflow, monkeypatch: pytest.MonkeyPatch):
         ("train", {"batch_size": 33}, "small: train.batch_size 33 is not a multiple of gradient_accumulation_steps × "),
         ("train", {"adapter": {"targets": ["query"]}}, "small: train.adapter.targets: the model has no linear layer"),
         ("base", {"path": "no/such/place"}, "small: base.path: 'no/such/place' is neither a directory nor a model on"),
-        ("base", {"path": "x" * 300}, f"small: cannot read {'x' * 300}: File name too long"),
+        ("base", {"path": "x" * 300}, f"small: base.path: File name too long: '{'x' * 80}…'"),
     ],
 )
 def test_a_dry_run_ends_in_one_line(dry_run, workflow, section, change, message):
