@@ -17,7 +17,7 @@ from pipeline.runtime.devices import VISIBLE
 from pipeline.storage import parquet
 from tests.conftest import Workflow
 
-SHARDS, DECODERS, DEVICES = 12, 4, 8
+SHARDS, DECODERS, DEVICES = 24, 8, 8
 
 
 class Job(NamedTuple):
