@@ -81,7 +81,8 @@ shell.prefix(f"set -euo pipefail; export {SHELL}=$$; {NOTICE}{FAILED}")
 PLAIN = wf.launch(sys.executable)
 FORK = wf.launch(sys.executable, PRELOADED.socket)
 ONE = min(1, len(DEVICES))
-ON_DEVICE = wf.launch(sys.executable, PRELOADED.socket, devices=ONE)  # a device of the job's own, if there are any
+# A device of the job's own, if there are any.
+ON_DEVICE = wf.launch(sys.executable, PRELOADED.socket, devices=ONE)
 THREADS = wf.threads(HARDWARE.threads, workflow.resource_settings.cores, len(DEVICES))
 
 
