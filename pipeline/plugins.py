@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import algorithms, models, tasks
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, users_code
 
 if TYPE_CHECKING:  # the Snakefile imports this module, and must not import PyTorch
     from pipeline.algorithms.base import Algorithm
@@ -71,15 +71,11 @@ def resolve_task(settings: "PluginSection") -> "Task[PluginSection]":
     task = load_task(settings.name)
     if not task.resolve:
         return task
-    try:
+    with users_code(f"task '{settings.name}': resolve", PipelineError, log=False):
         original: Task[PluginSection] = importlib.import_module(task.resolve.__module__).PLUGIN
         names = (field.name for field in dataclasses.fields(task))
         own = {name: getattr(task, name) for name in names if getattr(task, name) is not getattr(original, name)}
         return dataclasses.replace(task.resolve(settings), **own)
-    except (PipelineError, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # whatever a user's function raises
-        raise PipelineError(f"task '{settings.name}': resolve raised {type(error).__name__}: {error}") from error
 
 
 def source(kind: str, name: str) -> Path:

@@ -4,14 +4,13 @@ Whole batches go to a shard, so a batch is composed alike, and computed alike, f
 """
 
 import math
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import cycle, product
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, users_code
 from pipeline.evaluation.decoding import Decoder
 from pipeline.settings.sections import Evaluate, Sampler
 from pipeline.settings.validation import Section
@@ -71,14 +70,9 @@ def judged(answers: Sequence[Answer], items: Sequence[Item], task: Task[TaskSett
     """
     if task.judge is None:
         return list(answers)
-    try:
+    with users_code("the task's judge"):
         found = task.judge(items, [answer.answer for answer in answers])
         more = [{str(name): float(value) for name, value in metrics.items()} for metrics in found]
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever a user's function raises
-        traceback.print_exc()
-        raise PipelineError(f"the task's judge raised {type(error).__name__}: {error}") from error
     sound = all(metrics.keys() == more[0].keys() and all(map(math.isfinite, metrics.values())) for metrics in more)
     if len(more) != len(answers) or not sound:
         raise PipelineError("the task's judge must give every answer the same metrics, all of them finite numbers")

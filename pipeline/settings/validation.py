@@ -1,6 +1,7 @@
 """The base class of params.yaml's sections, and validation errors in one line. Torch-free."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -25,12 +26,18 @@ class Section(BaseModel):
     @classmethod
     def _no_truth(cls, value: object, info: ValidationInfo) -> object:
         """YAML's `true`, `on` and `yes` are no numbers, alone or in a list; pydantic would take them as 1."""
-        known = _types(cls.model_fields[str(info.field_name)].annotation)
-        if bool not in known and known & {int, float}:
+        if _takes_numbers_only(cls, str(info.field_name)):
             for part in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(part, bool):
                     raise ValueError(f"must be a number, not {str(part).lower()}")
         return value
+
+
+@cache
+def _takes_numbers_only(section: type[BaseModel], name: str) -> bool:
+    """Whether a field takes numbers, and no truth values."""
+    known = _types(section.model_fields[name].annotation)
+    return bool not in known and bool(known & {int, float})
 
 
 def _types(annotation: object) -> set[object]:

@@ -4,11 +4,10 @@ A method that decodes in its own way takes the place of ancestral sampling. On a
 answers is exact, and KL(p* ‖ p^u) with it. The answers come from the shards of rule `decode`, if there are several.
 """
 
-import traceback
 from argparse import Namespace
 from functools import cache, partial
 
-from pipeline.errors import PipelineError
+from pipeline.errors import users_code
 from pipeline.evaluation.answers import Answer, decode, in_order, judged, kinds, read_shards, read_splits
 from pipeline.evaluation.decoding import Decoder, load_decoder
 from pipeline.evaluation.exact_kl import exact_kl, posteriors_of
@@ -61,18 +60,13 @@ def run(args: Namespace, settings: EvaluateSettings) -> None:
 def _sample(task: Task[TaskSettings], item: Item, answer: Answer) -> dict[str, object]:
     """An item with its answer and metrics, as the report shows them."""
     texts = {"puzzle": item.start or item.prompt, "reference": item.reference, "answer": answer.answer}
-    try:
+    with users_code("the task's render or marks"):
         shown: dict[str, object] = {name: _text(task.render(item, text)) for name, text in texts.items()}
         if task.marks:
             shown["marks"] = {
                 name: {str(mark): [int(place) for place in places] for mark, places in task.marks(item, text).items()}
                 for name, text in texts.items()
             }
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever a user's function raises
-        traceback.print_exc()
-        raise PipelineError(f"the task's render or marks raised {type(error).__name__}: {error}") from error
     return {**answer.metrics, "metrics": answer.metrics, "item": answer.item_id, "group": item.group, **shown}
 
 

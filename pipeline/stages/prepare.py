@@ -1,10 +1,9 @@
 """Rule `prepare`: the items of every split, checked, as Parquet."""
 
-import traceback
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, users_code
 from pipeline.plugins import load_task, resolve_task
 from pipeline.settings.stages import PrepareSettings
 from pipeline.stages.command_line import main
@@ -48,7 +47,7 @@ def checked_items(settings: PrepareSettings) -> dict[str, Sequence[Item]]:
 def items_of(settings: PrepareSettings) -> Mapping[str, Sequence[Item]]:
     """The items of each split. PipelineError if a user's code raises or returns something else; the log has details."""
     name = settings.task.name
-    try:
+    with users_code(f"task '{name}': items", PipelineError):
         made = load_task(name).items(settings.task, settings.seed)
         splits = {split: list(items) for split, items in made.items()}
         for split, items in splits.items():
@@ -56,11 +55,6 @@ def items_of(settings: PrepareSettings) -> Mapping[str, Sequence[Item]]:
                 if not isinstance(item, Item) or not all(isinstance(value, str) for value in vars(item).values()):
                     raise TypeError(f"an item of the split '{split}' is no Item of texts: {str(item)[:200]}")
                 "".join(vars(item).values()).encode()  # ValueError for lone surrogates
-    except (PipelineError, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # whatever a user's code raises
-        traceback.print_exc()
-        raise PipelineError(f"task '{name}': items raised {type(error).__name__}: {error}") from error
     return splits
 
 
