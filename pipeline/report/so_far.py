@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.plugins import nearest
 from pipeline.report.run_metrics import gather_metrics, timing_names
 from pipeline.report.run_page import run_page
+from pipeline.settings.inheritance import nearest_target
 from pipeline.settings.params_file import Params, read_params
 from pipeline.storage.atomic_files import read_json, write_text
 from pipeline.workflow.rules import origin_of, origins
@@ -24,8 +24,7 @@ def so_far(params: Params, name: str) -> str:
         PipelineError: if there is no such run, or not even the base has been evaluated with the current settings.
     """
     if name not in params.runs:
-        hint = nearest(name, params.runs, all_of_many="`python -m pipeline.workflow.targets` lists all")
-        raise PipelineError(f"'{name}' is not a run: {hint}")
+        raise PipelineError(f"'{name}' is not a run: {nearest_target(name, params.runs)}")
     run, folder = params.runs[name], Path("data/runs", name)
     origin = folder.with_name(origins(params.runs, params.default_run)[name])
     expected = origin_of(run, origin.name)

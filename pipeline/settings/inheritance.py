@@ -4,7 +4,7 @@ Sections are merged key by key. Where a run names another plug-in by `task.name`
 keys that this one has too, if it accepts their values; the others are left behind, and Snakemake says which.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
@@ -118,6 +118,11 @@ def ancestors(name: str, runs: Mapping[str, object]) -> list[str]:
     while isinstance(run := runs.get(found[-1]), dict) and (parent := run.get("extends")):
         found.append(str(parent))
     return found
+
+
+def nearest_target(name: str, known: Iterable[str]) -> str:
+    """`nearest` among runs and suites, which a command lists."""
+    return nearest(name, known, all_of_many="`python -m pipeline.workflow.targets` lists all")
 
 
 def unknown_run(run: object, runs: Mapping[str, object]) -> str:

@@ -99,13 +99,13 @@ def render(item: Item, answer: str) -> str:
 
 def marks(item: Item, answer: str) -> dict[str, list[int]]:
     """Which of the residues shown belong to the CDR, differ from the parent, or are parts of liability motifs."""
-    region = cdr_of(item)
+    region, residues = cdr_of(item), shown(item)
     found = {
         "CDR-H3": set(range(region.start, region.stop)),
-        "differs from the parent": {at for at in shown(item) if answer[at] not in (HOLE, item.reference[at])},
+        "differs from the parent": {at for at in residues if answer[at] not in (HOLE, item.reference[at])},
         "liability": {at for _, start, end in liabilities(answer, region) for at in range(start, end)},
     }
-    return {name: [place for place, at in enumerate(shown(item)) if at in places] for name, places in found.items()}
+    return {name: [place for place, at in enumerate(residues) if at in places] for name, places in found.items()}
 
 
 def configured(settings: Antibody) -> Task[Antibody]:

@@ -14,6 +14,7 @@ from pipeline.models.family import family_of
 from pipeline.models.flops import Shape
 from pipeline.plugins import nearest, resolve_task
 from pipeline.runtime.memory_limits import LESS_MEMORY
+from pipeline.settings.inheritance import nearest_target
 from pipeline.settings.params_file import Params
 from pipeline.settings.project import Hardware
 from pipeline.settings.run import SMALL, Run
@@ -151,5 +152,4 @@ def explain_targets(workflow: Any, params: Params) -> None:
         parts = Path(target).parts
         name = parts[2] if parts[:2] == ("data", "runs") and len(parts) > 2 else target
         if name not in known and not workflow.is_rule(name) and (name != target or len(parts) == 1):
-            hint = nearest(name, known, all_of_many="`python -m pipeline.workflow.targets` lists all")
-            print(f"error: '{name}' is neither a run nor a suite: {hint}", file=sys.stderr)
+            print(f"error: '{name}' is neither a run nor a suite: {nearest_target(name, known)}", file=sys.stderr)
