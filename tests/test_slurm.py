@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +11,8 @@ import pytest
 from safetensors import safe_open
 
 from tests.cluster import ask, slurm, wait_for  # noqa: F401
-from tests.conftest import ROOT, Workflow
+from tests.conftest import ROOT, Workflow, undone
+from tests.dvc.conftest import Repository, repository, reproduced  # noqa: F401
 
 PROFILE = ("--profile", str(ROOT / "profiles" / "slurm"), "--slurm-init-seconds-before-status-checks", "1")
 
@@ -71,6 +71,11 @@ def asked(job: str) -> str:
     return ask("scontrol", "show", "job", job)
 
 
+def all_jobs() -> dict[str, str]:
+    """Job -> its state, of those that SLURM still knows."""
+    return dict(line.split() for line in ask("squeue", "--states=all", "--noheader", "--format=%i %T").splitlines())
+
+
 def preempt(stage: psutil.Process, progress: Path) -> None:
     """Let an urgent job preempt a training job, which may then start again at once instead of after two minutes.
 
@@ -98,8 +103,10 @@ def updates(progress: Path) -> int:
         return len(json.loads(file.metadata()["losses"]))
 
 
-def test_kills_on_the_cluster_change_nothing(finished, workflow):
-    logs, progress = workflow.run_directory / "logs", workflow.run_directory / "round_001" / "train.progress"
+def test_kills_on_the_cluster_change_nothing(finished, copied):
+    """In the last round: a job is killed, another preempted, and then Snakemake killed while that one runs again."""
+    workflow = undone(copied, first=2)
+    logs, progress = workflow.run_directory / "logs", workflow.run_directory / "round_002" / "train.progress"
     with Controller(workflow) as controller:
         killed = controller.suspended("rollout", "--shard", "00")
         assert killed.environ()["CUDA_VISIBLE_DEVICES"] == "0"
@@ -109,17 +116,19 @@ def test_kills_on_the_cluster_change_nothing(finished, workflow):
         again = controller.stage("rollout", "--shard", "00", another_job_than=job)
         assert "MinMemoryNode=16000M" in asked(job_of(again))
 
-        train = controller.stage("train", "--round", "001")
+        train = controller.stage("train", "--round", "002")
         train.nice(19)  # so that it does not outrun this test
-        wait_for(lambda: begun(logs / "train_001.log") == 0, pause=0.001)
+        wait_for(lambda: begun(logs / "train_002.log") == 0, pause=0.001)
         train.suspend()
         assert not progress.exists()
         preempt(train, progress)
         done = updates(progress)
         assert 0 < done < 8
 
-        train = controller.suspended("train", "--round", "002")
-        assert begun(logs / "train_001.log") == done
+        train = controller.stage("train", "--round", "002")
+        train.nice(19)
+        wait_for(lambda: begun(logs / "train_002.log") == done, pause=0.001)
+        train.suspend()
         job = job_of(train)
     assert train.is_running()  # Snakemake has been killed, its job has not
     workflow("--unlock")
@@ -132,10 +141,9 @@ def test_kills_on_the_cluster_change_nothing(finished, workflow):
     assert [path for pattern in (".*tmp*", "*.progress") for path in data.rglob(pattern)] == []
 
 
-def test_training_on_two_nodes(finished, tmp_path):
+def test_training_on_two_nodes(copied):
     """One rank on the GPU of each node gives the same losses to 1e-5."""
-    shutil.copytree(finished.directory, tmp_path / "copy", symlinks=True)
-    workflow = Workflow(tmp_path / "copy")
+    workflow = copied
     summary = workflow.run_directory / "round_001" / "train.json"
     alone = json.loads(summary.read_text())["losses"]
     target = str(summary.relative_to(workflow.directory))
@@ -145,3 +153,16 @@ def test_training_on_two_nodes(finished, tmp_path):
         assert controller.process.wait(200) == 0
     assert {rank["SLURMD_NODENAME"] for rank in ranks} == {"node1", "node2"}
     assert json.loads(summary.read_text())["losses"] == pytest.approx(alone, rel=1e-5)
+
+
+def test_repro_sends_its_jobs_to_the_cluster(repository: Repository, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+    """`dvc repro`: two evaluations and the report, which Snakemake and DVC both find finished afterwards."""
+    repository.replace("profiles/slurm/config.yaml", "status-checks: 10", "status-checks: 1")
+    repository.section("evaluate", every=2)
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", "profiles/slurm")
+    before = set(all_jobs())
+    repository.dvc("repro")
+    assert [state for job, state in all_jobs().items() if job not in before] == ["COMPLETED"] * 3
+    monkeypatch.delenv("SNAKEMAKE_PROFILE")
+    assert repository.pending() == {}
+    assert not repository.stale()
