@@ -99,19 +99,18 @@ def by_decoding(row: FamilyRow) -> Cells:
 def at_the_same_compute(rows: Sequence[FamilyRow], budget: float) -> Cells:
     """The last evaluated round of each family within `budget` CPU seconds, and how soon the first family catches up.
 
-    The budget covers rollouts, targets and training, not evaluation or the base. The last column is the number of
-    rollouts after which the first row's reward reaches the final reward of this row, and in brackets the ratio to the
-    rollouts of this row.
+    The budget covers rollouts, targets and training, not evaluation or the base; a family whose first evaluation comes
+    later has empty cells. The last column is the number of rollouts after which the first row's reward reaches the
+    final reward of this row, and in brackets the ratio to the rollouts of this row.
     """
     name, reference = rows[0]["headline"], rows[0]
     head = ["run", name, "rollouts", "cpu_seconds", "reward at the end", f"as soon by {reference['run']}"]
     cells = [head]
     for row in rows:
-        point = [point for point in row["curve"] if point["cpu_seconds"] <= budget][-1]
-        end = row["curve"][-1]
+        point, end = _within(row, "cpu_seconds", budget), row["curve"][-1]
         soon = next((point["rollouts"] for point in reference["curve"] if point["reward"] >= end["reward"]), None)
         share = "never" if soon is None else f"{soon:,.0f} ({soon / end['rollouts']:.2g})"
-        effort = [f"{point['rollouts']:,.0f}", f"{point['cpu_seconds']:.0f}"]
+        effort = [f"{point['rollouts']:,.0f}", f"{point['cpu_seconds']:.0f}"] if point else ["", ""]
         cells.append([row["run"], cell(point, name), *effort, cell(end, "reward"), "" if row is reference else share])
     return cells
 
@@ -119,15 +118,21 @@ def at_the_same_compute(rows: Sequence[FamilyRow], budget: float) -> Cells:
 def at_the_same_rollouts(rows: Sequence[FamilyRow]) -> Cells:
     """Reward and headline metric of greedy decoding after all rollouts of the first family, a half, a quarter, ….
 
-    Shown are the budgets after which the first family was evaluated; the others' last evaluation within each.
+    Shown are the budgets after which the first family was evaluated; the others' last evaluation within each, empty if
+    their first one comes later.
     """
     name, points = rows[0]["headline"], {point["rollouts"] for point in rows[0]["curve"][1:]}
     budgets = sorted(budget for budget in points if math.log2(max(points) / budget).is_integer())
     cells = [["run", *(f"{metric}: {budget:,.0f}" for metric in ("reward", name) for budget in budgets)]]
     for row in rows:
-        within = [[point for point in row["curve"] if point["rollouts"] <= budget][-1] for budget in budgets]
+        within = [_within(row, "rollouts", budget) for budget in budgets]
         cells.append([row["run"], *(cell(point, metric) for metric in ("reward", name) for point in within)])
     return cells
+
+
+def _within(row: FamilyRow, effort: str, budget: float) -> Summary:
+    """The last evaluated round of a family that had cost no more `effort` than the budget; {} if there is none."""
+    return next((point for point in reversed(row["curve"][1:]) if point[effort] <= budget), {})
 
 
 def paired_differences(rows: Sequence[FamilyRow]) -> Cells:

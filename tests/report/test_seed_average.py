@@ -147,6 +147,16 @@ def test_how_soon_the_first_row_has_the_reward_of_another():
     assert [line[-1] for line in compute] == ["as soon by best", "", "1,000 (0.5)", "never"]
 
 
+def test_a_base_is_no_result_of_a_method():
+    """A family that was evaluated late only has empty cells where the others' budget is smaller."""
+    late = metrics("late", 0.25)
+    del late["evaluations"][1]
+    tables = suite_tables([family_row(name, [run], {}) for name, run in (("one", RUNS[0]), ("late", late))])
+    *_, rollouts, compute = tables.values()
+    assert rollouts[2] == ["late", "", "1", "", "50.0 ± 10.0 %"]
+    assert compute[2][:4] == ["late", "", "", ""]
+
+
 def test_lengths():
     """The last round on the test split, by number of answer tokens; nothing where there is one number only."""
     assert "By number of answer tokens" not in suite_tables([family_row("one", RUNS[:2], {})])
