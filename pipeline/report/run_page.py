@@ -59,7 +59,7 @@ def run_page(metrics: RunMetrics, settings: Run, laws: Mapping[str, np.ndarray] 
         settings=settings,
         paper=load_algorithm(settings.algorithm.name).paper,
         unfinished=unfinished,
-        changes=[change(metrics["base"], metrics["final"], name) for name in _questions(metrics)],
+        changes=changes(metrics),
         decodings=decodings(metrics),
         names=names,
         cell=cell,
@@ -77,6 +77,14 @@ def run_page(metrics: RunMetrics, settings: Run, laws: Mapping[str, np.ndarray] 
     )
 
 
+def changes(metrics: RunMetrics) -> list[Change]:
+    """What the report begins with: the reward, the exact KL if there is one, and the task's own metrics, the headline
+    first."""
+    names = ["reward", EXACT[0], *reversed(metric_names(metrics["base"]))]
+    base, final = metrics["base"], metrics["final"]
+    return [change(base, final, name) for name in dict.fromkeys(names) if name in base and name in final]
+
+
 def change(base: Summary, final: Summary, name: str) -> Change:
     """How a metric has changed, in units of the standard error of the difference, as if both were independent.
 
@@ -92,13 +100,6 @@ def change(base: Summary, final: Summary, name: str) -> Change:
         words = f"{'higher' if difference > 0 else 'lower'} by {size}{', which is worse' if worse else ''}"
     before, after = (cell({f"{name}_se": 0.0, **summary}, name) for summary in (base, final))
     return Change(figures.words(name), before, after, words, (base[name], final[name]) if share else None)
-
-
-def _questions(metrics: RunMetrics) -> list[str]:
-    """The metrics that the report begins with: the reward, the exact KL if there is one, and the task's own metrics,
-    the headline first."""
-    names = ["reward", EXACT[0], *reversed(metric_names(metrics["base"]))]
-    return [name for name in dict.fromkeys(names) if name in metrics["base"] and name in metrics["final"]]
 
 
 def decodings(metrics: RunMetrics) -> Cells:

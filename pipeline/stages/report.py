@@ -3,10 +3,9 @@
 from argparse import Namespace
 
 from pipeline.report.figures import learning_curve
-from pipeline.report.run_metrics import gather_metrics, metric_names
-from pipeline.report.run_page import run_page
+from pipeline.report.run_metrics import gather_metrics
+from pipeline.report.run_page import changes, run_page
 from pipeline.report.svg import beside, standalone
-from pipeline.report.tables import cell
 from pipeline.report.tracked import curve, summary
 from pipeline.settings.run import Run
 from pipeline.stages.command_line import main
@@ -35,9 +34,8 @@ def run(args: Namespace, settings: Run) -> None:
     write_json(args.metrics, metrics)
     write_json(args.summary, summary(metrics))
     write_json(args.curve, curve(metrics))
-    rewarded = [name for name in ("reward",) if name in metrics["base"]]
-    for name in dict.fromkeys([*rewarded, *metric_names(metrics["base"])]):
-        print(f"{name.replace('_', ' ')}: base {cell(metrics['base'], name)}, final {cell(metrics['final'], name)}")
+    for found in changes(metrics):
+        print(f"{found.name}: base {found.base}, final {found.final}")
     print(f"report: {args.out}")
 
 
