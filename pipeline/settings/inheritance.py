@@ -62,6 +62,8 @@ def _deep(defaults: object, changes: object) -> object:
 
 
 def _plugin(section: str, old: dict[str, object], change: dict[str, object], notes: Notes) -> object:
+    """The section with `change` on top. If that names another plug-in, what an extended run has left behind of this
+    section says nothing any more, and its notes go."""
     name = change.get("name", old.get("name"))
     if name == old.get("name"):
         return _deep(old, change)
@@ -71,6 +73,7 @@ def _plugin(section: str, old: dict[str, object], change: dict[str, object], not
         schema = None
     if schema is None:  # the schema reports the name
         return change
+    notes[:] = [note for note in notes if note.section != section]
     rest = {key: value for key, value in old.items() if key != "name" and key not in change}
     kept = {key: value for key, value in rest.items() if _fits(schema, str(name), key, value)}
     for refuses in (False, True):

@@ -47,9 +47,7 @@ class Preflight:
             return name
         self.checked.add(name)
         run = self.params.runs[name]
-        # What a run that this one extends has left behind says nothing of a plug-in that this one replaces.
-        own = (note for note in self.params.left_behind.get(name, []) if note.name == getattr(run, note.section).name)
-        for note in map(str, own):
+        for note in map(str, self.params.left_behind.get(name, ())):
             if note not in self.said:
                 self.said.add(note)
                 print(f"note: {name}: {note}", file=sys.stderr)

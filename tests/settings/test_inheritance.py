@@ -38,6 +38,15 @@ def test_keys_and_values_that_another_task_lacks_are_named():
     assert said(found, "child") == said(found, "grandchild") == wanted and said(found, "parent") == []
 
 
+def test_what_a_replaced_task_has_left_behind_is_not_said():
+    first = {"task": {"name": "sudoku", "hard_items": 3}}
+    parent = {"extends": "first", "task": {"name": "countdown"}}
+    found = params(first=first, parent=parent, child={"extends": "parent", "task": {"name": "sudoku"}})
+    (note,) = said(found, "parent")
+    assert note.startswith("task.hard_items of defaults or of the extended run is left out: task 'countdown' has no")
+    assert said(found, "child") == []
+
+
 def test_another_algorithm_keeps_the_keys_that_it_has():
     parent = {"algorithm": {"alpha": 0.5, "min_ess": 0.25, "jumps": "all"}}
     found = params(parent=parent, rwr={"extends": "parent", "algorithm": {"name": "rwr", "largest_step": 3}})
