@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.runtime.bounded import BoundsError, bounded
 from pipeline.tasks.base import Task, TaskSettings
 from pipeline.text.special_tokens import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_tokenizer_config
-from pipeline.text.tokenizer import encode, mask_id, unknown_ids
+from pipeline.text.tokenizer import mask_id, token_rows
 
 STOP_TOKENS = ("<|eot_id|>", "<|endoftext|>", "<|im_end|>", "<|dlm_pad|>")
 """Tokens that end an answer, besides the end-of-text token in a checkpoint's configuration."""
@@ -89,13 +89,16 @@ class PromptFormat:
         return frozenset() if end is None else frozenset({end})
 
     def prompts(self, texts: Sequence[str], ids: Sequence[object], length: int) -> list[Int[Tensor, " P"]]:
-        """Token ids of each prompt; chat prompts differ in length.
+        """Token ids of each prompt; chat prompts differ in length, others must not.
 
         A prompt that is too long for the model with an answer of `length` tokens is a PipelineError, never truncated;
         so is one that contains [MASK]. `ids` name the items in errors.
         """
-        rows = list(encode(self.tokenizer, texts)) if self.chat is None else self.prompts_of_any_length(texts, ids)
+        rows = self.prompts_of_any_length(texts, ids)
         for number, row in zip(ids, rows, strict=True):
+            if self.chat is None and len(row) != len(rows[0]):
+                sizes = f"the prompt of item {number} has {len(row)} tokens, that of item {ids[0]} {len(rows[0])}"
+                raise PipelineError(f"{sizes}: without a chat template prompts must have one length")
             if self.limit is not None and len(row) + length > self.limit:
                 sizes = f"the prompt of item {number} has {len(row)} tokens and its answer {length}"
                 advice = "shorten the answer or leave the item out"
@@ -105,7 +108,9 @@ class PromptFormat:
     def prompts_of_any_length(self, texts: Sequence[str], ids: Sequence[object]) -> list[Int[Tensor, " P"]]:
         """As `prompts`, but prompts may be too long for the model and differ in length."""
         if self.chat is None:
-            return [torch.tensor(row, dtype=torch.long) for row in self._tokens(texts, ids, "prompt")]
+            return [
+                torch.tensor(row, dtype=torch.long) for row in token_rows(self.tokenizer, texts, _named("prompt", ids))
+            ]
         texts = [text + self.chat.prefill for text in self.chat.texts(texts)]
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
         mask = mask_id(self.tokenizer)
@@ -123,15 +128,13 @@ class PromptFormat:
         answers or has a character outside the vocabulary. `ids` name the items in errors.
         """
         mask, hole, most = mask_id(self.tokenizer), self.task.hole, self.task.answer_length
-        unknown = unknown_ids(self.tokenizer)
         rows = []
         for number, text in zip(ids, texts, strict=True):
             row = [mask] * length if not text else []
             for piece in re.split(f"({re.escape(hole)})", text) if text else ():
-                found = [mask] if piece == hole else self.tokenizer.encode(piece, add_special_tokens=False).ids
-                if piece != hole and not unknown.isdisjoint(found):
-                    raise PipelineError(f"the start of item {number}: {piece[:80]!r} is outside the model's vocabulary")
-                row += found
+                row += (
+                    [mask] if piece == hole else token_rows(self.tokenizer, [piece], [f"the start of item {number}"])[0]
+                )
             if text and len(row) > most:
                 raise PipelineError(
                     f"the start of item {number} has {len(row)} tokens, but answers have {most} at most"
@@ -148,16 +151,8 @@ class PromptFormat:
         """
         if self.chat is None:
             texts = [self.task.filled(text, length) for text in texts]
-        rows = self._tokens(texts, ids, "answer")
+        rows = token_rows(self.tokenizer, texts, _named("answer", ids))
         return [torch.tensor(row + self._ending(length - len(row)), dtype=torch.long) for row in rows]
-
-    def _tokens(self, texts: Sequence[str], ids: Sequence[object], what: str) -> list[list[int]]:
-        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-        unknown = unknown_ids(self.tokenizer)
-        for number, text, row in zip(ids, texts, rows, strict=True):
-            if not unknown.isdisjoint(row):
-                raise PipelineError(f"the {what} of item {number} is outside the model's vocabulary: {text[:80]!r}")
-        return rows
 
     def _ending(self, places: int) -> list[int]:
         """The tokens that end a chat answer and fill `places`; at least its end. None for other tasks."""
@@ -212,6 +207,10 @@ def prompt_format(
         ends=([*closing, *fillers][0], fillers[0]) if fillers else None,
     )
     return PromptFormat(tokenizer, task, chat, limit)
+
+
+def _named(what: str, ids: Sequence[object]) -> list[str]:
+    return [f"the {what} of item {number}" for number in ids]
 
 
 def _template(policy: Path, settings: dict[str, object]) -> str:

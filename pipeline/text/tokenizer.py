@@ -47,16 +47,20 @@ def token_ids(tokenizer: Tokenizer) -> frozenset[int]:
     return frozenset(tokenizer.get_vocab().values())
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
-    """Token ids of texts. PipelineError if their lengths differ or a character is not in the vocabulary."""
+def token_rows(tokenizer: Tokenizer, texts: Sequence[str], names: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts. PipelineError for one that holds [MASK] or is outside the vocabulary; `names` as in "the
+    prompt of item 3"."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
     unknown = unknown_ids(tokenizer)
-    for text, row in zip(texts, rows, strict=True):
-        if len(row) != len(rows[0]):
-            raise PipelineError(f"text '{text}' has {len(row)} tokens, not {len(rows[0])} like '{texts[0]}'")
+    for name, text, row in zip(names, texts, rows, strict=True):
         if not unknown.isdisjoint(row):
-            raise PipelineError(f"text '{text}' has a character outside the model's vocabulary")
-    return torch.tensor(rows, dtype=torch.long)
+            raise PipelineError(f"{name} is outside the model's vocabulary: {text[:80]!r}")
+    return rows
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> Int[Tensor, "n T"]:
+    """`token_rows` of texts that have one length, as a tensor."""
+    return torch.tensor(token_rows(tokenizer, texts, ["a text"] * len(texts)), dtype=torch.long)
 
 
 def buckets(lengths: Sequence[tuple[int, int]], size: int) -> list[list[int]]:

@@ -122,7 +122,11 @@ def test_from_rollouts_to_answers(stages):
             "_",
             "the start of item 0 of the split 'train' has 5 tokens, but answers have 4 at",
         ),
-        (Item(">", "", start="d__a"), "_", "the start of item 0 of the split 'train': 'd' is outside the model's voc"),
+        (
+            Item(">", "", start="d__a"),
+            "_",
+            "the start of item 0 of the split 'train' is outside the model's vocabulary: 'd'",
+        ),
     ],
 )
 def test_starts_are_checked_before_the_base_is_made(tmp_path, monkeypatch, item, hole, message):
