@@ -1,10 +1,9 @@
-"""Bad data, stored rows, checkpoints and rewards: the stage stops with one line that names the file, row or item.
+"""Bad data, stored rows and checkpoints: the stage stops with one line that names the file and the row.
 
-Bad settings are tested in settings/test_params_file.py, full and read-only disks in test_faults.py and
-workflow/test_working_directory.py.
+Bad settings are tested in settings/test_params_file.py, bad plug-ins in stages/test_users_code.py, full and
+read-only disks in test_faults.py and workflow/test_working_directory.py.
 """
 
-import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -17,11 +16,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import Stage
-
 Damage = Callable[[Path], object]
 ONE, TWO = ({"question": f"{number} and 2?", "answer": f"#### {number + 2}"} for number in (1, 2))
-NUMBERS = itertools.count()
 
 
 def lines(*rows: object) -> str:
@@ -232,65 +228,6 @@ def test_base_that_is_not_there(line):
     """Neither a directory nor a valid name on the Hub."""
     found = line("base", base={"path": "no/such/place"})
     assert "'no/such/place' is neither a directory nor a model on the Hub" in found
-
-
-def plug_in(stage: Stage, text: str) -> str:
-    """Write a user's task and return its import path, which is different each time."""
-    package = stage.run.parent / f"mine{next(NUMBERS)}"
-    package.mkdir()
-    (package / "task.py").write_text(text)
-    return f"{package.name}.task"
-
-
-SUDOKU = """
-from dataclasses import replace
-from pipeline.tasks.sudoku import PLUGIN
-
-def score(item, answer):
-    BODY
-
-PLUGIN = replace(PLUGIN, score=score)
-"""
-
-
-@pytest.mark.parametrize(
-    ("name", "body", "message"),
-    [
-        ("rollout", "return {'reward': float('nan')}", "the reward is nan, not a finite number, on item "),
-        ("rollout", "return {'reward': -float('inf')}", "the reward is -inf, not a finite number, on item "),
-        ("rollout", "return {'reward': 10**400}", "the reward is 1000"),
-        ("rollout", "return {'reward': 'high'}", "the reward is 'high', not a finite number, on item "),
-        ("rollout", "return {'accuracy': 1.0}", "the score has no 'reward' but ['accuracy'] on item "),
-        ("rollout", "return", "the score is None, not a mapping, on item "),
-        ("rollout", "raise ValueError('first line\\nsecond line')", "the reward raised ValueError: first line second "),
-        ("rollout", "raise SystemExit(0)", "the reward raised SystemExit: 0 on item "),
-        ("rollout", "return score(item, answer)", "the reward raised RecursionError: "),
-        ("rollout", "while True: pass", "the reward took longer than 0.2 s (reward_timeout) on item "),
-        ("decode", "while True: pass", "the reward took longer than 0.2 s (reward_timeout) on item "),
-        ("evaluate", "return {'reward': 1.0, 'extra': float('nan')}", "the metric 'extra' is nan, not a finite"),
-        ("evaluate", "return {'reward': 1.0, item.prompt: 1.0}", "the score has ["),
-    ],
-)
-def test_rewards(line, stage, name, body, message):
-    """The message names the item and the text."""
-    task = plug_in(stage, SUDOKU.replace("BODY", body))
-    section = "rollout" if name == "rollout" else "evaluate"
-    found = line(name, task={"name": task}, **{section: {"reward_timeout": 0.2}})
-    assert message in found and "(prompt '" in found and "answer '" in found
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("import nothing_there", "cannot import task 'NAME': ModuleNotFoundError: No module named 'nothing_there'"),
-        ("x = {", "cannot import task 'NAME': SyntaxError: '{' was never closed (task.py, line 1)"),
-        ("raise SystemExit", "cannot import task 'NAME': SystemExit: "),
-        ("x = 1", "module 'NAME' ("),
-    ],
-)
-def test_tasks(line, stage, text, message):
-    name = plug_in(stage, text)
-    assert message.replace("NAME", name) in line("prepare", task={"name": name})
 
 
 def test_settings(line, stage, monkeypatch):

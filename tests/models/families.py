@@ -107,6 +107,7 @@ SDAR = Published(
     norms=True,
     blocks=True,
 )
+KINDS = {"dream": DREAM, "sdar": SDAR}
 
 
 def shapes(kind: Published, config: dict) -> dict[str, tuple[int, ...]]:

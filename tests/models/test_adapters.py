@@ -1,6 +1,5 @@
 """Adapters: the base stays what it is, without a second copy, saved in peft's layout, merged, refused on another."""
 
-import copy
 import json
 import os
 import shutil
@@ -237,24 +236,6 @@ def test_small_models_take_none(tmp_path, base):
     checkpointing = Train(gradient_checkpointing=True)
     with pytest.raises(PipelineError, match="gradient_checkpointing: this model cannot recompute its activations"):
         make_trainable(torch.nn.Linear(1, 1), mlp.PLUGIN, checkpointing, 0, tmp_path, tmp_path)
-
-
-def test_master_copies_keep_steps_that_bfloat16_would_lose():
-    model = cast_weights(tiny(9, 8), "bfloat16")
-    exact = cast_weights(copy.deepcopy(model), "float32")
-    settings = Train(lr=1e-5, weight_decay=0.0)
-    optimizers = {one: AdamW(one, settings) for one in (model, exact)}
-    for _ in range(20):
-        gradient = torch.Generator().manual_seed(1)
-        for value, same in zip(model.parameters(), exact.parameters(), strict=True):
-            same.grad = torch.randn(same.shape, generator=gradient).bfloat16().float()
-            value.grad = same.grad.bfloat16()
-        for optimizer in optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad()
-    for name, value in optimizers[exact].masters.items():
-        torch.testing.assert_close(optimizers[model].masters[name], value)
-        assert torch.equal(optimizers[model].trained[name], value.bfloat16())
 
 
 @pytest.mark.parametrize(

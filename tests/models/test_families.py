@@ -7,8 +7,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from transformers import AutoModelForMaskedLM, Qwen2Tokenizer
+from transformers import AutoModelForMaskedLM
 
 from pipeline.errors import PipelineError
 from pipeline.models import FAMILIES
@@ -16,17 +15,16 @@ from pipeline.models.base import Model
 from pipeline.models.family import family_of
 from pipeline.models.files.family import read_sizes
 from pipeline.models.flops import Shape
-from pipeline.models.policy_directory import load_policy, make_trainable, save_policy
+from pipeline.models.policy_directory import make_trainable
 from pipeline.models.transformer import config_class, model_class
 from pipeline.plugins import load_model
 from pipeline.samplers.posterior import log_posterior
 from pipeline.settings.sections import Adapter, ModelSection, Train
-from pipeline.text.tokenizer import PADDING, load_tokenizer, mask_id
+from pipeline.text.tokenizer import PADDING
 from tests.conftest import ROOT
 from tests.models import hub
-from tests.models.families import DREAM, SDAR, Published, logits, random_tensors, shapes, write_chat
+from tests.models.families import DREAM, KINDS, Published, logits, random_tensors, shapes
 
-KINDS = {"dream": DREAM, "sdar": SDAR}
 VARIANTS = [
     ("dream", {}),
     ("dream", {"num_key_value_heads": 4, "rms_norm_eps": 1e-2}),
@@ -140,24 +138,6 @@ def test_the_published_sizes(name, sizes, count):
     assert Shape.of(config).products == Shape.of(family.published.model_dump()).products == products
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_a_tokenizer_of_vocabulary_and_merges(tmp_path, name):
-    """It is that of transformers, with added tokens at their own ids; a saved policy has it as tokenizer.json."""
-    kind, plugin = KINDS[name], load_model(name)
-    path = write_chat(tmp_path / "hub", kind)
-    module, tokenizer, mask = load_policy(path, plugin)
-    theirs = Qwen2Tokenizer.from_pretrained(path)
-    text = f"<|im_start|>user\nI'll take  12 + 3,\r\n\tnaïve?<|im_end|>{kind.mask}"
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    assert mask == mask_id(tokenizer) == ids[-1] == kind.mask_id
-    assert ids == theirs.encode(text, add_special_tokens=False)
-    save_policy(tmp_path / "policy", module, tokenizer, plugin, path)
-    again = load_tokenizer(tmp_path / "policy")
-    assert again.encode(text, add_special_tokens=False).ids == ids and isinstance(again, Tokenizer)
-    logits = module(input_ids=torch.tensor([ids])).logits
-    assert logits[..., mask].isinf().all() and logits[..., kind.mask_id + 1 :].isinf().all()
-
-
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
@@ -210,18 +190,6 @@ def test_adapters(tmp_path, name, dtype):
     tensors = random_tensors(KINDS[name], config, dtype)
     for key, value in merged.state_dict().items():
         assert value.dtype == dtype and torch.equal(value, tensors[key]) == ("proj.weight" not in key)
-
-
-def test_a_damaged_tokenizer_is_refused(tmp_path):
-    path = write_chat(tmp_path, DREAM)
-    settings = json.loads((path / "tokenizer_config.json").read_text())
-    (path / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "LlamaTokenizer"}))
-    with pytest.raises(PipelineError, match=r"has no tokenizer\.json, and its tokenizer_class is none of Qwen2Tok"):
-        load_tokenizer(path)
-    del settings["added_tokens_decoder"]["151650"]
-    (path / "tokenizer_config.json").write_text(json.dumps(settings))
-    with pytest.raises(PipelineError, match=r"special151651.* is token 151651 in .*, but 151650 here"):
-        load_tokenizer(path)
 
 
 def test_families_are_read_without_pytorch():

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+from pipeline.report.run_metrics import selected_round
 from pipeline.report.seed_average import learning_curve
 from tests.conftest import ROOT, Stage
 
@@ -55,3 +56,18 @@ def test_metrics_do_not_replace_keys_of_the_round(stage):
 def test_comparing_runs_needs_no_pytorch():
     code = "import sys, pipeline.stages.compare; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_round_that_the_validation_split_selects():
+    """The best there, the earliest of equals; the numbers are the test split's."""
+
+    def evaluation(n: int, accuracy: float) -> dict:
+        return {"greedy": {"n": n, "accuracy": accuracy, "accuracy_se": 0.1, "groups": {}}}
+
+    found = [
+        {"round": k, "splits": {"validation": evaluation(4, best), "test": evaluation(8, k / 10)}}
+        for k, best in enumerate((0.1, 0.5, 0.5))
+    ]
+    best = {"round": 1, "validation_accuracy": 0.5, "n": 8, "accuracy": 0.1, "accuracy_se": 0.1}
+    assert selected_round(found) == best
+    assert selected_round([{"round": 0, "splits": {"test": evaluation(8, 0.0)}}]) is None

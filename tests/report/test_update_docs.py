@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
+from pipeline.report.seed_average import suite_result
 from pipeline.report.update_docs import BLOCK, FIGURES, current_figure, with_current_tables
 from tests.conftest import ROOT
-from tests.report.test_seed_average import RUNS, suite_result
+from tests.report.suites import RUNS
 
 TEXTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PUBLISHED = [path for path in TEXTS if BLOCK.search(path.read_text())]

@@ -1,50 +1,12 @@
 """Bad configurations: Snakemake stops with one line that names the key and what would be right."""
 
-import copy
-import sys
-from collections.abc import Callable
-
 import pytest
-from snakemake.cli import main
 
-from pipeline.settings.params_file import parse_params, read_params, runs_of_suite
+from pipeline.errors import PipelineError
+from pipeline.settings.params_file import parse_params, read_params
 from pipeline.settings.project import Hardware
-from tests.conftest import ROOT, SMALL, Workflow, said
-
-
-@pytest.fixture
-def refused(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict | bytes | None], str]:
-    """What Snakemake says to a params.yaml of this content, or to none, before it has written anything."""
-    monkeypatch.chdir(workflow.directory)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def run(content: dict | bytes | None) -> str:
-        workflow.params = content
-        arguments = workflow.command()[3:]
-        path = workflow.directory / "params.yaml"
-        path.unlink() if content is None else path.write_bytes(content) if isinstance(content, bytes) else None
-        line = said(lambda: main(arguments))
-        assert not (workflow.directory / "data").exists()
-        return line
-
-    return run
-
-
-def broken(path: str, value: object) -> dict:
-    raw = copy.deepcopy(SMALL)
-    if not path and isinstance(value, dict):
-        return raw | value
-    section = raw
-    *parents, key = path.split(".")
-    for parent in parents:
-        section = section[parent]
-    section[key] = value
-    return raw
-
-
-def sweep(varied: dict[str, list]) -> dict:
-    """A suite `s` that varies the run `small`."""
-    return {"s": {"runs": {"small": varied}}}
+from tests.conftest import ROOT
+from tests.settings.conftest import broken
 
 
 @pytest.mark.parametrize(
@@ -97,7 +59,6 @@ def sweep(varied: dict[str, list]) -> dict:
         ("default_run", None, "default_run: input should be a valid string (got None)"),
         ("runs.train", {}, "runs.train: is the name of a rule; choose another name"),
         ("runs.a/b", {}, "runs.a/b: a name is made of letters, digits"),
-        ("suites", {"small": {"runs": ["small"], "seeds": [1]}}, "suites.small: is the name of a run too"),
         ("defaults.base.exact", True, "base.exact needs an enumerated task, not 'sudoku'"),
         ("defaults.algorithm", {"name": "dam_analytic"}, "needs exact: task 'sudoku' is not enumerated"),
         ("defaults.algorithm", {"name": "svdd"}, "algorithm 'svdd' only decodes: set rounds to 0, not 2"),
@@ -158,55 +119,7 @@ def sweep(varied: dict[str, list]) -> dict:
         ("runs", None, "needs the key 'runs'"),
         ("runs.other", {"extends": "smal"}, "runs.other.extends names unknown run 'smal': did you mean 'small'"),
         ("runs.small", {"extends": "small"}, "runs.small.extends goes round in a circle: small -> small"),
-        ("suites", {"all": {"runs": ["smal"]}}, "suites.all names unknown run 'smal'"),
-        ("suites", {"all": {"runs": ["small"], "published": {"smal": {}}}}, "suites.all names unknown run 'smal'"),
-        ("suites", {"all": {"runs": {"small": {"train.lrr": [1]}}}}, "unknown key 'runs.small-lrr1.train.lrr'"),
-        ("suites", {"all": {"runs": ["small"], "seed": [1]}}, "unknown key 'suites.all.seed': did you mean 'seeds'"),
-        ("suites", sweep({"seed": [5, 6]}), "suites.s: 'seed' cannot be swept: give `seeds: [0, 1, …]` beside `runs`"),
-        ("suites", sweep({"seed.x": [5]}), "suites.s: 'seed.x' cannot be swept: give `seeds: "),
-        ("suites", sweep({"tran.lr": [5]}), "suites.s: unknown key 'tran.lr': did you mean 'train'"),
-        ("suites", sweep({"extends": ["small"]}), "suites.s: unknown key 'extends'"),
-        ("suites", sweep({".".join("train" for _ in range(9999)): [5]}), "suites.s: unknown key 'train.train.train"),
-        ("suites", sweep({"train.lr": []}), "suites.s.runs: small: 'train.lr' has no values to sweep"),
-        ("suites", sweep({"train.lr": [0.1, 0.1]}), "suites.s.runs: small: 'train.lr' has the value 0.1 twice"),
-        (
-            "suites",
-            sweep({"train": [1], "train.lr": [1]}),
-            "suites.s: 'train' has no effect in the run 'small-train1-lr1'",
-        ),
-        (
-            "suites",
-            sweep({f"train.{key}": list(range(100)) for key in ("lr", "warmup", "updates", "ema")}),
-            "suites.s asks for 100,000,000 runs, at most 2,000 are possible",
-        ),
-        (
-            "suites",
-            sweep({f"train.{number}": list(range(10)) for number in range(5000)}),
-            "suites.s asks for more than 10^12 runs, at most 2,000 are possible",
-        ),
-        (
-            "suites",
-            sweep({"algorithm.name": ["dtm"], "algorithm.step": [1.0], "algorithm.jumps": ["all"]}),
-            "unknown key 'jumps'",
-        ),
-        (
-            "",
-            {"runs": {"small": {"base": {"path": "x"}}}, "suites": sweep({"base.lr": [0.1]})},
-            "suites.s: 'base.lr' has no effect in the run 'small': its base is not trained",
-        ),
-        (
-            "",
-            {"runs": {"small": {"base": {"path": "x"}}}, "suites": sweep({"model.hidden_size": [64]})},
-            "suites.s: 'model.hidden_size' has no effect in the run 'small': base.path names a model of its own",
-        ),
         ("runs." + "a" * 201, {}, "a name has at most 200 characters"),
-        ("suites", ["small"], "suites: must be a mapping of keys to values"),
-        ("suites", {"all": {"runs": ["small"], "seeds": [0, 0]}}, "suites.all.seeds: 0 stands twice"),
-        (
-            "suites",
-            {"a": {"runs": {"small": {"train.lr": [1]}}}, "b": {"runs": {"small": {"base.lr": [1]}}}},
-            "suites.b makes a run 'small-lr1', but there is another one of that name",
-        ),
         ("runs.other", {"extends": ["small"]}, "runs.other.extends names unknown run"),
     ],
 )
@@ -238,25 +151,6 @@ def test_the_shipped_params_are_valid():
     assert read_params(ROOT / "params.yaml").default_run == "sudoku-dam"
 
 
-def test_suites_and_runs_like_others():
-    """`extends` inherits, and a suite adds runs with further seeds."""
-    raw = broken("runs", {"small": {"rounds": 3}, "other": {"extends": "small", "train": {"lr": 0.5}}})
-    params = parse_params({**raw, "suites": {"both": {"runs": ["small", "other"], "seeds": [0, 4]}}})
-    assert runs_of_suite(params, params.suites["both"]) == ["small", "small-seed4", "other", "other-seed4"]
-    assert (params.runs["other-seed4"].rounds, params.runs["other-seed4"].seed) == (3, 4)
-    assert params.runs["other"].train.lr == 0.5 != params.runs["small"].train.lr
-
-
-def test_sweeps():
-    """One run for each combination, named by what it changes; seeds come last, where families are told apart."""
-    swept = {"train.lr": [0.1, 0.5], "rollout.start": ["remasked"]}
-    params = parse_params({**broken("runs.small", {}), "suites": {"sweep": {"runs": {"small": swept}, "seeds": [3]}}})
-    names = ["small-lr0.1-startremasked-seed3", "small-lr0.5-startremasked-seed3"]
-    assert runs_of_suite(params, params.suites["sweep"]) == names
-    run = params.runs[names[1]]
-    assert (run.train.lr, run.rollout.start, run.seed, run.train.updates) == (0.5, "remasked", 3, 8)
-
-
 def test_the_processes_of_a_run():
     """The first pattern that fits its name, else what its model has, else the number for all."""
     hardware = Hardware(processes=4, models={"mlp": 2}, runs={"table-*": 1})
@@ -277,3 +171,19 @@ def test_a_run_takes_the_processes_of_the_run_that_it_extends():
     params = parse_params({**raw, "hardware": {"processes": 2, "runs": {"big-*": 4, "big": 8}}})
     found = {run: params.hardware.of(run, "llada").processes for run in params.runs}
     assert found == {"big": 8, "mine": 8, "next": 8, "big-own": 4, "else": 2, "next-seed1": 8}
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"adapter": {}}, "base.adapter trains a saved base: it needs base.path and base.data"),
+        ({"adapter": {}, "path": "x"}, "base.adapter trains a saved base: it needs base.path and base.data"),
+        ({"exact": True, "data": "task"}, "base.data: an exact base is not trained"),
+    ],
+)
+def test_keys_of_fine_tuning(section, message):
+    task = {"name": "checkerboard"} if "exact" in section else {"name": "sudoku"}
+    raw = {"default_run": "small", "runs": {"small": {"task": task, "base": section, "rounds": 1}}}
+    with pytest.raises(PipelineError) as refused:
+        parse_params(raw)
+    assert message in str(refused.value)

@@ -1,8 +1,11 @@
-"""The moving average of the weights: its formula, and that it survives a kill."""
+"""AdamW: master copies of bfloat16 weights; the moving average, its formula and that it survives a kill."""
+
+import copy
 
 import pytest
 import torch
 
+from pipeline.models.policy_directory import cast_weights
 from pipeline.settings.sections import Train
 from pipeline.training.adamw import AdamW, optimizer_state, set_optimizer_state
 from tests.conftest import llada
@@ -42,3 +45,21 @@ def test_a_restored_optimizer_goes_on_with_its_average():
     for optimizer in (whole, resumed):
         optimizer.take_averages()
     assert all(torch.equal(value, whole.trained[name]) for name, value in resumed.trained.items())
+
+
+def test_master_copies_keep_steps_that_bfloat16_would_lose():
+    model = cast_weights(llada(9, 8), "bfloat16")
+    exact = cast_weights(copy.deepcopy(model), "float32")
+    settings = Train(lr=1e-5, weight_decay=0.0)
+    optimizers = {one: AdamW(one, settings) for one in (model, exact)}
+    for _ in range(20):
+        gradient = torch.Generator().manual_seed(1)
+        for value, same in zip(model.parameters(), exact.parameters(), strict=True):
+            same.grad = torch.randn(same.shape, generator=gradient).bfloat16().float()
+            value.grad = same.grad.bfloat16()
+        for optimizer in optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
+    for name, value in optimizers[exact].masters.items():
+        torch.testing.assert_close(optimizers[model].masters[name], value)
+        assert torch.equal(optimizers[model].trained[name], value.bfloat16())

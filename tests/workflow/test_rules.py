@@ -1,4 +1,4 @@
-"""What the Snakefile takes from the logs of reports, and what bases and a suite's report are made with."""
+"""What the Snakefile takes from the logs of reports; inputs, and what bases and a suite's report are made with."""
 
 import json
 import shutil
@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.settings.params_file import parse_params
 from pipeline.settings.project import Suite
 from pipeline.settings.run import Run
 from pipeline.workflow import rules
-from pipeline.workflow.rules import made_with, made_with_suite, results
+from pipeline.workflow.rules import made_with, made_with_suite, results, suite_inputs
+from tests.workflow.conftest import chat
 
 
 @pytest.fixture
@@ -64,3 +66,28 @@ def test_a_base_is_stale_when_its_texts_are_edited(tmp_path, monkeypatch):
     Path("words.txt").write_text("abd")
     assert made_with("base", with_file, "mine") != before
     assert made_with("base", split, "mine") == of_split == made_with("base", Run(), "mine")
+
+
+def test_what_follows_a_prompt():
+    """For rule `base`: the longest answer of each prefill in the runs that share it."""
+    first = chat("x", rollout={"prefill": "<r>", "length": 80}, evaluate={"prefill": "<r>", "lengths": [64, 512]})
+    params = parse_params({"default_run": "a", "runs": {"a": first, "b": {"extends": "a", "rollout": {"length": 90}}}})
+    found = json.loads(rules.prompt_limits("a", params.runs, {"a": "a", "b": "a"}))
+    assert found == {"train": [["", 64], ["<r>", 90]], "held_out": [["", 64], ["<r>", 512]]}
+
+
+def test_inputs_of_a_suite():
+    """The laws of enumerated tasks, and the estimators once for each of them, from a run that trains."""
+    raw = {
+        "default_run": "words",
+        "runs": {
+            "words": {"task": {"name": "examples.words"}},
+            "decoded": {"task": {"name": "pinwheel"}, "rounds": 0, "algorithm": {"name": "svdd"}},
+            "grid": {"task": {"name": "pinwheel"}},
+            "again": {"extends": "grid", "seed": 1},
+        },
+    }
+    inputs = suite_inputs(["words", "decoded", "grid", "again"], parse_params(raw).runs)
+    assert [path.split("/")[2] for path in inputs["metrics"]] == ["words", "decoded", "grid", "again"]
+    assert [path.split("/")[2] for path in inputs["joints"]] == ["decoded", "grid", "again"]
+    assert inputs["estimators"] == ["data/runs/grid/estimators.json"]
