@@ -2,11 +2,11 @@
 
 from argparse import Namespace
 
+from pipeline.report.dvc import curve, summary
 from pipeline.report.figures import learning_curve
 from pipeline.report.run_metrics import gather_metrics
 from pipeline.report.run_page import changes, run_page
 from pipeline.report.svg import beside, standalone
-from pipeline.report.tracked import curve, summary
 from pipeline.settings.run import Run
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
