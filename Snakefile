@@ -356,7 +356,7 @@ rule compare:
     resources:
         launch=FORK,
     params:
-        code=lambda wildcards: wf.made_with_suite(PARAMS.suites[wildcards.suite]),
+        code=lambda wildcards: made_with.code_and_suite(PARAMS.suites[wildcards.suite]),
         published=lambda wildcards: json.dumps(PARAMS.suites[wildcards.suite].published),
     shell:
         "{resources.launch} pipeline.stages.compare --settings '{{}}' --metrics {input.metrics}"
@@ -368,8 +368,10 @@ rule compare:
 
 if workflow.is_main_process:
     for run in RUNS:
-        judge(wf.timings(run), workflow.rules, wf.origin_of(RUNS[run], run))
+        judge(wf.timings(run), workflow.rules, made_with.expected_of(RUNS[run], run))
     for suite, named in PARAMS.suites.items():
         judge(
-            [Path(f"data/results/timings/{suite}.json")], workflow.rules, wf.origin_of_suite(named)
+            [Path(f"data/results/timings/{suite}.json")],
+            workflow.rules,
+            made_with.expected_of_suite(named),
         )

@@ -61,7 +61,7 @@ def model_card(exported: Exported) -> str:
     parts = [
         metadata(exported, settings),
         f"# {exported.name.rpartition('/')[2]}",
-        origin(exported),
+        history(exported),
         "## Training",
         markdown([["", ""], *training(exported, settings)]),
     ]
@@ -86,7 +86,7 @@ def metadata(exported: Exported, settings: Mapping[str, Any]) -> str:
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in entries.items()), "---"])
 
 
-def origin(exported: Exported) -> str:
+def history(exported: Exported) -> str:
     """Where the policy comes from, in a sentence."""
     base, revision = exported.base.get("name"), exported.base.get("revision")
     started = "a base that the run trained itself"

@@ -14,7 +14,8 @@ from pipeline.report.run_page import run_page
 from pipeline.settings.inheritance import nearest_target
 from pipeline.settings.params_file import Params, read_params
 from pipeline.storage.atomic_files import read_json, write_text
-from pipeline.workflow.rules import origin_of, origins
+from pipeline.workflow.made_with import expected_of
+from pipeline.workflow.rules import origins
 
 
 def so_far(params: Params, name: str) -> str:
@@ -27,13 +28,13 @@ def so_far(params: Params, name: str) -> str:
         raise PipelineError(f"'{name}' is not a run: {nearest_target(name, params.runs)}")
     run, folder = params.runs[name], Path("data/runs", name)
     origin = folder.with_name(origins(params.runs, params.default_run)[name])
-    expected = origin_of(run, origin.name)
+    expected = expected_of(run, origin.name)
 
     def done(folder: Path, names: Iterable[str]) -> bool:
         """Whether these jobs have been made with what the run asks for now."""
         for path in (folder / "timings" / f"{name}.json" for name in names):
-            made_with = read_json(path).get("origin", {}) if path.exists() else {}
-            if not made_with or made_with != expected(made_with.get("stage", "")):
+            found = read_json(path).get("origin", {}) if path.exists() else {}
+            if not found or found != expected(found.get("stage", "")):
                 return False
         return True
 

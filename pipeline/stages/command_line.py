@@ -24,7 +24,7 @@ from pipeline.settings.project import Keep
 from pipeline.settings.stages import parse_settings
 from pipeline.settings.validation import Section
 from pipeline.storage.atomic_files import write_json
-from pipeline.storage.provenance import origin
+from pipeline.storage.provenance import made_with
 from pipeline.training.speed import Measured, speed, speed_in_words
 
 S = TypeVar("S", bound=Section)
@@ -43,6 +43,30 @@ def main(run: Stage[S], schema: type[S], description: str | None, arguments: Map
     `arguments` maps names to their help. A name ending in "*" takes any number of paths, "?" an optional path, "#" an
     integer, "=" JSON; every other name takes one path.
     """
+    stage = Path(run.__code__.co_filename).stem
+    with errors_on_one_line(LESS_MEMORY.get(stage, "")):
+        args = _parser(description, arguments).parse_args()
+        settings = parse_settings(args.settings, schema)
+        if torch := sys.modules.get("torch"):
+            if torch.cuda.is_available():
+                torch.backends.cuda.matmul.allow_tf32 = True  # products of fp32: those of the head, and of fp32 weights
+            if args.threads:
+                torch.set_num_threads(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        ready, begun = time.time(), time.monotonic()
+        measured = run(args, settings)
+        cpu_seconds = _of_all_ranks(time.process_time())
+        if os.environ.get("RANK", "0") == "0":
+            started = psutil.Process().create_time()
+            finished = ready + (time.monotonic() - begun)  # even if the clock has been changed meanwhile
+            times = {"started": started, "ready": ready, "finished": finished, "cpu_seconds": cpu_seconds}
+            noted = {**times, "origin": made_with(stage, args.settings, args.code)}
+            write_json(args.timing, {**noted, **({"measured": measured} if measured else {})})
+            if measured:
+                print(speed_in_words(speed([measured])))
+
+
+def _parser(description: str | None, arguments: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The options of every stage, and those of `arguments`; see `main`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--settings", required=True, type=text_or_file, help="sections of the run: JSON text, or @FILE that holds it"
@@ -59,26 +83,7 @@ def main(run: Stage[S], schema: type[S], description: str | None, arguments: Map
             parser.add_argument(option, type=Path, nargs="*", default=[], help=text)
         else:
             parser.add_argument(option, type=CONVERT.get(kind, Path), required=kind != "?", help=text)
-    stage = Path(run.__code__.co_filename).stem
-    with errors_on_one_line(LESS_MEMORY.get(stage, "")):
-        args = parser.parse_args()
-        settings = parse_settings(args.settings, schema)
-        if torch := sys.modules.get("torch"):
-            if torch.cuda.is_available():
-                torch.backends.cuda.matmul.allow_tf32 = True  # products of fp32: those of the head, and of fp32 weights
-            if args.threads:
-                torch.set_num_threads(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-        ready, begun = time.time(), time.monotonic()
-        measured = run(args, settings)
-        cpu_seconds = _of_all_ranks(time.process_time())
-        if os.environ.get("RANK", "0") == "0":
-            started = psutil.Process().create_time()
-            finished = ready + (time.monotonic() - begun)  # even if the clock has been changed meanwhile
-            times = {"started": started, "ready": ready, "finished": finished, "cpu_seconds": cpu_seconds}
-            made_with = origin(stage, args.settings, args.code)
-            write_json(args.timing, {**times, "origin": made_with, **({"measured": measured} if measured else {})})
-            if measured:
-                print(speed_in_words(speed([measured])))
+    return parser
 
 
 def text_or_file(argument: str) -> str:

@@ -17,7 +17,7 @@ from pipeline.plugins import resolve_task
 from pipeline.settings.stages import EvaluateSettings
 from pipeline.stages.command_line import main
 from pipeline.storage.atomic_files import write_json
-from pipeline.storage.provenance import result_origin
+from pipeline.storage.provenance import result_provenance
 from pipeline.tasks.base import Item, Task, TaskSettings
 from pipeline.text.tokenizer import encode
 
@@ -38,7 +38,7 @@ def run(args: Namespace, settings: EvaluateSettings) -> None:
     decoder = cache(partial(load_decoder, args.policy, settings, args.compile))
     answers = read_shards(args.answers) if args.answers else decode(decoder(), splits, f"round {args.round}")
     hardware = " and ".join(sorted({answer.hardware for answer in answers}))
-    origin = result_origin(settings, args.policy, weight_files(args.policy), hardware)
+    made = result_provenance(settings, args.policy, weight_files(args.policy), hardware)
     summaries: dict[str, dict[str, object]] = {}
     rows = []
     found = in_order(answers, splits, kinds(splits, settings.evaluate, task))
@@ -46,7 +46,7 @@ def run(args: Namespace, settings: EvaluateSettings) -> None:
         answered = judged(answers_of_kind, splits[split], task)
         metrics = [answer.metrics for answer in answered]
         summary = summarize(metrics)
-        rows.append({"split": split, "sampler": sampler, "length": length, **origin, "metrics": summary})
+        rows.append({"split": split, "sampler": sampler, "length": length, **made, "metrics": summary})
         if length == task.answer_length:
             groups = by_group(metrics, [item.group for item in splits[split]])
             chosen = [*range(min(SAMPLES, len(answered))), *worst(metrics, FAILURES)]

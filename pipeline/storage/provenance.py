@@ -34,16 +34,17 @@ def provenance(settings: Section) -> dict[str, str]:
     return {"version": __version__, "git": git_revision(), "settings": plain_json(settings)}
 
 
-Origin = dict[str, str]
-"""What a job's outputs were made with: the stage, a digest of its settings, and digests of its code and data."""
+MadeWith = dict[str, str]
+"""What a job's outputs were made with: the stage, a digest of its settings, and digests of its code and data. It stands
+under the key `origin` of the job's timing."""
 
 
-def origin(stage: str, settings: str, code: str) -> Origin:
-    """The origin that a stage writes into its timing, from its arguments."""
+def made_with(stage: str, settings: str, code: str) -> MadeWith:
+    """What a stage notes of itself, from its arguments."""
     return {"stage": stage, "settings": digest(settings)[:16], "code": code}
 
 
-def result_origin(
+def result_provenance(
     settings: EvaluateSettings, checkpoint: Path, weights: Sequence[Path], hardware: str
 ) -> dict[str, object]:
     """How a row of results was made: task, decoding, weights (files of the checkpoint), seed, hardware, versions."""

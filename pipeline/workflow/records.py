@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pipeline.storage.atomic_files import write_text
-from pipeline.storage.provenance import Origin
+from pipeline.storage.provenance import MadeWith
 
 RECORDS = Path(".snakemake/metadata")
 STALE = json.dumps({"record_format_version": 6, "params": ["made with other settings, code or data"]})
@@ -25,18 +25,18 @@ STALE = json.dumps({"record_format_version": 6, "params": ["made with other sett
 LONGEST_NAME = 254
 
 
-def judge(timings: Iterable[Path], rules: Iterable[Any], expected: Callable[[str], Origin | None]) -> None:
+def judge(timings: Iterable[Path], rules: Iterable[Any], expected: Callable[[str], MadeWith | None]) -> None:
     """Correct Snakemake's records of the jobs with these timings.
 
     Args:
         rules: of the workflow; those with an output called `timing`.
-        expected: a stage -> what a job of it has as its origin now, None if there is no such stage.
+        expected: a stage -> what a job of it would be made with now, None if there is no such stage.
     """
     for path in filter(Path.exists, timings):
         if _recorded(path):
             continue
-        origin = _origin(path)
-        current = bool(origin) and origin == expected(origin.get("stage", ""))
+        found = _made_with(path)
+        current = bool(found) and found == expected(found.get("stage", ""))
         for record in map(record_of, outputs_beside(path, rules)):
             if current:
                 record.unlink(missing_ok=True)
@@ -70,8 +70,8 @@ def _recorded(path: Path) -> bool:
     return record.stat().st_mtime_ns >= path.stat().st_ctime_ns
 
 
-def _origin(path: Path) -> Origin:
-    """The origin in a timing; {} if it has none, or a malformed one."""
+def _made_with(path: Path) -> MadeWith:
+    """What a timing says that its job was made with; {} if it says nothing, or something malformed."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return TypeAdapter(Origin).validate_python(json.loads(path.read_text(encoding="utf-8"))["origin"])
+        return TypeAdapter(MadeWith).validate_python(json.loads(path.read_text(encoding="utf-8"))["origin"])
     return {}

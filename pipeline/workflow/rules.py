@@ -1,27 +1,18 @@
-"""What the Snakefile computes: file names, inputs and rerun triggers of its rules, and checks."""
+"""What the Snakefile computes: file names and inputs of its rules, and the commands that start their jobs."""
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_task, resolve_task
 from pipeline.runtime.devices import NEEDED
-from pipeline.settings.project import Suite
 from pipeline.settings.run import Run
-from pipeline.settings.stages import STAGES, settings_json
-from pipeline.storage.atomic_files import digest, sha256_of
-from pipeline.storage.fingerprint import checkpoint_digest
-from pipeline.storage.provenance import Origin, origin
-from pipeline.tasks.data import Data
-from pipeline.workflow.code_digest import code_digest
+from pipeline.settings.stages import settings_json
 
 ROUND = "data/runs/{run}/round_{round}"
-CHECKPOINT = "checkpoint:"
-"""The beginning of a checkpoint's digest in what rule `base` is made with."""
 
 
 def check_writable() -> None:
@@ -118,78 +109,9 @@ def log_text(log: Path) -> str:
     return log.read_text(encoding="utf-8", errors="replace")
 
 
-def made_with(stage: str, run: Run, name: str) -> str:
-    """What a job is made with beside its settings and files: a digest of its code, and for `prepare` and `base` the
-    digests of the data and checkpoint that they read, for `reference` the number of rollouts to replay."""
-    beside = ""
-    if stage == "prepare":
-        beside = data(run)
-    elif stage == "base":
-        beside = f"{_digests([run.base.file])} {_checkpoint(run.base.path, name)}".strip()
-    elif stage == "reference":
-        beside = str(run.algorithm.replayed(run.rollout))
-    return f"{code_digest(stage, run)} {beside}".rstrip()
-
-
-def made_with_suite(suite: Suite) -> str:
-    """As `made_with`, for a suite's report: digests of its code and its section."""
-    return f"{code_digest('compare')} {digest(suite.model_dump_json())[:16]}"
-
-
 def timings(run: str) -> list[Path]:
     """The timings of a run's finished jobs."""
     return list(Path("data/runs", run, "timings").glob("*.json"))
-
-
-def origin_of(run: Run, name: str) -> Callable[[str], Origin | None]:
-    """A function from a stage to what a job of this run has as its origin now, None for an unknown stage."""
-
-    @cache
-    def found(stage: str) -> Origin | None:
-        return origin(stage, settings_json(run, stage), made_with(stage, run, name)) if stage in STAGES else None
-
-    return found
-
-
-def origin_of_suite(suite: Suite) -> Callable[[str], Origin | None]:
-    """As `origin_of`, for a suite's report."""
-    return lambda stage: origin(stage, "{}", made_with_suite(suite)) if stage == "compare" else None
-
-
-def data(run: Run) -> str:
-    """Digests of the files that the task reads, `task.data.path`, `task.data.test_path` and those that other keys of
-    the section name; "" if it reads none.
-
-    A file that is missing or cannot be read is no error here: rule `prepare` reports it.
-    """
-    named = getattr(run.task, "data", None)
-    files = [named.path, named.test_path] if isinstance(named, Data) else []
-    others = [value for key, value in run.task if key != "name" and isinstance(value, str)]
-    return _digests([*files, *(name for name in others if Path(name).is_file())])
-
-
-def _digests(names: Iterable[str | None]) -> str:
-    return " ".join(_digest(Path(name)) for name in names if name)
-
-
-def _digest(path: Path) -> str:
-    try:
-        return sha256_of(path)[:16] if path.is_file() else "missing"
-    except OSError:
-        return "missing"
-
-
-@cache
-def _checkpoint(path: str | None, name: str) -> str:
-    """The digest of a checkpoint's directory; if it is gone, the one that the run `name` was made with; "" for the Hub,
-    whose files do not change in place."""
-    try:
-        if path and Path(path).is_dir():
-            return CHECKPOINT + checkpoint_digest(Path(path))[:16]
-        made = json.loads(Path("data/runs", name, "timings/base.json").read_text(encoding="utf-8"))["origin"]["code"]
-        return next((word for word in made.split() if path and word.startswith(CHECKPOINT)), "")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return ""
 
 
 def threads(wanted: int, cores: int | None, devices: int) -> int:

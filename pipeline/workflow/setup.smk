@@ -17,7 +17,7 @@ min_version("9.0")
 sys.path.insert(0, str(Path.cwd()))  # so that tasks beside the Snakefile can be imported
 
 from pipeline.runtime import devices, slurm
-from pipeline.workflow import rules as wf
+from pipeline.workflow import made_with, rules as wf
 from pipeline.errors import PipelineError
 from pipeline.workflow.dry_run import print_estimate
 from pipeline.workflow.preflight import Preflight, explain_targets
@@ -118,7 +118,7 @@ def opens_policy(wildcards):
 
 
 def code(stage):
-    return lambda wildcards: wf.made_with(stage, RUNS[wildcards.run], wildcards.run)
+    return lambda wildcards: made_with.code_and_data(stage, RUNS[wildcards.run], wildcards.run)
 
 
 def of_origin(path):

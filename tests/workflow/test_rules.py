@@ -1,16 +1,13 @@
-"""What the Snakefile takes from the logs of reports; inputs, and what bases and a suite's report are made with."""
+"""What the Snakefile takes from the logs of reports, and inputs of its rules."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from pipeline.settings.params_file import parse_params
-from pipeline.settings.project import Suite
-from pipeline.settings.run import Run
 from pipeline.workflow import rules
-from pipeline.workflow.rules import made_with, made_with_suite, results, suite_inputs
+from pipeline.workflow.rules import results, suite_inputs
 from tests.workflow.conftest import chat
 
 
@@ -26,46 +23,6 @@ def test_a_log_may_hold_any_bytes(logs):
     """A compiler that a reward calls writes in its own encoding."""
     (logs / "report.log").write_bytes(b"accuracy 0.5 \xb1 0.1\n")
     assert "accuracy 0.5" in results(["mine"], since=0)
-
-
-def test_a_report_is_stale_when_the_suite_compares_other_runs():
-    """Its files alone would not say so: they are all older than the report if one run less is wanted."""
-    made = {made_with_suite(Suite(runs=runs, seeds=seeds)) for runs in (["a"], ["a", "b"]) for seeds in (None, [0, 1])}
-    assert len(made) == 4
-
-
-def test_a_base_is_stale_when_its_checkpoint_is_edited_in_place(tmp_path, monkeypatch):
-    """But not when the checkpoint is gone: then the imported base stands for it."""
-    monkeypatch.chdir(tmp_path)
-    timing = Path("data/runs/mine/timings/base.json")
-    timing.parent.mkdir(parents=True)
-    Path("mine").mkdir()
-
-    def base(path: str = "mine") -> str:
-        rules._checkpoint.cache_clear()  # as in the next Snakemake
-        return made_with("base", Run(base={"path": path}), "mine")
-
-    Path("mine/config.json").write_text("{}")
-    before = base()
-    timing.write_text(json.dumps({"origin": {"code": before}}))
-    Path("mine/config.json").touch()
-    assert base() == before and " checkpoint:" in before
-    Path("mine/config.json").write_text("{ }")
-    assert base() != before
-    shutil.rmtree("mine")
-    assert base() == before
-    timing.unlink()
-    assert " " not in base() and base() == base("GSAI-ML/LLaDA-8B-Base")
-
-
-def test_a_base_is_stale_when_its_texts_are_edited(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("words.txt").write_text("abc")
-    with_file, split = (Run(base={"data": data}) for data in ("words.txt", "task"))
-    before, of_split = made_with("base", with_file, "mine"), made_with("base", split, "mine")
-    Path("words.txt").write_text("abd")
-    assert made_with("base", with_file, "mine") != before
-    assert made_with("base", split, "mine") == of_split == made_with("base", Run(), "mine")
 
 
 def test_what_follows_a_prompt():
