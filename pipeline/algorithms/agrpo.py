@@ -5,8 +5,8 @@ A completion k and one of its steps s are drawn uniformly; the step's log-probab
     l = Σ_{i∈S_s} log p_θ(x_i | x_s, i),   A_k = R_k - mean_G R,   ρ = e^{l - l_old},
     L = - [min(ρ A, clip(ρ, 1 ± ε) A) - β k3(l, l_ref)].
 
-At the round's first update the expected gradient is therefore that of E[R], divided by the number of steps. A block
-cache is refused: l would be that of another law than the one sampled.
+At the round's first update, with β = 0, the expected gradient is therefore (1 - 1/K) ∇E[R] over the number of steps. A
+block cache is refused: l would be that of another law than the one sampled.
 """
 
 from torch import Tensor, nn

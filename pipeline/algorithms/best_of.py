@@ -1,10 +1,11 @@
 """Best of K: decoding of the base, without training.
 
-K = `candidates` answers are drawn by ancestral sampling, and the one of largest reward is kept, of equal ones the
-first. Its KL to the base is at most log K - (K - 1)/K (Beirami et al. 2024, arXiv 2401.01879). It spends in every
-answer what training spends once, so it is what a method that trains has to beat at equal compute.
+K = `candidates` answers are drawn by ancestral sampling, and the first of those with the largest reward is kept. Its KL
+to the base is at most log K - (K - 1)/K (Beirami et al. 2024, arXiv 2401.01879). Every answer costs K decodings; a
+method that trains has to beat this at equal compute.
 
-On an enumerated task the law of the answers is exact. With F(r) the base's probability of a reward of at most r,
+On an enumerated task the law of the answers is exact. With F(r) and F(r-) the base's probabilities of a reward of at
+most r and of less than r,
 
     p(x) = p^base(x) (F(r(x))^K - F(r(x)-)^K) / (F(r(x)) - F(r(x)-)).
 """

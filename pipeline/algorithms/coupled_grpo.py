@@ -1,18 +1,19 @@
 """coupled-GRPO, the method of DiffuCoder (arXiv 2506.20639).
 
-t ~ U(low, high) and m_i ~ Bern(t) mask a completion o; with its complement ¬m every token is predicted once more. M^L
-is the completion as it starts, by default all masked; what that shows is neither masked nor predicted:
+A mask m_i ~ Bern(t), t ~ U(low, high), hides a part of a completion o, and its complement ¬m the rest: each token is
+predicted under one of them. M^L is the completion as it starts, by default all masked; tokens that are shown there are
+neither masked nor predicted:
 
     l_i = ½ [log p(o_i | M^L) + (m_i/t) log p(o_i | o with m masked) + ((1-m_i)/(1-t)) log p(o_i | o with ¬m masked)],
     A_k = R_k - mean_{j≠k} R_j,      ρ = e^{l - l_old},
     L = - mean_{k, i ≤ end} [min(ρ A, clip(ρ, 1 ± ε) A) - β k3(l, l_ref)].
 
-The mask belongs to the batch's row: new, old and reference policies and the G completions of a group share it.
-The mean runs over the tokens of a group, of each completion up to and with its first end token.
+New, old and reference policies and the G completions of a group share the mask. The mean runs over the tokens of a
+group, of each completion up to and with its first end token.
 
 Checked against copies of the authors' code (github.com/apple/ml-diffucoder): t in [0.2, 0.8], both factors, which are
-not normalised, leave-one-out advantages without division by the standard deviation, the stop at the first end token. It
-differs: they draw one t for a whole batch, here every group has its own; and their token mean is over a micro-batch.
+not normalised, leave-one-out advantages without division by the standard deviation, the stop at the first end token.
+Two differences: they draw one t for a batch, here each group has its own; and their token mean is over a micro-batch.
 """
 
 import torch

@@ -1,42 +1,42 @@
 """Discrete Adjoint Matching with the importance-weighted adjoint estimator (arXiv 2602.07132).
 
-Maximise E[r(X_1)] - α KL(p^u ‖ p^base). The optimum is p*(X) ∝ p^base(X) e^{r(X_1)/α}, its posterior the base's
-times the adjoint, and the adjoint is estimated from K completions of a state:
+Maximise E[r(X_1)] - α KL(p^u ‖ p^base). The optimum is p*(X) ∝ p^base(X) e^{r(X_1)/α}. Its posterior at a state is the
+base's times the adjoint, which is estimated from K completions of that state:
 
     ℓ_k = Σ_s Σ_{i∈S_s} [log p^base - log p^u](x_i | x_s) + r(X_1^(k))/α,      W_k = K softmax_k(τ ℓ)_k,
     L_x = - (1/K) Σ_k W_k mean_{i∈J_k} log p_θ(X^(k)_i | x, i).
 
 `weights: direct` is the paper's, τ = 1: each round aims at p*.
 `weights: tempered` damps the step: round k aims at p_k ∝ p_{k-1}^{1-τ} (p^base e^{r/α})^τ, a mirror-descent step of
-size τ/α on E[r] - α KL(p ‖ p^base). p* is its only fixed point for every τ (ℓ is constant in k there, so W = 1), and
-exactly solved rounds multiply log(p*/p_k) by 1 - τ. τ is the largest, up to 1 and `largest_step` · α, at which the mean
-effective sample size of the groups whose rewards differ is at least `min_ess` · K. A row kept from round j was drawn
-from p_{j-1}, so in round k its exponent is 1 - Π_{i=j..k} (1 - τ_i) in the place of τ.
+size τ/α on E[r] - α KL(p ‖ p^base). p* is its only fixed point for every τ: there ℓ_k is the same for all k, so W = 1.
+A round that is solved exactly multiplies log(p*/p) by 1 - τ, up to a constant. τ is the largest, up to 1 and
+`largest_step` · α, at which groups whose rewards differ have a mean effective sample size of at least `min_ess` · K.
+A row kept from round j was drawn from p_{j-1}, so in round k its exponent is 1 - Π_{i=j..k} (1 - τ_i) instead of τ.
 
 `rollout.start: remasked` (the paper's): x is a re-masked X_1, and the K completions start from x.
-`rollout.start: empty`: the K completions start from the empty answer, and x is X_1^(k), drawn by W_k, re-masked. One
-set of rollouts serves every level of masking, so a gradient is cheaper; known as weighted denoising cross-entropy
-(WDCE). Where rollouts go block by block (`rollout.block_length`), so do these states: later blocks are masked, the
-active one in part, and the loss is over the active block. The law of the answers aimed at is the same, and no gradient
-is spent on states that sampling never visits.
+`rollout.start: empty`: the K completions start from the empty answer; x is one of them, drawn with chance W_k/K and
+re-masked. One set of rollouts serves every level of masking, so a gradient is cheaper. This is known as weighted
+denoising cross-entropy (WDCE). Where rollouts go block by block (`rollout.block_length`), so do these states: later
+blocks are masked, the active one in part, and the loss is over the active block. The target law stays the same, and
+training skips states that sampling never visits.
 
 `jumps: first`: J_k are the positions that completion k reveals first, as in the paper; `jumps: all`: all masked
-positions of x, the average over the order of the jumps. With `start: remasked`, `all` needs a base whose conditionals
-are those of one joint law: where p(x_i | x_j) depends on the order of revealing, completions from x do not follow p^u(·
-| x, i), and the policy drifts even with r = 0. Null means `first` with `start: remasked` and `all` with `start: empty`.
+positions of x, the average over the order of the jumps. With `start: remasked`, `all` is unbiased only if the base's
+conditionals are those of one joint law. Otherwise tokens that completions reveal later do not follow p^u(· | x, i), and
+the policy drifts even with r = 0. Null means `first` with `start: remasked` and `all` with `start: empty`.
 
-`control_variate` (with `jumps: first` and `start: remasked`): the jumps (i_k, v_k) from x were drawn from the
-round's first policy u, so (1/K) Σ_k 1[v_k = v, i_k = i] has the known mean p^u(v | x, i)/|M|, which replaces it:
+`control_variate` (with `jumps: first` and `start: remasked`): the jumps (i_k, v_k) from x were drawn from the behavior
+policy u, so (1/K) Σ_k 1[v_k = v, i_k = i] has the known mean p^u(v | x, i)/|M|, which replaces it:
 
     L_x = - (1/K) Σ_k (W_k - 1) mean_{i∈J_k} log p_θ(X^(k)_i | x, i) - mean_{i∈M} Σ_v p^u(v | x, i) log p_θ(v | x, i).
 
 The expectation is the same and the noise is multiplied by W - 1, which vanishes at the optimum. `gain` γ < 1 takes
-γ (W_k - 1) instead: each round then aims at a share γ of the way, as in stochastic approximation, with γ² of the noise.
+γ (W_k - 1) instead: each round then goes a share γ of the way, as in stochastic approximation, with γ² of the variance.
 
-With `rollout.cache: block` p^u and p^base in ℓ are both laws with the cache, p̃, and p* becomes p̃* ∝ p̃^base e^{r/α};
-the loss, and with it the trained network, is without one (docs/llada.md).
+With `rollout.cache: block` p^u and p^base in ℓ are the laws with the cache, p̃, and p* becomes p̃* ∝ p̃^base e^{r/α};
+the loss is computed without a cache (docs/llada.md).
 
-`loss: squared` matches the rates by Σ_y (u^θ - w)² instead, the paper's naive alternative.
+`loss: squared` matches the rates u^θ to their targets w by Σ_y (u^θ - w)², the paper's naive alternative.
 """
 
 import pyarrow as pa

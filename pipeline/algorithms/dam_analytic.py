@@ -1,11 +1,11 @@
 """DAM with the adjoint by enumeration, ã(y; X_1) = Σ_z p^base(z | y) e^{-g(z)+g(X_1)} (arXiv 2602.07132).
 
     u*(y | x) = u^base(y | x) E[ã(y; X_1)],      Q^base(y | x) ã(y; X_1) = Q*(y | x) e^{g(X_1) - V(x)},
-    L_x = - (1/K) Σ_k e^{g(X^(k)) - V(x)} mean_{i∈M(x)} Σ_v p*(v | x, i) log p_θ(v | x, i).
+    L_x = - (1/K) Σ_k e^{g(X^(k)) - V(x)} mean_{i∈M(x)} Σ_v p*(v | x, i) log p_θ(v | x, i),
 
-Every y gets its exact value V(y), but X_1 comes from the policy, not from p*: the factor e^{g(X_1) - V(x)} has mean 1
-under p* only, and a heavy tail where rewards are low. It depends on x alone, so the minimiser stays Q*. Needs all
-values V, hence an enumerated task.
+with g = -r/α and e^{-V(x)} = E^base[e^{-g(X_1)} | x]. Every y gets its exact value V(y), but X_1 comes from the policy,
+not from p*: the factor e^{g(X_1) - V(x)} has mean 1 under p* only, and a heavy tail where rewards are low. It is common
+to all terms of a state x, so the minimiser stays Q*. Needs all values V, hence an enumerated task.
 """
 
 import torch

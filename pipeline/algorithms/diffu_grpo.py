@@ -9,8 +9,8 @@ every optimiser step draws another one. G is `rollout.completions`, the inner it
 runs over the tokens of a group, of each completion up to and with its first end token.
 
 Checked against forks of the authors' code (github.com/dllm-reasoning/d1; its own trainer was not at hand): likelihood,
-advantage, stop at the first end token, ε 0.5, β 0.04, masking 0.15. It differs: they take the token mean over a
-micro-batch, which depends on how it is cut; here it is over a group.
+advantage, stop at the first end token, ε 0.5, β 0.04, masking 0.15. One difference: their token mean is over a
+micro-batch, so it depends on how a batch is cut; here it is over a group.
 """
 
 import torch

@@ -8,9 +8,9 @@ comes with its complement: two masks and their complements make the four replica
 
 Checked against the authors' code (github.com/yuchen-zhu-zyc/DMPO, commits 07434f9 and a521073): both softmaxes, the
 sign of the log ratio in the second, the factor 1/m, the complementary pairs and the range of λ. Its first version takes
-the log-likelihood ratio along the sampled path, as here; the second one an ELBO with shared masks. Their softmax may
-run over the rows of one device only; here it is over the group. Their loss is a sum over rows and has no factor K,
-which is a matter of scale.
+the log-likelihood ratio along the sampled path, as here; the second takes an ELBO with shared masks. Their softmax may
+run over the rows of one device only; here it is over the group. Their loss is a sum over rows without the factor K;
+only the scale differs.
 """
 
 import torch

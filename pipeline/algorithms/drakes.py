@@ -1,13 +1,14 @@
 """DRAKES: reward back-propagation through Gumbel-softmax samples (arXiv 2410.13643).
 
-From the empty answer, at each step a masked position i is revealed by o_i = softmax((log p_θ(· | x_s, i) + G)/τ),
-made hard with a straight-through gradient, and
+From the empty answer, each step reveals a masked position i by o_i = softmax((log p_θ(· | x_s, i) + G)/`softness`),
+with Gumbel noise G, made one-hot with a straight-through gradient, and
 
     L = - r(o_1, …, o_L) + α Σ_s (1/|M_s|) Σ_{i∈M_s} Σ_v [p_θ log(p_θ/p^base) - p_θ + p^base](v | x_s, i).
 
 The penalty is the generalised KL of the rates at the *masked* positions (the released code takes the unmasked ones,
-where it is 0). Needs a reward of one-hot rows; an enumerated task's table is one: r = Σ_ab o_1(a) o_2(b) r(a, b). The
-gradient reaches a token's own logits, not the later steps that condition on it: models take token ids.
+where it is 0). Needs a reward that is differentiable in one-hot rows, here r = Σ_ab o_1(a) o_2(b) r(a, b) with the
+table of an enumerated task. Models take token ids, so the gradient reaches the logits of a token itself, not those of
+later steps that condition on it.
 """
 
 import torch

@@ -6,17 +6,17 @@ a rollout X with the reward r ≥ 0,
     q(v | x, i) = c · p_teacher(v | x, i) + 1[v = X_i] (e^{h r} - c),
     L_x = - mean_{i∈M(x)} Σ_v q(v | x, i) log p_θ(v | x, i)
 
-with c = 1. The target is not normalised: its mass is e^{h r}. Weights compare nothing within a group and no base is
-consulted; round k's tilt is Σ_{j≤k} h, which ends at 1/α (the last h is shortened). Optimiser and learning rate start
-anew in every phase. Where rollouts go block by block, so do the states: all later blocks masked, the active one in
-part, and the mean runs over the active block's masked positions. Teacher and policy are read without a block cache,
+with c = 1. The target is not normalised: its mass is e^{h r}. Weights are not normalised within a group, and the base
+is not used. The tilt of round k is Σ_{j≤k} h, which ends at 1/α (the last h is shortened). Optimiser and learning rate
+start anew in every phase. Where rollouts go block by block, so do the states: all later blocks masked, the active one
+in part, and the mean runs over the active block's masked positions. Teacher and policy are read without a block cache,
 also where the rollouts have one: the optimum is then p_teacher + p̃ (Ẽ[e^{h r} | X_i = v] - 1) with p̃ and Ẽ those of
 the cached rollouts, which is the tilt of neither law unless they agree.
 
 Checked against the authors' code (github.com/yuyuanchen0/dtm, commit 29b4f02): target, c, clamping of rewards at 0,
 states, positions, phases, rollouts from the teacher, restarts; `train.ema` with its value for Countdown (0.95) saves
-the moving average, from which the next phase starts. It differs: the authors replace a part of the buffer every few
-updates, while a round here draws all its rollouts first; and the learning rate does not fall within a phase.
+the moving average, from which the next phase starts. Two differences: the authors replace a part of the buffer every
+few updates, while a round here draws all its rollouts first; and here the learning rate does not fall within a phase.
 """
 
 from torch import Tensor, nn

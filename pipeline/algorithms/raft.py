@@ -3,8 +3,8 @@
     k* = argmax_k r(X_1^(k)),    L = - mean_{i∈M(x)} log p_θ(X^(k*)_i | x, i),    x = X_1^(k*) re-masked.
 
 Equal best completions share the weight K. Rows of the last `replay_rounds` rounds are used together, as in DAM. It is
-`rwr` with 1/α_k → ∞ in every round: it raises the reward without a bound and aims at no p*, so `alpha` only says
-against which p* an enumerated task is judged.
+`rwr` with 1/α_k → ∞ in every round: it raises the reward and aims at no p*. `alpha` only says to which p* the KL of an
+enumerated task is reported.
 """
 
 import torch

@@ -10,9 +10,9 @@ where x is X_1^(k), drawn by W_k and re-masked.
 is at least `min_ess` · K, and Σ_k 1/α_k ≤ 1/α. A row kept from round j was drawn from p_{j-1}, so its weight in round k
 is e^{r (1/α_j + … + 1/α_k)}.
 
-The base is never consulted. Solved exactly from the base on, p_k ∝ p^base e^{r Σ 1/α_j}, which is p* once 1/α is spent;
-but errors of the rounds add up, and whatever the policy has drifted to stays. While less than 1/α is spent, α decides
-nothing: the method then just raises the reward. Discrete Adjoint Matching corrects both (`algorithms/dam.py`).
+The base is not used after round 0. If every round is solved exactly, p_k ∝ p^base e^{r Σ_j 1/α_j}, which is p* once
+Σ_j 1/α_j = 1/α. But errors of the rounds add up and are never corrected, and α has no effect before that sum is
+reached. Discrete Adjoint Matching has neither defect (`algorithms/dam.py`).
 """
 
 import torch

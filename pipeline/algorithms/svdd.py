@@ -5,7 +5,7 @@ probability softmax_n(v(y_n)/α). α → 0 keeps the best.
 
     `value: pm`: v(x) = r(x with every masked position filled by its most probable token)
     `value: mc`: v(x) = E[r(X_1) | x] over the base. The paper fits a regression to base rollouts; here it is the mean
-                 over `lookahead` of them, drawn from each candidate, and its expectation where a law is enumerated.
+                 over `lookahead` rollouts from each candidate, and the exact expectation on an enumerated task.
 
 On an enumerated task the law of a step has a closed form: with q the base's posterior and w = e^{v/α},
 

@@ -2,7 +2,8 @@
 
     ρ = e^{l - l_old},      L = - [min(ρ A, clip(ρ, 1 ± ε) A) - β (e^{l_ref - l} - (l_ref - l) - 1)].
 
-The methods differ in l, their stand-in for the log-likelihood of a completion, which a masked-diffusion model lacks.
+The methods differ in l, which stands for the log-likelihood of a completion; that of a masked-diffusion model has no
+closed form.
 """
 
 from collections.abc import Callable, Collection

@@ -1,4 +1,4 @@
-"""Rule `adjoint`: rollouts become weighted rows to learn from. This is what the algorithms share on that way."""
+"""What algorithms share in rule `adjoint`, where rollouts become weighted rows to learn from."""
 
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""The matching loss of a policy on states with their completions: what pre-training, DAM, DTM and RAFT share."""
+"""The matching loss of a policy on states with their completions, for pre-training and weighted rows."""
 
 import torch
 from jaxtyping import Float

@@ -7,11 +7,11 @@ confident), then each token is drawn from p(v | x_s, i) independently:
 
 The probability of the order cancels in every importance ratio, so it is not recorded.
 
-With `cache: block` the keys and values outside a block are those of the state x_b at the block's start: one pass over
-the whole sequence at x_b, which serves the block's first step too, then passes over the block alone. The tokens are
-drawn from p̃(v | x_b, x_s, i), a Markov chain in (x_b, x_s), and what is recorded and replayed is log p̃. All that is
-said about p^u and its importance ratios holds for this law; it is not the law of the same model without a cache, unless
-the model sees block by block (`models.block_cache`).
+With `cache: block` one pass over the whole sequence at the block's start, state x_b, gives the keys and values outside
+the block and serves its first step; later steps pass the block alone. The tokens are drawn from p̃(v | x_b, x_s, i), a
+Markov chain in (x_b, x_s), and log p̃ is recorded and replayed. All that is said about p^u and its importance ratios
+holds for this law. It is not the law of the same model without a cache, unless the model sees its input block by block
+(`models.block_cache`).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """LLaDA's decoding with low-confidence remasking (arXiv 2502.09992): for evaluation only.
 
 Every masked position proposes its most probable token; the k proposals of highest probability are kept, the others are
-masked again. The positions depend on the tokens, so a rollout's probability would not be the product of its tokens'.
+masked again. Which positions are kept depends on the proposed tokens, so the product of the tokens' probabilities would
+not be the probability of a rollout.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """The order in which positions are revealed: k at a time, in blocks from left to right.
 
-Blocks are counted from `offset` positions before the answer's start, so the first is shorter by `offset`.
+Blocks are counted from `offset` positions before the answer's start, so the first block has `offset` positions fewer.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Rule `adjoint`: importance weights and adjoint targets of a round's rollouts."""
+"""Rule `adjoint`: the targets of a round, its rollouts with their weights."""
 
 from argparse import Namespace
 

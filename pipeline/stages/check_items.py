@@ -1,6 +1,6 @@
-"""Makes a task's items and checks them against a checkpoint, before any rule runs; writes nothing.
+"""Make a task's items and check them against a checkpoint; write nothing.
 
-`snakemake -n` runs it for bases that are imported: what rules `prepare` and `base` would refuse, it refuses.
+`snakemake -n` runs this for an imported base, so that what rules `prepare` and `base` would refuse stops the dry run.
 """
 
 import argparse

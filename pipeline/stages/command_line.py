@@ -1,4 +1,4 @@
-"""The command line of a stage: `python -m pipeline.stages.train --help`. One file of this package is one rule.
+"""The command line of a stage: `python -m pipeline.stages.train --help`. Each rule of the Snakefile is one file here.
 
 Every path is an argument; the settings are the sections that the stage reads, as JSON text or in a file. A stage writes
 its outputs under temporary names and renames them; last it writes when it started, computed and finished, and the

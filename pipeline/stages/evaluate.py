@@ -1,7 +1,7 @@
-"""Rule `evaluate`: a round's policy on held-out prompts, by greedy decoding and by ancestral sampling.
+"""Rule `evaluate`: scores of a round's policy on held-out prompts, for each decoding of `evaluate.samplers`.
 
-A method that decodes in its own way takes the place of ancestral sampling. On an enumerated task the law of the
-answers is exact, and KL(p* ‖ p^u) with it. The answers come from the shards of rule `decode`, if there are several.
+A method that decodes in its own way replaces ancestral sampling. On an enumerated task KL(p* ‖ p^u) is computed
+exactly. If `evaluate.shards` is more than 1, the answers come from rule `decode`.
 """
 
 from argparse import Namespace

@@ -2,11 +2,11 @@
 
   python -m pipeline.stages.export data/runs/mine/round_010/policy exported/ [--push NAME]
 
-The directory gets the weights under the names of the family's checkpoints, with adapters merged, or with `--adapters`
-the adapters alone; config.json, as the family's published code reads it, whose `auto_map` leads to that code in the
-base's repository (none is copied); the tokenizer and its chat template, generation_config.json, and README.md, the
-card. The card's numbers come from the files of the run; each is named with its digest and the commit that made it.
-docs/llada.md says who opens the result.
+The directory gets the weights under the names of the family's checkpoints, with adapters merged (with `--adapters` the
+adapters alone); config.json as the family's published code reads it; the tokenizer and its chat template;
+generation_config.json; and README.md, the card. No code is copied: `auto_map` in config.json points to the code in the
+base's repository. The card's numbers come from the files of the run, which it names with their digests and the commit
+that made them. docs/llada.md says which programs open the result.
 """
 
 import argparse

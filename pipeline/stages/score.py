@@ -12,9 +12,9 @@ special tokens) and `reference`:
   sudoku     the 16 digits of the solution; the question is the puzzle or holds "Sudoku puzzle: " and the puzzle
 
 Blank lines are ignored. OUT is JSON: `n`, the mean of each metric of the task, its standard error `<metric>_se`, and
-`items` in the order of FILE. For the tasks above, `accuracy` and `accuracy_se` are those of the papers and an item has
-`correct`: whether it is right; for sudoku the number of right cells, beside the number of `empty` ones, over all of
-which the accuracy is averaged. An item of a task of one's own with other metrics has these. The profile `d1` scores as
+`items` in the order of FILE. For the tasks above, `accuracy` is that of the papers, and an item has `correct`, whether
+it is right. For sudoku, `correct` is the number of right cells and `empty` the number of cells to fill; the accuracy is
+over the cells of all items. For a task of your own an item has the metrics of its score. The profile `d1` scores as
 published, `strict` with the repairs that docs/scoring.md lists.
 """
 

@@ -1,4 +1,4 @@
-"""Rule `train`: one round of matching, from the policy and the optimiser state of the round before."""
+"""Rule `train`: train the policy of the round before on the targets, with the optimiser state of that round."""
 
 from argparse import Namespace
 from collections.abc import Sequence
