@@ -100,10 +100,7 @@ def samples_of(base: Splits, last: Splits, sampler: str, names: Sequence[str]) -
 def _sample(split: str, base: Sampled | None, last: Sampled, names: Sequence[str], shared: tuple[str, str]) -> Sample:
     puzzle, reference = last["puzzle"], last["reference"]
     aligned = _shape(puzzle) == _shape(reference)
-    narrow = "\n" in puzzle and _narrow(puzzle) and _narrow(last["answer"])
-    lines = puzzle.splitlines()
-    stacked = aligned and (len(lines) == 1 or max(map(len, lines), default=0) > WIDE)
-    layout = "stacked" if stacked else "grids" if aligned or narrow else "prose"
+    layout = _layout(puzzle, last["answer"], aligned=aligned)
     if layout == "prose":
         begin, end = shared
         own = puzzle[len(begin) : len(puzzle) - len(end)].strip("\n")
@@ -135,6 +132,15 @@ def _sample(split: str, base: Sampled | None, last: Sampled, names: Sequence[str
     title = f"{'' if split == 'test' else f'{split}, '}prompt {last['item'] + 1}{group}"
     failed = names[-1].endswith("accuracy") and last["metrics"][names[-1]] < 1
     return Sample(title, failed, layout, [*texts, answer("policy", last)])
+
+
+def _layout(puzzle: str, answer: str, *, aligned: bool) -> str:
+    """See `Sample`; `aligned`: prompt and reference have one shape."""
+    lines = puzzle.splitlines()
+    if aligned and (len(lines) == 1 or max(map(len, lines), default=0) > WIDE):
+        return "stacked"
+    narrow = "\n" in puzzle and _narrow(puzzle) and _narrow(answer)
+    return "grids" if aligned or narrow else "prose"
 
 
 def _narrow(text: str) -> bool:
