@@ -68,6 +68,12 @@ SMALL = {
 }
 """A complete workflow that takes seconds; too short to learn anything."""
 
+LONGEST = (
+    *("test_slurm.py", "test_chat.py", "test_exact.py", "test_kills.py", "test_devices.py", "test_own_reward.py"),
+    *("dvc/test_revisions.py", "dvc/test_staleness.py"),
+)
+"""Files that take longest, the first mostly waiting: while it waits, another process has both cores."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=4, help="number of random kills in test_kills.py")
@@ -82,10 +88,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Files that run the workflow come first: they take longest, and so no process ends long after the others."""
+    """The longest files first, then those that run the workflow: so no process ends long after the others."""
     own = (ROOT / "tests", ROOT / "tests" / "dvc")
     slow = {item.path for item in items if item.path.parent in own or {"workflow", "finished"} & {*item.fixturenames}}
-    items.sort(key=lambda item: item.path not in slow)
+    place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (place.get(item.path, len(place)), item.path not in slow))
 
 
 class Workflow:
