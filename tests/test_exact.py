@@ -19,20 +19,20 @@ from tests.conftest import ROOT, Workflow
 
 ALPHA = 0.5
 PARAMS = {
-    "rounds": 8,
+    "rounds": 4,
     "task": {"name": "examples.words"},
     "model": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2},
     "base": {"updates": 300, "batch_size": 256, "lr": 1e-2},
-    "rollout": {"prompts": 32, "completions": 64, "tokens_per_step": 1, "batch_size": 1024, "shards": 1},
-    "train": {"updates": 60, "batch_size": 512, "lr": 5e-3, "lr_decay": 0.7, "warmup": 5},
-    "evaluate": {"every": 8},
+    "rollout": {"prompts": 64, "completions": 64, "tokens_per_step": 1, "batch_size": 1024, "shards": 1},
+    "train": {"updates": 120, "batch_size": 512, "lr": 5e-3, "lr_decay": 0.5, "warmup": 5},
+    "evaluate": {"every": 4},
 }
 REMASKED = {"start": "remasked", "prompts": 128, "shards": 2}  # each prompt gives only one state x
 CASES = {
     "empty": {"algorithm": {"alpha": ALPHA, "weights": "direct"}},
     "tempered": {"algorithm": {"alpha": ALPHA, "min_ess": 0.8}},
     "rwr": {"rounds": 1, "algorithm": {"name": "rwr", "alpha": ALPHA, "min_ess": 0.8}},  # only its targets are tested
-    "remasked": {"algorithm": {"alpha": ALPHA, "weights": "direct"}, "rollout": REMASKED},
+    "remasked": {"rounds": 2, "algorithm": {"alpha": ALPHA, "weights": "direct"}, "rollout": REMASKED},
 }
 
 
@@ -81,7 +81,8 @@ def test_policy_converges_to_the_tilted_distribution(runs, case):
     base = runs / "empty" / "round_000" / "policy"  # the cases share it
     _, target = optimum(base, 1 / ALPHA)
     kl = []
-    for path in (base, runs / case / "round_008" / "policy"):
+    last = CASES[case].get("rounds", PARAMS["rounds"])
+    for path in (base, runs / case / f"round_{last:03d}" / "policy"):
         _, policy = law(path)
         kl.append((target * (target / policy).log()).sum().item())
     assert kl[0] > 0.1
@@ -98,8 +99,8 @@ def test_estimated_targets_are_unbiased(runs, case):
     table = parquet.read([folder / "targets.parquet"], parquet.TARGETS)
     inverse_alpha = table.column("step")[0].as_py() * (1 / ALPHA if case == "empty" else 1)
     words, target = optimum(runs / "empty" / "round_000" / "policy", inverse_alpha)
-    tokens = torch.from_numpy(parquet.matrix(table, "tokens")).view(32, 64, 3)
-    weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(32, 64, 1)
+    tokens = torch.from_numpy(parquet.matrix(table, "tokens")).view(64, 64, 3)
+    weight = torch.from_numpy(table.column("weight").to_numpy().copy()).view(64, 64, 1)
     for value in range(3):
         estimate = (weight * (tokens == value)).mean(dim=1)
         exact = (target[:, None] * (words == value)).sum(dim=0)
