@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -140,7 +141,7 @@ class Replay:
         draw = {
             "remasked_completions": self._remasked,
             "weighted_completions": self._remasked,
-            "complementary_masks": self._complementary,
+            "complementary_masks": partial(self._complementary, rows=batch_size),
             "starting_states": self._starting,
             "path_states": self._on_path,
         }[self.states]
@@ -151,8 +152,11 @@ class Replay:
         per_group = weight.numel() // len(padding)
         for step, index in enumerate(systematic(weight.flatten(), updates * batch_size, order).split(batch_size)):
             generator = torch_generator(seed, stream, round_, step)
-            longest_last = padding[index // per_group].argsort(descending=True, stable=True)
-            yield draw(index[longest_last], generator)
+            chosen = index
+            if self.states == "complementary_masks":  # a completion is as many rows as it has masks
+                chosen = index[: -(-batch_size // REPLICATES)]
+            longest_last = padding[chosen // per_group].argsort(descending=True, stable=True)
+            yield draw(chosen[longest_last], generator)
 
     def _remasked(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         free, length = self.start[index // self.tokens.shape[1]] == self.mask_id, self.tokens.shape[2]
@@ -178,14 +182,15 @@ class Replay:
         prompt = self.prompt[index // self.tokens.shape[1]]
         return (prompt != PADDING).sum(dim=1, keepdim=True) % self.block_length
 
-    def _complementary(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
-        count, length = -(-len(index) // REPLICATES), self.tokens.shape[2]
-        level = LEAST_MASKED + (1 - LEAST_MASKED) * torch.rand(count, 2, 1, generator=generator)
-        mask = torch.rand(count, 2, length, generator=generator) < level
-        masked = torch.cat([mask, ~mask], dim=1).flatten(0, 1)[: len(index)]
-        repeated = index[:count].repeat_interleave(REPLICATES)[: len(index)]
+    def _complementary(self, index: Int[Tensor, " c"], generator: torch.Generator, rows: int) -> Batch:
+        """The first `rows` of the completions' states, those of one completion together."""
+        length = self.tokens.shape[2]
+        level = LEAST_MASKED + (1 - LEAST_MASKED) * torch.rand(len(index), 2, 1, generator=generator)
+        mask = torch.rand(len(index), 2, length, generator=generator) < level
+        masked = torch.cat([mask, ~mask], dim=1).flatten(0, 1)[:rows]
+        repeated = index.repeat_interleave(REPLICATES)[:rows]
         masked &= self.start[repeated // self.tokens.shape[1]] == self.mask_id
-        return self._batch(repeated, masked, masked, self._noise(index, generator))
+        return self._batch(repeated, masked, masked, self._noise(repeated, generator))
 
     def _batch(
         self, index: Int[Tensor, " n"], masked: Bool[Tensor, "n L"], loss_positions: Bool[Tensor, "n L"], noise: Tensor

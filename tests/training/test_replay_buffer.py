@@ -59,3 +59,14 @@ def test_padding_changes_no_loss(states, starts):
         torch.testing.assert_close(
             weighted_cross_entropy(policy, alone, MASK), together[row : row + 1], atol=1e-5, rtol=1e-5
         )
+
+
+def test_complementary_masks_show_prompts_of_every_length():
+    """Rows are sorted by length after it is decided which completions a batch has, not before."""
+    replay = Replay.of_targets(targets(STARTS["empty"]), Rollout(completions=2), MASK, "complementary_masks")
+    seen = torch.zeros(max(PROMPTS) + 1)
+    for batch in replay.batches(40, 16, 0, Stream.REPLAY, 1):
+        lengths = (batch.prompt != PADDING).sum(dim=1)
+        assert len(lengths) == 16 and lengths.tolist() == sorted(lengths.tolist())
+        seen += torch.bincount(lengths, minlength=len(seen))
+    assert seen[[3, 5, 7]].tolist() == pytest.approx([320, 160, 160], rel=0.4)
