@@ -34,11 +34,13 @@ def sign_flip_p_value(differences: Sequence[float]) -> float:
     signs whose |Σ ±d| is at least |Σ d|; it needs no normal distribution, and is never below 2^(1 - n).
 
     Raises:
-        ValueError: for no difference, or more than `MOST`.
+        ValueError: for no difference, more than `MOST`, or one that is no finite number.
     """
     values = np.asarray(differences, dtype=float)
     if not 0 < len(values) <= MOST:
         raise ValueError(f"{len(values)} differences; from 1 to {MOST} can be enumerated")
+    if not np.isfinite(values).all():
+        raise ValueError(f"a difference of {values[~np.isfinite(values)][0]} has no place in a paired test")
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums + value, sums - value])

@@ -1,6 +1,8 @@
 """Paired comparisons: exact p-values by hand, size of the test, Holm's correction."""
 
 import itertools
+import operator
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -26,6 +28,22 @@ def test_size_of_the_test():
         assert np.mean(np.array(found) <= level) <= level
 
 
+@pytest.mark.parametrize("values", [[0.5], [1.0, -2.0, 2.0], [3.0, 1.0, 1.0, -1.0], [0.2, 0.0, 0.7, 0.1, -0.4]])
+def test_p_values_by_enumeration(values: list[float]):
+    """Sign by sign, in exact arithmetic; two-sided, so the order of the two methods does not matter."""
+    exact = [Fraction(str(value)) for value in values]
+    sums = [sum(map(operator.mul, signs, exact)) for signs in itertools.product((-1, 1), repeat=len(exact))]
+    wanted = sum(abs(found) >= abs(sum(exact)) for found in sums) / len(sums)
+    assert sign_flip_p_value(values) == sign_flip_p_value([-value for value in values]) == wanted
+
+
+@pytest.mark.parametrize("missing", [float("nan"), float("inf")])
+def test_a_difference_that_is_no_number(missing: float):
+    """Comparisons with it are false, so p would be 0."""
+    with pytest.raises(ValueError, match=f"a difference of {missing}"):
+        sign_flip_p_value([1.0, 2.0, missing])
+
+
 def test_comparison():
     """Mean and its standard error with n - 1."""
     found = compare([1.0, 2.0, 6.0])
@@ -37,6 +55,20 @@ def test_comparison():
 def test_too_few_or_too_many(count: int):
     with pytest.raises(ValueError, match=f"{count} differences"):
         sign_flip_p_value([1.0] * count)
+
+
+def test_holm_rejects_as_the_step_down_procedure_does():
+    """Reject the smallest p while p₍ⱼ₎ ≤ a/(m - j), and stop at the first that is larger; ties included."""
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        p_values = (generator.integers(1, 9, size=5) / 64).tolist()
+        for level in (0.03, 0.1, 0.3):
+            rejected = set()
+            for rank, index in enumerate(sorted(range(5), key=p_values.__getitem__)):
+                if (5 - rank) * p_values[index] > level:
+                    break
+                rejected.add(index)
+            assert {index for index, p in enumerate(holm(p_values)) if p <= level} == rejected
 
 
 def test_holm():
