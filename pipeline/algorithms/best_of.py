@@ -7,7 +7,7 @@ method that trains has to beat this at equal compute.
 On an enumerated task the law of the answers is exact. With F(r) and F(r-) the base's probabilities of a reward of at
 most r and of less than r,
 
-    p(x) = p^base(x) (F(r(x))^K - F(r(x)-)^K) / (F(r(x)) - F(r(x)-)).
+    p(x) = p^base(x) (F(r(x))^K - F(r(x)-)^K) / (F(r(x)) - F(r(x)-)) = p^base(x) Σ_{j<K} F(r(x))^j F(r(x)-)^{K-1-j}.
 """
 
 import torch
@@ -45,8 +45,9 @@ def law(log_base: Tensor, context: Context[BestOf]) -> Tensor:
     base, count = exact.path_law(log_base).exp().flatten(), context.algorithm.candidates
     levels, level = torch.from_numpy(context.problem.reward).flatten().unique(return_inverse=True)
     mass = torch.zeros(len(levels), dtype=torch.float64).index_add(0, level, base / base.sum())
-    upper = mass.cumsum(0)
-    of_level = (upper**count - (upper - mass) ** count) / mass.clamp(min=1e-300)
+    upper, power = mass.cumsum(0)[:, None], torch.arange(count)
+    lower = upper - mass[:, None]
+    of_level = (upper**power * lower.clamp(min=0) ** (count - 1 - power)).sum(dim=1)
     kept = (base * of_level[level]).clamp(min=1e-300)
     return exact.posteriors((kept / kept.sum()).log().view(log_base.shape[2], -1))
 

@@ -1,5 +1,7 @@
 """Every method's loss is finite, moves the policy only, and does what its formula says where that can be enumerated."""
 
+import math
+
 import pytest
 import torch
 
@@ -125,6 +127,16 @@ def test_best_of_decodes_by_its_law(bench):
     order = bench.reward.flatten().argsort()
     below = bench.log_base.exp().flatten()[order].cumsum(0)
     assert law[order].cumsum(0).numpy() == pytest.approx((below**5).numpy())  # P(r ≤ level) of the best of 5
+
+
+def test_best_of_keeps_what_the_base_almost_never_draws(bench):
+    """K p^base(x) for the best x, also where the probabilities of better and of equal answers differ by rounding."""
+    run, base = bench.run("best_of", candidates=5), bench.log_base.clone()
+    best = divmod(int(bench.reward.argmax()), bench.values)
+    base[best] = math.log(1e-20)
+    base -= base.flatten().logsumexp(0)
+    law = exact.path_law(plugin(run).law(exact.posteriors(base), bench.decoding(run)))
+    assert law[best].exp().item() == pytest.approx(5 * base[best].exp().item(), rel=1e-9)
 
 
 def with_alpha(run: AdjointSettings, alpha: float) -> AdjointSettings:
