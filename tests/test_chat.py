@@ -31,6 +31,7 @@ def small(task: str, directory: Path, checkpoint: Path) -> dict:
         "model": {"dtype": "bfloat16"},
         "base": {"path": str(checkpoint)},
         "rollout": {"prompts": 2, "completions": 2, "block_length": 8, "temperature": 0.9, "shards": shards},
+        "algorithm": {"weights": "direct"},
         "train": {"updates": 2, "batch_size": 4, "gradient_accumulation_steps": 2, "adapter": {"rank": 4},
                   "gradient_checkpointing": True},
         "evaluate": {"lengths": [16], "tokens_per_step": 2, "block_length": 8, "prefill": "<reasoning>",

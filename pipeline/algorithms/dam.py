@@ -13,6 +13,14 @@ A round that is solved exactly multiplies log(p*/p) by 1 - τ, up to a constant.
 `largest_step` · α, at which groups whose rewards differ have a mean effective sample size of at least `min_ess` · K.
 A row kept from round j was drawn from p_{j-1}, so in round k its exponent is 1 - Π_{i=j..k} (1 - τ_i) instead of τ.
 
+All this is about the laws of paths that rollouts are drawn from. p* is the fixed point if the policy can draw it so:
+one token a step, from a base whose conditionals are those of one joint law. τ = 1 aims at Σ_paths p^base e^{r/α} in any
+case. With τ < 1 a round starts from the law drawn, which otherwise is not the law that was aimed at, and the smaller τ,
+the further the fixed point is from that of τ = 1 (with `rollout.start: empty`): more `rollout.tokens_per_step` move it
+towards laws whose tokens of one step are independent; where the orders σ of the base disagree, it is (E_σ p^base(X |
+σ)^τ)^{1/τ} e^{r/α}. A `rollout.temperature` other than 1 would sharpen or flatten the policy in every round anew, so
+it is refused with τ < 1.
+
 `rollout.start: remasked` (the paper's): x is a re-masked X_1, and the K completions start from x.
 `rollout.start: empty`: the K completions start from the empty answer; x is one of them, drawn with chance W_k/K and
 re-masked. One set of rollouts serves every level of masking, so a gradient is cheaper. This is known as weighted

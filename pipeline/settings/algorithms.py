@@ -106,6 +106,12 @@ class Dam(Stepwise):
         wanted = ("remasked", "random", None)
         if self.control_variate and (rollout.start, rollout.order, rollout.block_length) != wanted:
             return "control_variate needs rollout.start: remasked, rollout.order: random and no rollout.block_length"
+        damped = self.weights == "tempered" or (self.control_variate and self.gain < 1)
+        if damped and rollout.temperature != 1:
+            return (
+                "weights: tempered, like a gain below 1, needs rollout.temperature: 1: a round goes a part of the way"
+                " to p*, and each would start from a sharper or flatter policy; take weights: direct, and gain: 1"
+            )
         if rollout.start == "remasked" and self.jumps == "all" and not exact_base:
             return (
                 "jumps: all with rollout.start: remasked is biased unless the base is an exact joint (base.exact): the"

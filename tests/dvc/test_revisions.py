@@ -91,7 +91,7 @@ def test_what_depends_on_an_output_that_is_not_as_sealed_is_stale(clone):
 
 
 def test_a_killed_repro_goes_on_where_it_was(repository):
-    repository.section("rollout", temperature=0.9)
+    repository.section("rollout", order="confidence")
     rollout, reference = (
         repository.run_directory / "timings" / f"{name}_001_00.json" for name in ("rollout", "reference")
     )

@@ -33,7 +33,7 @@ def test_the_rounds_that_are_done(halfway):
 
 
 def test_rounds_of_other_settings_are_not_done(halfway):
-    halfway.params["defaults"]["rollout"]["temperature"] = 0.5
+    halfway.params["defaults"]["rollout"]["order"] = "confidence"
     html = so_far(parse_params(halfway.params), "small")
     assert "Not finished: 0 of 2 rounds are done. The policy shown is that of round 0." in html
     halfway.params["defaults"]["base"]["lr"] = 0.5

@@ -66,6 +66,11 @@ from tests.settings.conftest import broken
         ("defaults.algorithm", {"name": "dtm", "jumps": "all"}, "unknown key 'jumps'"),
         ("defaults.algorithm", {"name": "raft", "min_ess": 0.5}, "unknown key 'min_ess'"),
         (
+            "defaults.rollout",
+            {"temperature": 0.9},
+            "algorithm.weights: tempered, like a gain below 1, needs rollout.temp",
+        ),
+        (
             "defaults",
             {"algorithm": {"name": "rwr", "largest_step": 40}, "rollout": {"temperature": 0.9}},
             "algorithm.name: rwr needs rollout.temperature: 1",
