@@ -22,6 +22,7 @@ few updates, while a round here draws all its rollouts first; and here the learn
 from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, batches_of
+from pipeline.errors import PipelineError
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.targets import Rollouts, Targets, Weights, column, targets_from_weights
 from pipeline.objectives.weighted_cross_entropy import cross_entropy_with_control_variate
@@ -29,12 +30,22 @@ from pipeline.settings.algorithms import Dtm
 from pipeline.storage.parquet import TARGETS
 from pipeline.training.replay_buffer import Batch
 
+LARGEST = 80.0
+"""The largest logarithm of a weight: e^80 and sums of such losses are numbers in float32."""
+
 
 def make_targets(rollouts: Rollouts, settings: Dtm) -> Targets:
-    """The weight of a rollout is e^{h r}."""
+    """The weight of a rollout is e^{h r}.
+
+    Raises:
+        PipelineError: if the largest of them is no number in float32.
+    """
     spent = rollouts.spent
     taken = min(settings.step, max(0.0, 1 / settings.alpha - spent))
     log_weight = taken * column(rollouts.table, "reward").clamp(min=0)
+    if (largest := float(log_weight.max())) > LARGEST:
+        most = settings.step * LARGEST / largest
+        raise PipelineError(f"algorithm.step {settings.step:g}: e^(step · reward) overflows; take at most {most:.2g}")
     zero = log_weight * 0
     report = {"inverse_alpha_step": taken, "inverse_alpha_total": spent + taken}
     weights = Weights(zero, zero + taken, log_weight, log_weight.exp(), spent + taken, report)
