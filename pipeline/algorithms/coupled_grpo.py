@@ -13,7 +13,8 @@ group, of each completion up to and with its first end token.
 
 Checked against copies of the authors' code (github.com/apple/ml-diffucoder): t in [0.2, 0.8], both factors, which are
 not normalised, leave-one-out advantages without division by the standard deviation, the stop at the first end token.
-Two differences: they draw one t for a batch, here each group has its own; and their token mean is over a micro-batch.
+Three differences: they draw one t for a batch, here each group has its own; their token mean is over a micro-batch; and
+their recipe moves l_ref towards the policy every 64 updates (TRL's `sync_ref_model`), here it stays the base's.
 """
 
 import torch

@@ -6,11 +6,17 @@
 Completions whose rewards are all equal have w = 0. Each completion is re-masked at levels λ ~ U(0.1, 1), and every mask
 comes with its complement: two masks and their complements make the four replicates of the paper.
 
+Weights of both signs make L a direction, not a target. No policy minimises it: - w log p falls without a bound where w
+is negative. And p* ∝ p^base e^{r/α} does not stay: ℓ^+ is constant there, but w_k = 1/K - softmax_k(-2r/α). Few and
+small updates on a round's rollouts keep it from undoing the policy; nothing is clipped.
+
 Checked against the authors' code (github.com/yuchen-zhu-zyc/DMPO, commits 07434f9 and a521073): both softmaxes, the
 sign of the log ratio in the second, the factor 1/m, the complementary pairs and the range of λ. Its first version takes
 the log-likelihood ratio along the sampled path, as here; the second takes an ELBO with shared masks. Their softmax may
 run over the rows of one device only; here it is over the group. Their loss is a sum over rows without the factor K;
-only the scale differs.
+only the scale differs. Each of their 8 updates on 64 or 128 rollouts takes all of them under new masks, with a third of
+d1's learning rate; here a batch holds `batch_size`/4 completions, of any groups. They sample at temperature 0 or 0.2
+and take the ratio at 1; here it is that of the law sampled.
 """
 
 import torch

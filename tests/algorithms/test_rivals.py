@@ -1,6 +1,7 @@
 """What defines each rival, by formula, and that its result does not depend on how a batch is cut."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -8,10 +9,11 @@ import torch
 
 from pipeline.ctmc import exact
 from pipeline.ctmc.losses import clipped_surrogate
+from pipeline.errors import PipelineError
 from pipeline.objectives.policy_gradient import mean_to_the_end
 from pipeline.runtime.random_streams import Stream
 from pipeline.text.tokenizer import PADDING
-from pipeline.training.replay_buffer import Replay
+from pipeline.training.replay_buffer import Batch, Replay
 from tests.algorithms.harness import ALPHA, Bench, plugin
 from tests.conftest import llada
 
@@ -56,6 +58,18 @@ def test_dtm_ends_at_one_over_alpha(bench):
     assert taken == pytest.approx([3.0, 1.0, 0.0]) and 1 / ALPHA == 4
 
 
+def test_dtm_refuses_weights_that_overflow(bench):
+    run, policy = bench.run("dtm", step=100.0), bench.policy(bench.log_base)
+    run = run.model_copy(update={"algorithm": run.algorithm.model_copy(update={"alpha": 0.001})})
+    table = bench.rollouts(policy, run, 4)
+    index = table.schema.get_field_index("reward")
+    table = table.set_column(index, table.schema.field(index), [[0.0, 0.4] * (len(table) // 2)])
+    assert max(bench.make_targets(run, table).columns["weight"]) == pytest.approx(math.exp(40))
+    table = table.set_column(index, table.schema.field(index), [[0.0, 1.0] * (len(table) // 2)])
+    with pytest.raises(PipelineError, match=r"algorithm.step 100: e\^\(step · reward\) overflows; take at most 80"):
+        bench.make_targets(run, table)
+
+
 def test_dmpo_weighs_by_two_softmaxes_and_teaches_nothing_where_rewards_are_equal(bench):
     run, policy = bench.run("dmpo"), bench.policy(bench.log_base, noise=0.3)
     targets = bench.targets(policy, run, 20)
@@ -70,6 +84,16 @@ def test_dmpo_weighs_by_two_softmaxes_and_teaches_nothing_where_rewards_are_equa
     index = table.schema.get_field_index("reward")
     table = table.set_column(index, table.schema.field(index), [[0.5] * len(table)])
     assert abs(bench.make_targets(run, table).columns["weight"]).max() == 0
+
+
+@pytest.mark.facts
+def test_the_optimum_is_no_fixed_point_of_dmpo(bench):
+    """There ℓ^+ is constant and ℓ^- = const - 2r/α, so w = 1/K - softmax(-2r/α), which is 0 for no unequal rewards."""
+    run = bench.run("dmpo")
+    targets = bench.targets(bench.policy(bench.target), run, 20)
+    reward, weight = (torch.tensor(targets.column(name).to_pylist()).view(20, 16) for name in ("reward", "weight"))
+    torch.testing.assert_close(weight, 1 - 16 * (-2 * reward / ALPHA).softmax(dim=1), atol=1e-4, rtol=1e-4)
+    assert weight.abs().mean() > 0.3
 
 
 def test_dmpo_shows_each_completion_under_two_masks_and_their_complements(bench):
@@ -125,6 +149,69 @@ def test_padding_and_cutting_change_no_grpo_loss(name):
     whole = plugin(run).loss(policy, batch, context)
     alone = torch.cat([plugin(run).loss(policy, batch.rows(slice(row, row + 1)), context) for row in range(6)])
     torch.testing.assert_close(whole, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.facts
+def test_agrpo_has_the_gradient_of_the_expected_reward(bench):
+    """Over all groups of two paths: ∇E[R], times (G - 1)/G = ½, divided by the number of steps, 2."""
+    run, policy, behavior = bench.run("agrpo"), values_only(bench, 0.3), values_only(bench, 0.3)
+    order, x_1, x_2 = torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(4)).unbind(1)
+    table, tokens, reward = posteriors_of(bench, policy), torch.stack([x_1, x_2], dim=1), bench.reward[x_1, x_2]
+    forwards, backwards = table[0, -1, x_1] + table[1, x_1, x_2], table[1, -1, x_2] + table[0, x_2, x_1]
+    chance = torch.where(order == 0, forwards, backwards).exp() / 2
+    (wanted,) = torch.autograd.grad((chance * reward).sum() / 4, policy.table)
+    path, other, step = torch.cartesian_prod(torch.arange(32), torch.arange(32), torch.arange(2)).unbind(1)
+    revealed = torch.stack([order, 1 - order], dim=1)[path]
+    state = torch.where(revealed >= step[:, None], bench.mask_id, tokens[path])
+    advantage = (reward[path] - reward[other]) / 2
+    prompt, read = torch.full((len(path), 1), bench.values), (revealed == step[:, None])[:, None]
+    batch = Batch(prompt, state, tokens[path][:, None], advantage[:, None], read, torch.zeros(len(path), 4))
+    loss = plugin(run).loss(policy, batch, bench.context(behavior, run))
+    (found,) = torch.autograd.grad((loss * (chance[path] * chance[other]).detach() / 2).sum(), policy.table)
+    torch.testing.assert_close(found, -wanted, atol=1e-10, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["diffu_grpo", "coupled_grpo"])
+def test_the_grpo_losses_are_their_formulas(bench, name):
+    """Token by token: l, the clipped ratio, the penalty and the mean over a group."""
+    run = bench.run(name, epsilon=0.2, beta=0.3, rollout={"completions": 3})
+    policy, behavior = values_only(bench, 0.5), values_only(bench, 0.0)
+    batch = next(bench.replay(bench.targets(behavior, run, 6), run).batches(1, 6, 0, Stream.REPLAY, 1))
+    context = bench.context(behavior, run)
+    tables = [posteriors_of(bench, model).detach() for model in (policy, behavior, context.frozen["base"])]
+
+    def log_prob(table: torch.Tensor, row: int, k: int, i: int) -> torch.Tensor:
+        token, other = batch.tokens[row, k, i], batch.tokens[row, k, 1 - i]
+        whole = table[i, -1, token]
+        if name == "diffu_grpo":
+            return whole
+        t = 0.2 + 0.6 * batch.noise[row, -1]
+        hidden = batch.noise[row, 1:3] < t
+        shown = -1 if hidden[0] == hidden[1] else other
+        return (whole + table[i, shown, token] / (t if hidden[i] else 1 - t)) / 2
+
+    found = plugin(run).loss(policy, batch, context)
+    for row in range(6):
+        terms = []
+        for k, i in itertools.product(range(3), range(2)):
+            new, old, base = (log_prob(table, row, k, i) for table in tables)
+            ratio, advantage = (new - old).exp(), batch.weight[row, k]
+            clipped = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+            terms.append(0.3 * ((base - new).exp() - (base - new) - 1) - clipped)
+        torch.testing.assert_close(found[row].detach(), torch.stack(terms).mean(), atol=1e-6, rtol=1e-5)
+
+
+def values_only(bench: Bench, noise: float) -> torch.nn.Module:
+    """A policy that draws no other tokens than the problem's values."""
+    policy = bench.policy(bench.log_base, noise)
+    with torch.no_grad():
+        policy.table[..., bench.values :] = -1e4
+    return policy
+
+
+def posteriors_of(bench: Bench, policy: torch.nn.Module) -> torch.Tensor:
+    """log p(x_i = v | x_j = u) of a tabular policy, in the layout of `ctmc.exact`."""
+    return policy.table[:, [*range(bench.values), bench.mask_id], : bench.values].log_softmax(dim=-1)
 
 
 def test_the_loss_stops_at_the_first_end():
