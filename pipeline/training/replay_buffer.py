@@ -1,6 +1,6 @@
 """The replay buffer: weighted rows → batches of (state, completions, weights), whatever the number of processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -138,13 +138,13 @@ class Replay:
         The rows of a batch are sorted by the length of prompt and answer, so that parts of it need little padding.
         """
         order = torch_generator(seed, stream, round_)
-        draw = {
+        draws: dict[States, Callable[[Tensor, torch.Generator], Batch]] = {
             "remasked_completions": self._remasked,
             "weighted_completions": self._remasked,
             "complementary_masks": partial(self._complementary, rows=batch_size),
             "starting_states": self._starting,
             "path_states": self._on_path,
-        }[self.states]
+        }
         weight = self.weight if self.states == "remasked_completions" else torch.ones_like(self.weight)
         if self.states == "starting_states":
             weight = weight[:, 0]
@@ -156,7 +156,7 @@ class Replay:
             if self.states == "complementary_masks":  # a completion is as many rows as it has masks
                 chosen = index[: -(-batch_size // REPLICATES)]
             longest_last = padding[chosen // per_group].argsort(descending=True, stable=True)
-            yield draw(chosen[longest_last], generator)
+            yield draws[self.states](chosen[longest_last], generator)
 
     def _remasked(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         free, length = self.start[index // self.tokens.shape[1]] == self.mask_id, self.tokens.shape[2]
