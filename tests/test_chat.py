@@ -1,7 +1,11 @@
-"""The whole workflow on small checkpoints with the real vocabulary and a chat template, for every chat task."""
+"""The whole workflow on small checkpoints with the real vocabularies and a chat template.
+
+Every chat task with LLaDA and with one of the other families: in between lie only the tokens of a prompt.
+"""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,79 +20,75 @@ ROWS = {
     "gsm8k": [{"question": "How many" + " more" * k + "?", "answer": f"Some. #### {k}"} for k in range(5)],
     "math500": [{"problem": "What is" + " about" * k + "?", "answer": rf"\frac{{{k}}}{{3}}"} for k in range(5)],
 }
+TWO_LENGTHS = ("gsm8k", "math500")
+"""Tasks whose prompts differ in length."""
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llada": {"model": {}},
+    "dream": {"model": {"name": "dream"}},
+    "sdar": {"model": {"name": "sdar", "block_length": 8}, "rollout": {"cache": "block"}},
+}
+"""SDAR in blocks of 8 that its config.json does not name, with the exact cache."""
+MASKS = {"llada": hub.WIDE["mask_token_id"], "dream": families.DREAM.mask_id, "sdar": families.SDAR.mask_id}
+LAST_TOKENS = {**MASKS, "llada": max(hub.SPECIAL)}
+"""The vocabularies of the models are longer."""
+ONE_ROUND = ("llada-sudoku", "llada-countdown", "llada-math500", "dream-sudoku", "sdar-countdown")
+TWO_ROUNDS = ("llada-gsm8k", "dream-gsm8k", "sdar-math500")
 
 
-def small(task: str, directory: Path, checkpoint: Path) -> dict:
-    """LoRA on bfloat16 weights, blocks of 8 tokens; of gsm8k two rounds in two shards, of the others one."""
-    (directory / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[task]))
+def small(name: str, directory: Path) -> dict[str, Any]:
+    """LoRA on bfloat16 weights, blocks of 8 tokens; one round, or two in two shards; gsm8k of LLaDA in two lengths."""
+    family, task = name.split("-")
     section = {"name": task, "template": "chat", "answer_length": 16, "validation_items": 1}
     if task == "sudoku":
         section |= {"base_items": 4}
-    rounds, shards = (2, 2) if task == "gsm8k" else (1, 1)
+    rounds, shards = (2, 2) if name in TWO_ROUNDS else (1, 1)
+    rollout = {"prompts": 2, "completions": 2, "block_length": 8, "temperature": 0.9, "shards": shards}
     return {
         "rounds": rounds,
         "task": {**section, "data": {"path": f"{task}.jsonl", "test_items": 2}},
-        "model": {"dtype": "bfloat16"},
-        "base": {"path": str(checkpoint)},
-        "rollout": {"prompts": 2, "completions": 2, "block_length": 8, "temperature": 0.9, "shards": shards},
+        "model": {"dtype": "bfloat16", **FAMILIES[family]["model"]},
+        "base": {"path": str(directory / family)},
+        "rollout": {**rollout, **FAMILIES[family].get("rollout", {})},
         "algorithm": {"weights": "direct"},
         "train": {"updates": 2, "batch_size": 4, "gradient_accumulation_steps": 2, "adapter": {"rank": 4},
                   "gradient_checkpointing": True},
-        "evaluate": {"lengths": [16], "tokens_per_step": 2, "block_length": 8, "prefill": "<reasoning>",
-                     "samplers": ["greedy"], "every": rounds},
+        "evaluate": {"lengths": [16, 24] if name == "llada-gsm8k" else [16], "tokens_per_step": 2, "block_length": 8,
+                     "prefill": "<reasoning>", "samplers": ["greedy"], "every": rounds},
     }  # fmt: skip
 
 
-def run_all(workflow: Workflow, runs: dict) -> dict[str, Path]:
-    """All in one Snakemake; the directories of the runs."""
-    workflow.params = {"default_run": "gsm8k", "runs": runs, "suites": {"chat": {"runs": list(runs)}},
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """All runs in one Snakemake."""
+    workflow = Workflow(tmp_path_factory.mktemp("chat"))
+    for task, rows in ROWS.items():
+        (workflow.directory / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    hub.write_chat(workflow.directory / "llada")
+    families.write_chat(workflow.directory / "dream", families.DREAM)
+    families.write_chat(workflow.directory / "sdar", families.SDAR)
+    runs = {name: small(name, workflow.directory) for name in (*ONE_ROUND, *TWO_ROUNDS)}
+    workflow.params = {"default_run": "llada-gsm8k", "runs": runs, "suites": {"chat": {"runs": list(runs)}},
                        "hardware": {"threads": 1}}  # fmt: skip
     workflow("chat")
-    found = {task: workflow.directory / "data" / "runs" / task for task in runs}
-    for task, directory in found.items():
-        assert (directory / f"round_{runs[task]['rounds']:03d}" / "policy" / "adapter_model.safetensors").exists()
-    return found
+    return workflow
 
 
-def evaluated(run: dict) -> list[tuple[int, str, int]]:
-    """(round, split, length) of each of its results."""
-    lengths, rounds = run["evaluate"]["lengths"], (0, run["rounds"])
-    return [(k, split, length) for k in rounds for split in ("test", "validation") for length in lengths]
-
-
-def test_every_chat_task(workflow: Workflow):
-    """With LLaDA; of gsm8k with answers of 16 and 24 tokens."""
-    checkpoint = hub.write_chat(workflow.directory / "checkpoint")
-    runs = {task: small(task, workflow.directory, checkpoint) for task in ROWS}
-    runs["gsm8k"]["evaluate"]["lengths"] = [16, 24]
-    for task, directory in run_all(workflow, runs).items():
-        metrics = json.loads((directory / "metrics.json").read_text())
-        results = [(row["round"], row["split"], row["length"]) for row in metrics["results"]]
-        assert results == evaluated(runs[task])
-        first = metrics["results"][0]
-        assert (first["template"], first["profile"], first["prefill"]) == ("chat", "strict", "<reasoning>")
-        assert metrics["selected"]["round"] in (0, runs[task]["rounds"])
-        shards = sorted((directory / "round_001" / "rollouts").glob("*.parquet"))
-        rollouts = parquet.read(shards, parquet.ROLLOUTS, may_be_empty=True)
-        lengths = set(parquet.lengths(rollouts, "prompt_tokens"))
-        assert len(rollouts) == 4 and len(lengths) == (2 if task in ("gsm8k", "math500") else 1)
-        assert ("By number of answer tokens" in (directory / "report.html").read_text()) == (task == "gsm8k")
-
-
-@pytest.mark.parametrize("kind", [families.DREAM, families.SDAR], ids=["dream", "sdar"])
-def test_every_chat_task_with_other_families(kind, workflow: Workflow):
-    """SDAR in blocks of 8 that its config.json does not name, with the exact cache."""
-    checkpoint = families.write_chat(workflow.directory / "checkpoint", kind)
-    model = {"dtype": "bfloat16", "name": "sdar", "block_length": 8} if kind.blocks else {"name": "dream"}
-    runs = {task: small(task, workflow.directory, checkpoint) for task in ROWS}
-    for run in runs.values():
-        run["model"] |= model
-        run["rollout"] |= {"cache": "block"} if kind.blocks else {}
-    for task, directory in run_all(workflow, runs).items():
-        metrics = json.loads((directory / "metrics.json").read_text())
-        results = [(row["round"], row["split"], row["length"]) for row in metrics["results"]]
-        assert results == evaluated(runs[task])
-        shards = sorted((directory / "round_001" / "rollouts").glob("*.parquet"))
-        rollouts = parquet.read(shards, parquet.ROLLOUTS, may_be_empty=True)
-        tokens = parquet.matrix(rollouts, "tokens")
-        assert tokens.shape == (4, 16) and (tokens <= kind.mask_id).all() and (tokens != kind.mask_id).all()
+@pytest.mark.parametrize("name", [*ONE_ROUND, *TWO_ROUNDS])
+def test_a_chat_task(chat: Workflow, name: str):
+    run, directory = chat.params["runs"][name], chat.directory / "data" / "runs" / name
+    family, task = name.split("-")
+    metrics, last = json.loads((directory / "metrics.json").read_text()), run["rounds"]
+    results = [(row["round"], row["split"], row["length"]) for row in metrics["results"]]
+    lengths = run["evaluate"]["lengths"]
+    assert results == [(k, split, n) for k in (0, last) for split in ("test", "validation") for n in lengths]
+    first = metrics["results"][0]
+    assert (first["template"], first["profile"], first["prefill"]) == ("chat", "strict", "<reasoning>")
+    assert metrics["selected"]["round"] in (0, last)
+    assert ("By number of answer tokens" in (directory / "report.html").read_text()) == (len(lengths) > 1)
+    assert (directory / f"round_{last:03d}" / "policy" / "adapter_model.safetensors").exists()
+    shards = sorted((directory / "round_001" / "rollouts").glob("*.parquet"))
+    rollouts = parquet.read(shards, parquet.ROLLOUTS, may_be_empty=True)
+    assert len(shards) == run["rollout"]["shards"]
+    assert len(set(parquet.lengths(rollouts, "prompt_tokens"))) == (2 if task in TWO_LENGTHS else 1)
+    tokens = parquet.matrix(rollouts, "tokens")
+    assert tokens.shape == (4, 16) and (tokens <= LAST_TOKENS[family]).all() and (tokens != MASKS[family]).all()
