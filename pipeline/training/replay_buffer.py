@@ -76,8 +76,8 @@ class Replay:
     `remasked_completions`: draw a completion X_1^(k) with probability ∝ W_k and re-mask it at a new level each time:
         x ~ p*_t, with the target X_1.
     `weighted_completions`: likewise, but every completion is drawn equally often and keeps its weight W_k.
-    `complementary_masks`: as `weighted_completions`, each completion under two masks, with levels uniform in [0.1, 1),
-        and under their complements.
+    `complementary_masks`: groups are drawn equally often; each of their completions keeps its weight W_k and is masked
+        twice, at levels uniform in [0.1, 1), and by the complements of both masks.
     `starting_states`: the state that the K completions started from, with all K of them as targets.
     `path_states`: draw a completion and one of its steps uniformly: the state before the step, with the tokens that it
         revealed as targets.
@@ -145,18 +145,24 @@ class Replay:
             "starting_states": self._starting,
             "path_states": self._on_path,
         }
-        weight = self.weight if self.states == "remasked_completions" else torch.ones_like(self.weight)
-        if self.states == "starting_states":
-            weight = weight[:, 0]
         padding = (self.prompt == PADDING).sum(dim=1) + (self.start == PADDING).sum(dim=1)
-        per_group = weight.numel() // len(padding)
-        for step, index in enumerate(systematic(weight.flatten(), updates * batch_size, order).split(batch_size)):
+        for step, index in enumerate(self._drawn(updates, batch_size, order)):
             generator = torch_generator(seed, stream, round_, step)
-            chosen = index
-            if self.states == "complementary_masks":  # a completion is as many rows as it has masks
-                chosen = index[: -(-batch_size // REPLICATES)]
-            longest_last = padding[chosen // per_group].argsort(descending=True, stable=True)
-            yield draws[self.states](chosen[longest_last], generator)
+            group = index if self.states == "starting_states" else index // self.tokens.shape[1]
+            longest_last = padding[group].argsort(descending=True, stable=True)
+            yield draws[self.states](index[longest_last], generator)
+
+    def _drawn(self, updates: int, batch_size: int, order: torch.Generator) -> Iterator[Int[Tensor, " c"]]:
+        """The completions of each batch; of `starting_states` the groups."""
+        if self.states == "complementary_masks":
+            count = self.tokens.shape[1]
+            groups = -(-batch_size // (REPLICATES * count))
+            for group in systematic(torch.ones(len(self.tokens)), updates * groups, order).split(groups):
+                yield (group[:, None] * count + torch.arange(count)).flatten()
+            return
+        weight = self.weight if self.states == "remasked_completions" else torch.ones_like(self.weight)
+        weight = weight[:, 0] if self.states == "starting_states" else weight.flatten()
+        yield from systematic(weight, updates * batch_size, order).split(batch_size)
 
     def _remasked(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Batch:
         free, length = self.start[index // self.tokens.shape[1]] == self.mask_id, self.tokens.shape[2]

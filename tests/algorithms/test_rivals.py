@@ -104,6 +104,13 @@ def test_dmpo_shows_each_completion_under_two_masks_and_their_complements(bench)
     assert (batch.tokens.view(16, 4, 2) == batch.tokens.view(16, 4, 2)[:, :1]).all()
 
 
+def test_the_weights_of_a_batch_of_dmpo_add_up_to_nothing(bench):
+    targets = bench.targets(bench.policy(bench.log_base, noise=0.3), run := bench.run("dmpo"), 20)
+    for batch in bench.replay(targets, run).batches(10, 128, 0, Stream.REPLAY, 1):  # 128 rows: 2 groups of 16, 4 masks
+        assert batch.weight.abs().sum() > 1
+        assert float(batch.weight.sum()) == pytest.approx(0, abs=1e-3)
+
+
 def test_raft_keeps_the_best_of_its_window(bench):
     run, policy = bench.run("raft", replay_rounds=2), bench.policy(bench.log_base)
     first = bench.targets(policy, run, 10, 1)
