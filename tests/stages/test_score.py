@@ -149,5 +149,5 @@ def test_help_says_what_a_line_holds(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     shown = capsys.readouterr().out
-    for word in ("question", "generation", "reference", "countdown", "accuracy_se", "correct", "empty", "strict"):
+    for word in ("question", "generation", "reference", "countdown", "<metric>_se", "correct", "empty", "strict"):
         assert word in shown

@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.plugins import load_task
 from pipeline.settings.run import Run
 from pipeline.tasks.data_files import read_file
-from pipeline.workflow import rules as workflow
+from pipeline.workflow import made_with
 
 CASES = Path(__file__).parent / "cases"
 ROWS = {
@@ -241,7 +241,7 @@ def test_changed_files_are_seen_by_the_workflow(tmp_path):
     """Their content, not their time; a file that is missing is reported by the stage."""
 
     def digest(**data):
-        return workflow.data(Run(task={"name": "gsm8k", "data": data}))
+        return made_with.data(Run(task={"name": "gsm8k", "data": data}))
 
     path = write(tmp_path / "x.jsonl", ROWS["gsm8k"])
     before = digest(path=str(path))
@@ -250,4 +250,4 @@ def test_changed_files_are_seen_by_the_workflow(tmp_path):
     write(path, ROWS["gsm8k"][1:])
     assert digest(path=str(path)) != before
     assert digest(path=str(tmp_path / "none.jsonl")) == digest(path="x" * 300) == "missing"
-    assert digest(hub="a/b") == workflow.data(Run()) == ""
+    assert digest(hub="a/b") == made_with.data(Run()) == ""

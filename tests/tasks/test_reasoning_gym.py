@@ -13,8 +13,7 @@ from pipeline.settings.project import Hardware
 from pipeline.settings.run import Run
 from pipeline.tasks.reasoning_gym import ReasoningGym, items
 from pipeline.tasks.scoring import Scorer
-from pipeline.text.prompts import encode
-from pipeline.text.tokenizer import character_tokenizer
+from pipeline.text.tokenizer import character_tokenizer, encode
 from pipeline.workflow.preflight import problems
 from tests.conftest import task_of
 
