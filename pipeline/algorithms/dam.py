@@ -9,8 +9,9 @@ base's times the adjoint, which is estimated from K completions of that state:
 `weights: direct` is the paper's, τ = 1: each round aims at p*.
 `weights: tempered` damps the step: round k aims at p_k ∝ p_{k-1}^{1-τ} (p^base e^{r/α})^τ, a mirror-descent step of
 size τ/α on E[r] - α KL(p ‖ p^base). p* is its only fixed point for every τ: there ℓ_k is the same for all k, so W = 1.
-A round that is solved exactly multiplies log(p*/p) by 1 - τ, up to a constant. τ is the largest, up to 1 and
-`largest_step` · α, at which groups whose rewards differ have a mean effective sample size of at least `min_ess` · K.
+A round that is solved exactly multiplies log(p*/p) by 1 - τ, up to a constant. τ is the largest, up to 1, at
+which groups whose rewards differ have a mean effective sample size of at least `min_ess` · K, so that rounds that can
+afford it take the paper's weights. `largest_step` may bound it by `largest_step` · α.
 A row kept from round j was drawn from p_{j-1}, so in round k its exponent is 1 - Π_{i=j..k} (1 - τ_i) instead of τ.
 
 All this is about the laws of paths that rollouts are drawn from. p* is the fixed point if the policy can draw it so:
@@ -46,6 +47,8 @@ the loss is computed without a cache (docs/llada.md).
 
 `loss: squared` matches the rates u^θ to their targets w by Σ_y (u^θ - w)², the paper's naive alternative.
 """
+
+import math
 
 import pyarrow as pa
 import torch
@@ -85,7 +88,7 @@ def exponent(log_weight: Tensor, rollouts: Rollouts, settings: Dam) -> float:
     """τ of this round, from ℓ of its groups, [g, K]."""
     if settings.weights == "direct":
         return 1.0
-    largest = min(1.0, settings.largest_step * settings.alpha)
+    largest = min(1.0, (settings.largest_step or math.inf) * settings.alpha)
     return largest_step(lambda tau: tau * log_weight, rollouts.rewards_differ, settings.min_ess, largest)
 
 

@@ -15,6 +15,8 @@ The base is not used after round 0. If every round is solved exactly, p_k ∝ p^
 reached. Discrete Adjoint Matching has neither defect (`algorithms/dam.py`).
 """
 
+import math
+
 import torch
 
 from pipeline.algorithms.base import Algorithm, batches_of
@@ -28,7 +30,7 @@ def make_targets(rollouts: Rollouts, settings: Rwr) -> Targets:
     """W = K softmax(r · step), with the steps of all rounds since the row was drawn."""
     older, reward = rollouts.window(settings.replay_rounds), rollouts.reward
     spent = rollouts.spent
-    largest = min(settings.largest_step, max(0.0, 1 / settings.alpha - spent))
+    largest = min(settings.largest_step or math.inf, max(0.0, 1 / settings.alpha - spent))
     taken = 0.0
     if bool(rollouts.rewards_differ.any()):
         taken = largest_step(lambda step: step * reward, rollouts.rewards_differ, settings.min_ess, largest)

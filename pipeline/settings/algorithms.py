@@ -65,13 +65,13 @@ class Stepwise(Settings):
     """A method that goes a part of its way in each round.
 
     The step of a round is the largest at which the mean effective sample size (ESS) of the groups whose rewards differ
-    is at least `min_ess` of what it is without a step; `largest_step` bounds it in units of 1/reward. Targets of the
+    is at least `min_ess` of what it is without a step; `largest_step` may bound it in units of 1/reward. Targets of the
     last `replay_rounds` rounds are used together.
     """
 
     replay_rounds: PositiveInt = 3
     min_ess: float = Field(default=0.5, gt=0, le=1)
-    largest_step: PositiveFloat = 20.0
+    largest_step: PositiveFloat | None = None
 
 
 class Dam(Stepwise):

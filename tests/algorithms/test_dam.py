@@ -41,6 +41,16 @@ def test_policy_equal_to_base_without_reward_has_unit_weights(bench, weights):
     assert (bench.make_targets(run, table).columns["weight"] == 1).all()
 
 
+@pytest.mark.facts
+def test_tempered_weights_are_the_papers_where_enough_completions_keep_weight(bench):
+    table = bench.rollouts(bench.policy(bench.log_base), bench.run(), 100)
+    made = [bench.make_targets(bench.run(**it), table) for it in ({"min_ess": 0.01}, {"weights": "direct"})]
+    assert made[0].diagnostics["tau"] == 1
+    assert (made[0].columns["weight"] == made[1].columns["weight"]).all()
+    bounded = bench.make_targets(bench.run(min_ess=0.01, largest_step=0.5 / bench.run().algorithm.alpha), table)
+    assert bounded.diagnostics["tau"] == 0.5
+
+
 def exact_gradient(bench: Bench, policy: torch.nn.Module, state: torch.Tensor, loss: str) -> torch.Tensor:
     """Of the mean over states of Σ_y [u - w + w log(w/u)]/λ, or Σ_y (u - w)²/λ², with w = Q*."""
     optimum, total = exact.posteriors(bench.target).exp(), torch.zeros((), dtype=torch.float64)
