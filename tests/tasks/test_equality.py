@@ -17,8 +17,8 @@ CASES = Path(__file__).parent / "cases"
 PAIRS = json.loads((CASES / "math_pairs.json").read_text())
 REFERENCES = list(dict.fromkeys((CASES / "math500_references.txt").read_text().splitlines()))
 """The distinct answers of MATH-500 (Hendrycks et al. 2021, MIT licence)."""
-ALIKE = [("x=5", "5"), ("1,-2", "-2,1")]
-"""References that differ in a left side or the order of a list; others in their units or base only."""
+ALIKE = [("x=5", "5"), ("1,-2", "-2,1"), (r"2 \sqrt{5}", r"2\sqrt{5}"), (r"2\sqrt{5}", r"2 \sqrt{5}")]
+"""References that differ in a left side, the order of a list or a space; others in their units or base only."""
 
 
 def pairs(kind: str) -> list[tuple[str, str]]:
@@ -152,7 +152,7 @@ def test_references_equal_their_rewritings(name):
 
 
 EVERY = 100
-"""All 42,778 pairs take math-verify half an hour."""
+"""With 1, all 44,850 pairs in seven minutes: no two that are not in `ALIKE` are equal."""
 
 
 def test_no_two_references_are_equal():
