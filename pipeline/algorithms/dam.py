@@ -9,10 +9,10 @@ base's times the adjoint, which is estimated from K completions of that state:
 `weights: direct` is the paper's, τ = 1: each round aims at p*.
 `weights: tempered` damps the step: round k aims at p_k ∝ p_{k-1}^{1-τ} (p^base e^{r/α})^τ, a mirror-descent step of
 size τ/α on E[r] - α KL(p ‖ p^base). p* is its only fixed point for every τ: there ℓ_k is the same for all k, so W = 1.
-A round that is solved exactly multiplies log(p*/p) by 1 - τ, up to a constant. τ is the largest, up to 1, at
-which groups whose rewards differ have a mean effective sample size of at least `min_ess` · K, so that rounds that can
-afford it take the paper's weights. `largest_step` may bound it by `largest_step` · α.
-A row kept from round j was drawn from p_{j-1}, so in round k its exponent is 1 - Π_{i=j..k} (1 - τ_i) instead of τ.
+A round that is solved exactly multiplies log(p*/p) by 1 - τ, up to a constant. τ is the largest, up to 1, at which
+groups whose rewards differ have a mean effective sample size of at least `min_ess` · K, so that rounds that can afford
+it take the paper's weights. `largest_step` may bound it by `largest_step` · α. A row kept from round j was drawn from
+p_{j-1}, so in round k its exponent is 1 - Π_{i=j..k} (1 - τ_i) instead of τ.
 
 All this is about the laws of paths that rollouts are drawn from. p* is the fixed point if the policy can draw it so:
 one token a step, from a base whose conditionals are those of one joint law. τ = 1 aims at Σ_paths p^base e^{r/α} in any

@@ -44,7 +44,7 @@ def make_targets(rollouts: Rollouts, settings: Dtm) -> Targets:
     taken = min(settings.step, max(0.0, 1 / settings.alpha - spent))
     log_weight = taken * column(rollouts.table, "reward").clamp(min=0)
     if (largest := float(log_weight.max())) > LARGEST:
-        most = settings.step * LARGEST / largest
+        most = taken * LARGEST / largest
         raise PipelineError(f"algorithm.step {settings.step:g}: e^(step · reward) overflows; take at most {most:.2g}")
     zero = log_weight * 0
     report = {"inverse_alpha_step": taken, "inverse_alpha_total": spent + taken}

@@ -6,9 +6,9 @@ Round k tilts the policy before it, p_k ∝ p_{k-1} e^{r/α_k}, from K completio
 
 where x is X_1^(k), drawn by W_k and re-masked.
 
-1/α_k is the largest, up to `largest_step`, at which the mean effective sample size of the groups whose rewards differ
-is at least `min_ess` · K, and Σ_k 1/α_k ≤ 1/α. A row kept from round j was drawn from p_{j-1}, so its weight in round k
-is e^{r (1/α_j + … + 1/α_k)}.
+1/α_k is the largest, up to `largest_step` if that is given, at which the mean effective sample size of the groups whose
+rewards differ is at least `min_ess` · K, and Σ_k 1/α_k ≤ 1/α. A row kept from round j was drawn from p_{j-1}, so its
+weight in round k is e^{r (1/α_j + … + 1/α_k)}.
 
 The base is not used after round 0. If every round is solved exactly, p_k ∝ p^base e^{r Σ_j 1/α_j}, which is p* once
 Σ_j 1/α_j = 1/α. But errors of the rounds add up and are never corrected, and α has no effect before that sum is

@@ -183,10 +183,10 @@ class Evaluate(InBlocks):
 
     `samplers`: `greedy` is LLaDA's low-confidence remasking; `ancestral` draws from the policy at temperature 1 and
     reveals positions in random order; `ancestral_confidence` reveals first where the policy is most confident. The last
-    two are the laws of rollouts with that `order`. Greedy decoding gives the headline, ancestral sampling where
-    `greedy` is left out. `lengths` are the numbers of answer tokens to decode with, of which the task's own gives the
-    headline; null is that one alone. `shards` is the number of jobs that may decode at once; it changes no number. The
-    rest is as in `rollout`; the published protocol has no cache.
+    two are the laws of rollouts with that `order` and as many `tokens_per_step` as here. Greedy decoding gives the
+    headline, ancestral sampling where `greedy` is left out. `lengths` are the numbers of answer tokens to decode with,
+    of which the task's own gives the headline; null is that one alone. `shards` is the number of jobs that may decode
+    at once; it changes no number. The rest is as in `rollout`; the published protocol has no cache.
     """
 
     every: PositiveInt = 2
