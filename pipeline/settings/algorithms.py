@@ -215,10 +215,10 @@ class Drakes(Settings):
 
 
 class BestOf(Settings):
-    """The best of `candidates` answers of the base; see `pipeline/algorithms/best_of.py`."""
+    """The best of `candidates` answers of the base; see `pipeline/algorithms/best_of.py`. 1 is plain sampling."""
 
     trains: ClassVar[bool] = False
-    candidates: int = Field(default=16, ge=2)
+    candidates: PositiveInt = 16
 
     def own_decoding(self, length: int, tokens_per_step: int) -> tuple[int, float, float]:
         others = (self.candidates - 1) * length

@@ -7,8 +7,9 @@ from pipeline.tasks.base import Item
 from pipeline.tasks.data_files import Row, read_file
 from pipeline.tasks.values import NoAnswerError, plain_text
 
-PROMPTS, ANSWERS = ("prompt", "question"), ("answer", "response", "text", "sequence")
-"""Columns: the first that a row has is read. A row without a prompt has an empty one."""
+PROMPTS, ANSWERS = ("prompt", "question"), ("answer", "response", "text", "sequence", "reference")
+"""Columns: the first that a row has is read. A row without a prompt has an empty one.
+`reference` is the column of a run's items."""
 KEY = "base.data"
 
 

@@ -108,7 +108,7 @@ def test_chat_answers_end_and_are_filled_up(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkpoint = hub.write_chat(tmp_path / "checkpoint", torch.float32)
     rows = [
-        {"prompt": "2 + 2?", "answer": "4"},
+        {"prompt": "2 + 2?", "reference": "4", "group": ""},
         {"question": "Äh?", "response": "What"},
         {"prompt": "?", "text": "x" * 9},
     ]
@@ -131,7 +131,11 @@ def test_chat_answers_end_and_are_filled_up(tmp_path, monkeypatch):
         ("own.txt", "abc\nabd\n", "the answer of item own.txt, line 2 is outside the model's vocabulary: 'abd'"),
         ("own.txt", "\n \n", "base.data: own.txt has no answers to learn from"),
         ("own.txt", "aaaa\nabca\n", "base.data: no row has an answer of up to 3 tokens that fits into the model"),
-        ("own.csv", "prompt,word\n>,abc\n", "own.csv, line 2: has no answer or response or text or sequence"),
+        (
+            "own.csv",
+            "prompt,word\n>,abc\n",
+            "own.csv, line 2: has no answer or response or text or sequence or reference",
+        ),
         ("own.jsonl", '{"answer": [1]}', "own.jsonl, line 1: answer must be a text"),
         ("own.fasta", ">x\nabc", "base.data: own.fasta must be one of .jsonl, .csv, .parquet, .txt"),
         ("none.txt", None, "base.data: none.txt is missing"),
