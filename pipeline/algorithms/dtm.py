@@ -9,9 +9,9 @@ a rollout X with the reward r ≥ 0,
 with c = 1. The target is not normalised: its mass is e^{h r}. Weights are not normalised within a group, and the base
 is not used. The tilt of round k is Σ_{j≤k} h, which ends at 1/α (the last h is shortened). Optimiser and learning rate
 start anew in every phase. Where rollouts go block by block, so do the states: all later blocks masked, the active one
-in part, and the mean runs over the active block's masked positions. Teacher and policy are read without a block cache,
-also where the rollouts have one: the optimum is then p_teacher + p̃ (Ẽ[e^{h r} | X_i = v] - 1) with p̃ and Ẽ those of
-the cached rollouts, which is the tilt of neither law unless they agree.
+in part, and the mean runs over the active block's masked positions. Teacher and policy are read at temperature 1 and
+without a block cache, also where rollouts have another temperature or a cache: the optimum is then p_teacher + p̃
+(Ẽ[e^{h r} | X_i = v] - 1) with p̃ and Ẽ those of the rollouts, which is the tilt of neither law unless they agree.
 
 Checked against the authors' code (github.com/yuyuanchen0/dtm, commit 29b4f02): target, c, clamping of rewards at 0,
 states, positions, phases, rollouts from the teacher, restarts; `train.ema` with its value for Countdown (0.95) saves
@@ -30,15 +30,15 @@ from pipeline.settings.algorithms import Dtm
 from pipeline.storage.parquet import TARGETS
 from pipeline.training.replay_buffer import Batch
 
-LARGEST = 80.0
-"""The largest logarithm of a weight: e^80 and sums of such losses are numbers in float32."""
+LARGEST = 40.0
+"""The largest logarithm of a weight: a gradient's norm sums squares, and those of e^40 are numbers in float32."""
 
 
 def make_targets(rollouts: Rollouts, settings: Dtm) -> Targets:
     """The weight of a rollout is e^{h r}.
 
     Raises:
-        PipelineError: if the largest of them is no number in float32.
+        PipelineError: if the largest of them is more than e^LARGEST.
     """
     spent = rollouts.spent
     taken = min(settings.step, max(0.0, 1 / settings.alpha - spent))

@@ -1,6 +1,7 @@
 """The training loop of every algorithm: batch → loss → optimiser step."""
 
 import json
+import math
 import os
 import signal
 import time
@@ -100,7 +101,7 @@ def fit(
             Masks of any other dropout also depend on the rank.
 
     Raises:
-        PipelineError: when the batch cannot be split equally, or the loss is not finite.
+        PipelineError: when the batch cannot be split equally, or a loss or the norm of its gradient is not finite.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     parts = settings.gradient_accumulation_steps * accelerator.num_processes
@@ -119,9 +120,10 @@ def fit(
                 group["lr"] = schedule(number)
             seed_torch(seed, Stream.DROPOUT, round_, number, accelerator.process_index)
             draw = partial(draw_masks, policy, seed, round_, number, device=accelerator.device)
-            value = _update(accelerator, wrapped, wrapped_optimizer, batch, loss, settings, draw)
-            if not value < float("inf"):
-                raise PipelineError(f"{title}: the loss of update {number} is {value}; lower the learning rate")
+            value, norm = _update(accelerator, wrapped, wrapped_optimizer, batch, loss, settings, draw)
+            if not (math.isfinite(value) and math.isfinite(norm)):
+                found = f"the loss of update {number} is {value:.4g}, with a gradient of norm {norm:.4g}"
+                raise PipelineError(f"{title}: {found}: take a lower learning rate or smaller weights of the targets")
             progress.losses.append(value)
             bar.set_postfix(loss=f"{value:.4f}", refresh=False)
             bar.update()
@@ -138,8 +140,11 @@ def _update(
     loss: Callable[[nn.Module, Batch], Tensor],
     settings: Optimizer,
     draw_masks_of: Callable[[range], None],
-) -> float:
-    """One optimiser step on one global batch; returns its mean loss."""
+) -> tuple[float, float]:
+    """One optimiser step on one global batch; returns its mean loss, and the norm of the gradient before clipping.
+
+    A norm that overflows, from about 1.8e19 on, would clip the gradient to 0 unnoticed.
+    """
     ranks, size = accelerator.num_processes, len(batch.state)
     part = size // (settings.gradient_accumulation_steps * ranks)
     total = torch.zeros((), device=accelerator.device)
@@ -153,7 +158,7 @@ def _update(
             share = loss(policy, piece).sum() * (ranks / size)
             accelerator.backward(share)
         total += share.detach() / ranks
-    accelerator.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
+    norm = accelerator.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    return float(accelerator.reduce(total, "sum"))
+    return float(accelerator.reduce(total, "sum")), float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)

@@ -66,7 +66,7 @@ def test_dtm_refuses_weights_that_overflow(bench):
     table = table.set_column(index, table.schema.field(index), [[0.0, 0.4] * (len(table) // 2)])
     assert max(bench.make_targets(run, table).columns["weight"]) == pytest.approx(math.exp(40))
     table = table.set_column(index, table.schema.field(index), [[0.0, 1.0] * (len(table) // 2)])
-    with pytest.raises(PipelineError, match=r"algorithm.step 100: e\^\(step · reward\) overflows; take at most 80"):
+    with pytest.raises(PipelineError, match=r"algorithm.step 100: e\^\(step · reward\) overflows; take at most 40"):
         bench.make_targets(run, table)
 
 

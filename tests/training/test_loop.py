@@ -1,5 +1,6 @@
 """A training that is killed, or repeated, gives the same weights to the bit."""
 
+import math
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from pipeline.runtime.random_streams import Stream
 from pipeline.settings.sections import Adapter, Train
 from pipeline.training.adamw import MOMENTS, AdamW, load_optimizer_state
 from pipeline.training.loop import Progress, fit
-from pipeline.training.replay_buffer import Replay
+from pipeline.training.replay_buffer import Batch, Replay
 from tests.conftest import ROOT, Stage, llada
 
 KILLED = """
@@ -110,6 +111,31 @@ def test_dropout_belongs_to_the_rows(tmp_path):
     whole = with_dropout(tmp_path, "whole")
     for other in (with_dropout(tmp_path, "parts", parts=4), with_dropout(tmp_path, "again", recompute=True)):
         torch.testing.assert_close(other, whole, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("scale", "found"), [(1e20, r"1e\+20, with a gradient of norm inf"), (-math.inf, "is -inf")])
+def test_a_loss_or_gradient_that_overflows_stops_training(tmp_path, scale, found):
+    """The squares of gradients of 1e20 overflow; clipping by a norm that is infinite would make them 0 unnoticed."""
+    policy, settings = torch.nn.Linear(8, 8), Train(batch_size=1)
+    texts = torch.zeros(1, 2, dtype=torch.long).split(1, dim=1)
+
+    def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        return scale * (model.weight / model.weight.detach()).mean()[None]
+
+    with pytest.raises(PipelineError, match=found):
+        fit(
+            policy,
+            AdamW(policy, settings),
+            Replay.of_texts(*texts, 8).batches(1, 1, 0, Stream.REPLAY, 1),
+            loss,
+            lambda update: 1e-2,
+            settings,
+            Progress(tmp_path / "progress", "key"),
+            seed=0,
+            round_=1,
+            updates=1,
+            title="overflow",
+        )
 
 
 def test_optimiser_state_of_another_policy(tmp_path, sections):
