@@ -48,3 +48,12 @@ def test_under_another_policy():
     factor = (BASE.exp() * (-REWARD - exact.values(BASE, -REWARD)[0, -1]).exp()).sum().item()
     for found in (few, many):
         assert found["analytic"].bias == pytest.approx((factor - 1) ** 2, rel=0.02)
+
+
+def test_the_noise_of_a_bias_is_the_spread_of_its_measurement():
+    """Where nothing is biased. All entries of `analytic` have one factor in common, so its errors add up."""
+    law, generator = exact.posteriors(OPTIMUM), torch.Generator().manual_seed(0)
+    found = [errors(BASE, law, REWARD, 1.0, 16, 200, generator) for _ in range(400)]
+    for name in ("first", "all", "analytic"):
+        bias, noise = (torch.tensor([getattr(each[name], key) for each in found]) for key in ("bias", "bias_noise"))
+        assert noise.mean().item() == pytest.approx(bias.std().item(), rel=0.2), name
