@@ -22,15 +22,15 @@ from pipeline.training.replay_buffer import Batch
 
 
 def make_targets(rollouts: Rollouts, settings: DamAnalytic) -> Targets:
-    """The weight of a completion is g(X_1) = -r/α: its exponential might overflow, that of g - V(x) does not."""
+    """The weight of a completion is g(X_1) = -r/α; e^{g - V(x)} is a number also where e^g and e^{-V} overflow."""
     return targets_of_this_round(rollouts, -rollouts.reward / settings.alpha)
 
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[DamAnalytic]) -> Tensor:
     """L_x of each state, [n]."""
     problem, masked = context.problem, batch.state == context.mask_id
-    log_base, reward = torch.from_numpy(problem.base).log(), torch.from_numpy(problem.reward)
-    cost = -reward / context.algorithm.alpha
+    base, reward = (torch.from_numpy(table).to(context.device) for table in (problem.base, problem.reward))
+    log_base, cost = base.log(), -reward / context.algorithm.alpha
     rows = table_indices(batch.state, context.values, context.mask_id)
     optimum = exact.optimal_posteriors(log_base, cost)[rows].exp().to(batch.weight)
     value = scatter(exact.values(log_base, cost)[rows].to(batch.weight), masked).sum(dim=1) / masked.sum(dim=1)

@@ -4,10 +4,11 @@ At each step a masked position is chosen, N candidates y_n are drawn from the ba
 probability softmax_n(v(y_n)/α). α → 0 keeps the best.
 
     `value: pm`: v(x) = r(x with every masked position filled by its most probable token)
-    `value: mc`: v(x) = E[r(X_1) | x] over the base. The paper fits a regression to base rollouts; here it is the mean
-                 over `lookahead` rollouts from each candidate, and the exact expectation on an enumerated task.
+    `value: mc`: v(x) = E[r(X_1) | x] over the base. The paper fits a regression to base rollouts; here answers are
+                 decoded with the mean over `lookahead` rollouts from each candidate, one token a step.
 
-On an enumerated task the law of a step has a closed form: with q the base's posterior and w = e^{v/α},
+On an enumerated task the law of a step has a closed form: with q the base's posterior, w = e^{v/α} and the exact v,
+of which `mc` has an estimate,
 
     p(v) = N q_v w_v E[1/(w_v + Σ_{n<N} w_n)] = N q_v w_v ∫_0^∞ e^{-t w_v} (Σ_u q_u e^{-t w_u})^{N-1} dt
          = N q_v ∫ e^{x_v - e^{x_v}} (Σ_u q_u e^{-e^{x_u}})^{N-1} ds   with s = log t and x_u = s + log w_u.
@@ -93,7 +94,7 @@ def _value(
 def law(log_base: Tensor, context: Context[Svdd]) -> Tensor:
     """log p(x_i = v | x_j = u) of decoding, [2, M + 1, M], from the base's."""
     settings = context.algorithm
-    reward = torch.from_numpy(context.problem.reward).to(log_base.device)
+    reward = torch.from_numpy(context.problem.reward)
     final = torch.stack([reward.T, reward])  # [i, u, v]
     if settings.value == "pm":
         filled = final.flip(0).gather(2, log_base.flip(0)[:, :-1].argmax(dim=2, keepdim=True))[..., 0]

@@ -1,7 +1,7 @@
 """A model's posteriors at every masked state of a two-token answer, in the layout of `ctmc.exact`."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.samplers.posterior import log_posterior
@@ -11,15 +11,23 @@ from pipeline.samplers.posterior import log_posterior
 def posterior_table(
     model: nn.Module, prompt: Int[Tensor, " P"], values: Int[Tensor, " M"], mask_id: int
 ) -> Float[Tensor, "2 S M"]:
-    """log p(x_i = v | x_j = u) at [i, u, v] for the M values, u = M for [MASK]; float64, not renormalised over v."""
-    shown = torch.cat([values, torch.tensor([mask_id])])
-    states = torch.full((2, len(shown), 2), mask_id)
+    """log p(x_i = v | x_j = u) at [i, u, v] for the M values, u = M for [MASK]; float64, not renormalised over v.
+
+    The table is in memory; model, prompt and values may be on another device.
+    """
+    states, select = masked_states(values, mask_id)
+    log_prob = log_posterior(model, prompt.expand(len(states), -1), states, select, dtype=torch.float64)
+    return log_prob[:, values].view(2, -1, len(values)).cpu()
+
+
+def masked_states(values: Int[Tensor, " M"], mask_id: int) -> tuple[Int[Tensor, "s 2"], Bool[Tensor, "s 2"]]:
+    """The states x_j = u in the order of the table, s = 2 (M + 1), and the position i that is read of each."""
+    shown = torch.cat([values, values.new_tensor([mask_id])])
+    states = values.new_full((2, len(shown), 2), mask_id)
     states[0, :, 1] = states[1, :, 0] = shown
     select = torch.zeros_like(states, dtype=torch.bool)
     select[0, :, 0] = select[1, :, 1] = True
-    flat = states.flatten(0, 1)
-    log_prob = log_posterior(model, prompt.expand(len(flat), -1), flat, select.flatten(0, 1), dtype=torch.float64)
-    return log_prob[:, values].view(2, len(shown), len(values))
+    return states.flatten(0, 1), select.flatten(0, 1)
 
 
 def table_indices(

@@ -81,7 +81,7 @@ def _exact(decoder: Decoder, item: Item) -> dict[str, float]:
     """The exact KL of an enumerated task, whose items have one prompt."""
     context = decoder.context
     prompt = encode(decoder.prompt_format.tokenizer, [item.prompt])[0].to(context.device)
-    posteriors = posteriors_of(decoder.policy, prompt, decoder.algorithm, context).cpu()
+    posteriors = posteriors_of(decoder.policy, prompt, decoder.algorithm, context)
     return exact_kl(posteriors, context.problem, 1 / context.algorithm.alpha)
 
 

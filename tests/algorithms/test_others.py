@@ -9,7 +9,7 @@ from pipeline.algorithms import NAMES
 from pipeline.ctmc import exact
 from pipeline.plugins import load_algorithm
 from pipeline.runtime.random_streams import Stream
-from pipeline.samplers.enumeration import table_indices
+from pipeline.samplers.enumeration import masked_states, table_indices
 from pipeline.settings.algorithms import SETTINGS
 from pipeline.settings.stages import AdjointSettings
 from tests.algorithms.harness import ALPHA, Bench, plugin
@@ -74,6 +74,11 @@ def test_rows_of_masked_positions():
     state = torch.tensor([[9, 9], [3, 9], [9, 5], [5, 3]])
     position, other = table_indices(state, values, mask_id=9)
     assert position.tolist() == [0, 1, 1, 0] and other.tolist() == [2, 2, 1, 0]
+
+
+def test_the_masked_states_of_a_table_are_on_the_device_of_the_values():
+    for states in masked_states(torch.empty(3, dtype=torch.long, device="meta"), mask_id=9):
+        assert states.device.type == "meta" and states.shape == (8, 2)
 
 
 @pytest.mark.parametrize("value", ["mc", "pm"])
