@@ -6,7 +6,7 @@ A completion k and one of its steps s are drawn uniformly; the step's log-probab
     L = - [min(ρ A, clip(ρ, 1 ± ε) A) - β k3(l, l_ref)].
 
 At the round's first update, with β = 0, the expected gradient is therefore (1 - 1/K) ∇E[R] over the number of steps. A
-block cache is refused: l would be that of another law than the one sampled.
+block cache and a `rollout.temperature` other than 1 are refused: l would be that of another law than the one sampled.
 """
 
 from torch import Tensor, nn

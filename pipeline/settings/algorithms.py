@@ -106,6 +106,8 @@ class Dam(Stepwise):
         wanted = ("remasked", "random", None)
         if self.control_variate and (rollout.start, rollout.order, rollout.block_length) != wanted:
             return "control_variate needs rollout.start: remasked, rollout.order: random and no rollout.block_length"
+        if self.loss == "squared" and rollout.block_length:
+            return "loss: squared takes no rollout.block_length: it would also move tokens of blocks without a target"
         damped = self.weights == "tempered" or (self.control_variate and self.gain < 1)
         if damped and rollout.temperature != 1:
             return (
@@ -201,9 +203,10 @@ class Agrpo(Surrogate):
 
     def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
         wrong = (
-            "name: agrpo needs rollouts without rollout.cache, since it learns from the steps' own log-probabilities"
+            "name: agrpo needs rollouts without rollout.cache and at rollout.temperature: 1, since it learns from the"
+            " steps' own log-probabilities"
         )
-        return wrong if rollout.cache else ""
+        return wrong if rollout.cache or rollout.temperature != 1 else ""
 
 
 class Drakes(Settings):

@@ -97,6 +97,16 @@ def test_sampled_gradients_average_to_the_exact_one(bench, case):
     assert error.max() < 0.05
 
 
+def test_the_squared_loss_is_refused_in_blocks(bench):
+    """It also moves the law of the second token where the first is masked, a block later, of which no target speaks."""
+    run = bench.run(loss="squared", rollout={"block_length": 1})
+    assert "loss: squared takes no rollout.block_length" in run.algorithm.conflict(run.rollout, exact_base=True)
+    policy = bench.policy(bench.log_base, noise=0.3)
+    batch = next(bench.replay(bench.targets(policy, run, 8), run).batches(1, 32, 0, Stream.REPLAY, 1))
+    plugin(run).loss(policy, batch, bench.context(policy, run)).mean().backward()
+    assert policy.table.grad[1, bench.mask_id].abs().max() > 1e-3
+
+
 def test_the_control_variate_takes_the_noise_away_near_the_optimum(bench):
     behavior = bench.policy(bench.target, noise=0.03)
     noise = {name: gradients(bench, behavior, CASES[name], 4, 16).std(dim=0).norm() for name in ("first", "control")}

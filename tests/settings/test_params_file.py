@@ -116,6 +116,7 @@ from tests.settings.conftest import broken
             {"algorithm": {"name": "agrpo"}, "rollout": {"block_length": 4, "cache": "block"}},
             "algorithm.name: agrpo needs rollouts without rollout.cache",
         ),
+        ("defaults", {"algorithm": {"name": "agrpo"}, "rollout": {"temperature": 0.9}}, "at rollout.temperature: 1"),
         (
             "defaults",
             {"algorithm": {"name": "svdd"}, "rounds": 0, "evaluate": {"block_length": 4, "cache": "block"}},
