@@ -158,7 +158,8 @@ class Replay:
             count = self.tokens.shape[1]
             groups = -(-batch_size // (REPLICATES * count))
             for group in systematic(torch.ones(len(self.tokens)), updates * groups, order).split(groups):
-                yield (group[:, None] * count + torch.arange(count)).flatten()
+                whole = (group[:, None] * count + torch.arange(count)).flatten()
+                yield whole[: -(-batch_size // REPLICATES)]
             return
         weight = self.weight if self.states == "remasked_completions" else torch.ones_like(self.weight)
         weight = weight[:, 0] if self.states == "starting_states" else weight.flatten()
@@ -189,7 +190,7 @@ class Replay:
         return (prompt != PADDING).sum(dim=1, keepdim=True) % self.block_length
 
     def _complementary(self, index: Int[Tensor, " c"], generator: torch.Generator, rows: int) -> Batch:
-        """The first `rows` of the completions' states, those of one completion together."""
+        """The first `rows` of the completions' states, all but at most 3; those of one completion together."""
         length = self.tokens.shape[2]
         level = LEAST_MASKED + (1 - LEAST_MASKED) * torch.rand(len(index), 2, 1, generator=generator)
         mask = torch.rand(len(index), 2, length, generator=generator) < level
