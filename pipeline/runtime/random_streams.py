@@ -33,7 +33,7 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
-    """A NumPy generator for one key."""
+    """A NumPy generator for one key. Of up to four numbers, those that differ by zeros at their end are one key."""
     return np.random.default_rng([seed, int(stream), *key])
 
 
