@@ -11,8 +11,8 @@ from torch import Tensor
 
 
 def log_weights(
-    log_ratio: Float[Tensor, "n K"], reward: Float[Tensor, "n K"], inverse_alpha: float | Float[Tensor, "n 1"]
-) -> Float[Tensor, "n K"]:
+    log_ratio: Float[Tensor, "*n"], reward: Float[Tensor, "*n"], inverse_alpha: float
+) -> Float[Tensor, "*n"]:
     """ℓ_k = Σ_s Σ_{i∈S_s} [log p^base(x_i|x_s) - log p^u(x_i|x_s)] + r(X_1^(k))/α.
 
     `log_ratio` is the double sum along the sampled path. S_s, the positions revealed at step s, cancels
