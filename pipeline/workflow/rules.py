@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def threads(wanted: int, cores: int | None, devices: int) -> int:
 def launch(python: str, socket: str = "", *, ranks: int = 0, devices: int = 0) -> str:
     """The command that starts a stage's module once it holds `devices` devices: forked from the server at `socket`, or
     launched as `ranks` processes (0: one, outside torch.distributed)."""
-    start = f"{NEEDED}={devices} {python}" if devices else python
+    start = f"{NEEDED}={devices} {shlex.quote(python)}" if devices else shlex.quote(python)
     if socket:
-        return f"{start} -m pipeline.runtime.fork_server run {socket} {ranks or 1}"
+        return f"{start} -m pipeline.runtime.fork_server run {shlex.quote(socket)} {ranks or 1}"
     return f"{start} -m pipeline.runtime.launch {ranks}"

@@ -1,6 +1,7 @@
 """What the Snakefile takes from the logs of reports, and inputs of its rules."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,15 @@ def test_what_follows_a_prompt():
     params = parse_params({"default_run": "a", "runs": {"a": first, "b": {"extends": "a", "rollout": {"length": 90}}}})
     found = json.loads(rules.prompt_limits("a", params.runs, {"a": "a", "b": "a"}))
     assert found == {"train": [["", 64], ["<r>", 90]], "held_out": [["", 64], ["<r>", 512]]}
+
+
+def test_paths_of_python_and_of_temporary_files_may_have_spaces():
+    """Both are the user's: an environment in `My Projects`, a TMPDIR."""
+    module = ["-m", "pipeline.runtime.fork_server", "run", "/a b/s", "2"]
+    assert shlex.split(rules.launch("/My Projects/python", "/a b/s", ranks=2, devices=2)) == [
+        *("JOB_DEVICES=2", "/My Projects/python", *module),
+    ]
+    assert shlex.split(rules.launch("/My Projects/python"))[0] == "/My Projects/python"
 
 
 def test_inputs_of_a_suite():
