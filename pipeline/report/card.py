@@ -5,7 +5,6 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +116,9 @@ def training(exported: Exported, settings: Mapping[str, Any]) -> list[list[str]]
 def reward(task: Mapping[str, Any]) -> str:
     """The function that scores answers, and the first paragraph of what it says of itself."""
     try:
-        score = resolve_task(load_task(task["name"]).settings.model_validate(task)).score
+        function = resolve_task(load_task(task["name"]).settings.model_validate(task)).score_function
     except (PipelineError, ValueError):  # a user's module that is not here
         return f"that of the task {task['name']}"
-    function = score.func if isinstance(score, partial) else score
     said = (inspect.getdoc(function) or "").split("\n\n", maxsplit=1)[0]
     return f"{function.__module__}.{function.__qualname__}: {' '.join(said.split()).replace('`', '')}"
 

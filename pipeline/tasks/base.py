@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -161,6 +162,11 @@ class Task(Generic[S]):
     def shown(self, answer: str) -> str:
         """The answer up to its first `end`."""
         return answer.split(self.end, maxsplit=1)[0] if self.end else answer
+
+    @property
+    def score_function(self) -> Callable[..., object]:
+        """`score` without the arguments that a `partial` binds."""
+        return self.score.func if isinstance(self.score, partial) else self.score
 
     @property
     def chat(self) -> bool:

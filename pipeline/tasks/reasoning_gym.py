@@ -199,7 +199,7 @@ def _dataset(settings: str, seed: int, size: int) -> Any:
 
 
 def configured(settings: ReasoningGym) -> Task[ReasoningGym]:
-    """The task with everything that its settings determine; `partial` keeps the verifier in the reward process."""
+    """The task with everything that its settings determine."""
     small = settings.template == "compact"
     return Task(
         settings=ReasoningGym,

@@ -21,9 +21,9 @@ class Scorer:
 
     def __init__(self, section: TaskSettings, timeout: float):
         self.task, self.timeout = resolve_task(section), timeout
-        trusted = getattr(self.task.score, "__module__", "").startswith("pipeline.tasks.") and not self.task.own_process
+        ours = getattr(self.task.score_function, "__module__", "").startswith("pipeline.tasks.")
         self.names: set[str] = set()
-        self.process = None if trusted else RewardProcess(section)
+        self.process = None if ours and not self.task.own_process else RewardProcess(section)
 
     def __call__(self, items: Sequence[Item], answers: Sequence[str], ids: Sequence[int] = ()) -> list[Metrics]:
         """The metrics of each answer, as floats.

@@ -171,8 +171,9 @@ def test_one_process_for_all_answers(scorer):
     assert rewards.COUNT == []
 
 
-def test_rewards_of_this_package_need_no_process():
-    assert Scorer(load_task("sudoku").settings(name="sudoku"), 1.0).process is None
+@pytest.mark.parametrize("name", ["sudoku", "checkerboard", "antibody"])
+def test_rewards_of_this_package_need_no_process(name):
+    assert Scorer(load_task(name).settings(name=name), 1.0).process is None
 
 
 def test_any_kind_of_number_is_a_float(scorer):
