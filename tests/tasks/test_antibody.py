@@ -62,6 +62,27 @@ def test_a_file_of_ones_own(tmp_path):
         read_scaffolds(str(tmp_path / "none.csv"))
 
 
+def test_a_numbered_file_of_a_spreadsheet(tmp_path):
+    """It begins with a byte order mark. A VH whose CDR-H3 is empty is refused by its row."""
+    cdr, whole = BEVACIZUMAB.cdr_h3, slice(None)
+
+    def row(name: str, *parts: slice) -> str:
+        sequence = "".join(BEVACIZUMAB.sequence[part] for part in parts)
+        numbering = ",".join(position for part in parts for position in BEVACIZUMAB.numbering[part])
+        return f'{name},{sequence},IGHV3-23,"{numbering}"\n'
+
+    rows = [
+        "name,sequence,v_gene,numbering\n",
+        row("mine", whole),
+        row("bare", slice(cdr.start), slice(cdr.stop, None)),
+    ]
+    for name, lines in {"one.csv": rows[:2], "two.csv": rows}.items():
+        (tmp_path / name).write_text("".join(lines), encoding="utf-8-sig")
+    assert read_scaffolds(str(tmp_path / "one.csv"))[0].numbering == BEVACIZUMAB.numbering
+    with pytest.raises(PipelineError, match=r"two.csv, row 2: 'bare' has no CDR-H3"):
+        read_scaffolds(str(tmp_path / "two.csv"))
+
+
 def test_families_are_split():
     made = items(Antibody(name="antibody", samples=2), 0)
     family = {scaffold.name: scaffold.family for scaffold in SCAFFOLDS}

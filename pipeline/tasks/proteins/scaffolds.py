@@ -16,6 +16,8 @@ SHIPPED = Path(__file__).with_name("scaffolds.tsv")
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 CDR_H3 = range(105, 118)
 """IMGT positions of the third complementarity-determining region, without the C 104 and W 118 around it."""
+INSERTIONS = "ABCDEFGHIJKLMNOP"
+"""Letters that number the residues between two positions, as in 111A."""
 CONSERVED = {"23": "C", "41": "W", "104": "C", "118": "W"}
 """What IMGT numbering puts at these positions of a VH: a sequence without them is numbered wrongly, or is no VH."""
 
@@ -32,8 +34,8 @@ class Scaffold:
     @property
     def cdr_h3(self) -> slice:
         """Where the third CDR stands in the sequence."""
-        inside = [int(position.rstrip("ABCDEFGHIJKLMNOP")) in CDR_H3 for position in self.numbering]
-        return slice(inside.index(True), len(inside) - inside[::-1].index(True))
+        inside = [at for at, position in enumerate(self.numbering) if int(position.rstrip(INSERTIONS)) in CDR_H3]
+        return slice(inside[0], inside[-1] + 1) if inside else slice(0)
 
 
 def read_scaffolds(path: str | None) -> list[Scaffold]:
@@ -48,9 +50,10 @@ def read_scaffolds(path: str | None) -> list[Scaffold]:
 @cache
 def _read(path: Path) -> tuple[Scaffold, ...]:
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
     except (OSError, ValueError) as error:
         raise PipelineError(f"task.scaffolds: cannot read {path} ({error})") from error
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     rows = list(csv.DictReader(lines, delimiter="\t" if lines and "\t" in lines[0] else ","))
     found = []
     for number, row in enumerate(rows, 1):
