@@ -13,7 +13,8 @@ from pipeline.report.run_metrics import gather_metrics, timing_names
 from pipeline.report.run_page import run_page
 from pipeline.settings.inheritance import nearest_target
 from pipeline.settings.params_file import Params, read_params
-from pipeline.storage.atomic_files import read_json, write_text
+from pipeline.storage.atomic_files import write_text
+from pipeline.storage.provenance import origin_of
 from pipeline.workflow.made_with import expected_of
 from pipeline.workflow.rules import origins
 
@@ -33,7 +34,7 @@ def so_far(params: Params, name: str) -> str:
     def done(folder: Path, names: Iterable[str]) -> bool:
         """Whether these jobs have been made with what the run asks for now."""
         for path in (folder / "timings" / f"{name}.json" for name in names):
-            found = read_json(path).get("origin", {}) if path.exists() else {}
+            found = origin_of(path)
             if not found or found != expected(found.get("stage", "")):
                 return False
         return True

@@ -1,12 +1,16 @@
 """Records of how a file was made, for the metadata of Parquet and safetensors files and for reports."""
 
+import json
 import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from pipeline import __version__
 from pipeline.settings.stages import EvaluateSettings, plain_json
@@ -42,6 +46,13 @@ under the key `origin` of the job's timing."""
 def made_with(stage: str, settings: str, code: str) -> MadeWith:
     """What a stage notes of itself, from its arguments."""
     return {"stage": stage, "settings": digest(settings)[:16], "code": code}
+
+
+def origin_of(timing: Path) -> MadeWith:
+    """What a timing says that its job was made with; {} if it is gone, says nothing, or something malformed."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return TypeAdapter(MadeWith).validate_python(json.loads(timing.read_text(encoding="utf-8"))["origin"])
+    return {}
 
 
 def result_provenance(

@@ -1,6 +1,5 @@
 """What the jobs of a run are made with: digests of code, data and checkpoints. A change in them reruns the job."""
 
-import json
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from pipeline.settings.run import Run
 from pipeline.settings.stages import STAGES, settings_json
 from pipeline.storage.atomic_files import digest, sha256_of
 from pipeline.storage.fingerprint import checkpoint_digest
-from pipeline.storage.provenance import MadeWith, made_with
+from pipeline.storage.provenance import MadeWith, made_with, origin_of
 from pipeline.tasks.data import Data
 from pipeline.workflow.code_digest import code_digest
 
@@ -81,7 +80,7 @@ def _checkpoint(path: str | None, name: str) -> str:
     try:
         if path and Path(path).is_dir():
             return CHECKPOINT + checkpoint_digest(Path(path))[:16]
-        made = json.loads(Path("data/runs", name, "timings/base.json").read_text(encoding="utf-8"))["origin"]["code"]
-        return next((word for word in made.split() if path and word.startswith(CHECKPOINT)), "")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except OSError:
         return ""
+    made = origin_of(Path("data/runs", name, "timings/base.json")).get("code", "")
+    return next((word for word in made.split() if path and word.startswith(CHECKPOINT)), "")

@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.settings.params_file import Params
 from pipeline.settings.sections import judged_by
 from pipeline.storage.atomic_files import read_json
+from pipeline.storage.provenance import origin_of
 from pipeline.workflow.estimate import Estimate, shape_of
 
 LEGEND = (
@@ -48,13 +49,13 @@ class Progress:
         for run in {job.run for job in jobs.values()}:
             for path in set(Path("data/runs", run, "timings").glob("*.json")):
                 if timing := _timing(path):
-                    self.earlier[run, str(timing.get("origin", {}).get("stage"))].append(_seconds(timing))
+                    self.earlier[run, origin_of(path).get("stage", "")].append(_seconds(timing))
 
     def finished(self) -> list[Job]:
         """The jobs that have finished since the last call, in order."""
         found: list[tuple[float, Job]] = []
         for path, job in list(self.pending.items()):
-            if path.exists() and path.stat().st_mtime > self.started and (timing := _timing(path)):
+            if modified(path) > self.started and (timing := _timing(path)):
                 del self.pending[path]
                 self.busy.append((timing["started"], timing["finished"]))
                 self.done[job.run, job.rule].append(_seconds(timing))
@@ -138,13 +139,21 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {10 * (minutes % 60 // 10):02d} min"
 
 
+def modified(path: Path) -> float:
+    """When a file was last written; 0 if it is not there. Snakemake removes the outputs of a job before it runs."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _timing(path: Path) -> dict[str, Any]:
     """The content of a timing; {} if the file is gone, or no timing."""
     try:
         found: dict[str, Any] = read_json(path, "started", "finished")
     except PipelineError:
         return {}
-    return found
+    return found if all(isinstance(found[key], int | float) for key in ("started", "finished")) else {}
 
 
 def _seconds(timing: Mapping[str, float]) -> float:

@@ -10,14 +10,11 @@ record is removed; if not, it is replaced by one that makes the job stale.
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from pipeline.storage.atomic_files import write_text
-from pipeline.storage.provenance import MadeWith
+from pipeline.storage.provenance import MadeWith, origin_of
 
 RECORDS = Path(".snakemake/metadata")
 STALE = json.dumps({"record_format_version": 6, "params": ["made with other settings, code or data"]})
@@ -35,7 +32,7 @@ def judge(timings: Iterable[Path], rules: Iterable[Any], expected: Callable[[str
     for path in filter(Path.exists, timings):
         if _recorded(path):
             continue
-        found = _made_with(path)
+        found = origin_of(path)
         current = bool(found) and found == expected(found.get("stage", ""))
         for record in map(record_of, outputs_beside(path, rules)):
             if current:
@@ -68,10 +65,3 @@ def _recorded(path: Path) -> bool:
     if not record.exists() or record.stat().st_size == len(STALE):
         return False
     return record.stat().st_mtime_ns >= path.stat().st_ctime_ns
-
-
-def _made_with(path: Path) -> MadeWith:
-    """What a timing says that its job was made with; {} if it says nothing, or something malformed."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return TypeAdapter(MadeWith).validate_python(json.loads(path.read_text(encoding="utf-8"))["origin"])
-    return {}

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.settings.params_file import Params
-from pipeline.workflow.progress import LEGEND, Job, Progress, duration
+from pipeline.workflow.progress import LEGEND, Job, Progress, duration, modified
 from pipeline.workflow.rules import log_text
 
 EVENTS = {"JOB_FINISHED", "PROGRESS", "RESOURCES_INFO"}
@@ -131,7 +131,7 @@ class Terminal:
 
     def _errors(self) -> Iterator[str]:
         """The error lines of the changed logs that have not been printed yet, each with the name of its log."""
-        times = {log: log.stat().st_mtime for log in self.logs if log.exists()}
+        times = {log: modified(log) for log in self.logs}
         changed = [log for log, moment in times.items() if moment > max(self.started, self.seen.get(log, 0.0))]
         self.changed = sorted(changed, key=times.__getitem__)
         for log in self.changed:

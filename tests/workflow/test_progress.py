@@ -120,6 +120,18 @@ def test_the_time_of_a_run_that_has_not_begun(timings):
     assert progress.finished() == []
 
 
+@pytest.mark.parametrize("origin", [None, [], {"stage": 1}])
+def test_a_timing_that_somebody_has_damaged_counts_for_no_stage(timings, origin):
+    """Snakemake starts all the same; the job itself is judged stale."""
+    timings("small", "train_001", 0.0).write_text(json.dumps({"started": 1.0, "finished": 2.0, "origin": origin}))
+    path = timings("small", "train_002", 0.0)
+    path.write_text(json.dumps({"started": None, "finished": "now", "origin": {"stage": "train"}}))
+    progress = Progress(parse_params(SMALL), {path: Job("small", "train", 2)}, 0.0)
+    assert progress.earlier == {("small", ""): [1.0]} and progress.finished() == []
+    path.unlink()
+    assert progress.finished() == []
+
+
 def test_errors_are_printed_once_and_tracebacks_at_the_end(timings, capsys):
     """Whatever bytes a log holds: a compiler that a reward calls writes in its own encoding."""
     path = timings("mine", "rollout_001_00", time.time() - 3600)
