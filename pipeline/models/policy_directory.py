@@ -17,7 +17,7 @@ from pipeline.runtime.distributed import device, distribute, is_sharded
 from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.settings.sections import Base, Train
 from pipeline.storage.atomic_files import replacing
-from pipeline.storage.model_files import CONFIG, read_object
+from pipeline.storage.model_files import CONFIG, read_optional
 from pipeline.text.special_tokens import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_tokenizer_config
 from pipeline.text.tokenizer import load_tokenizer, mask_id, token_ids
 
@@ -87,11 +87,14 @@ def _open(path: Path, tokenizer: Tokenizer, plugin: Model, where: str | torch.de
 
 def described(name: str, source: Path) -> dict[str, object]:
     """What an export needs to know of the checkpoint `name`, whose files lie in `source`: its commit on the Hub, and
-    where its config.json says that its code is. A policy of another run is described as its own base is."""
+    where its config.json says that its code is. A policy of another run is described as its own base is.
+
+    Raises:
+        PipelineError: if one of these files is no JSON object.
+    """
     if (source / BASE_MODEL).is_file():
-        return read_object(source / BASE_MODEL)
-    config = read_object(source / CONFIG) if (source / CONFIG).is_file() else {}
-    places = config.get("auto_map")
+        return read_optional(source / BASE_MODEL)
+    places = read_optional(source / CONFIG).get("auto_map")
     code = {key: place for key, place in places.items() if isinstance(place, str)} if isinstance(places, dict) else {}
     revision = source.name if source.parent.name == "snapshots" else None
     return {"name": name, "revision": revision, "auto_map": code}

@@ -56,6 +56,7 @@ def run(args: Namespace, settings: BaseSettings) -> None:
     plugin, task, base = load_model(settings.model.name), resolve_task(settings.task), settings.base
     losses: list[float] = []
     source = find_checkpoint(base.path, plugin) if base.path else None
+    imported = described(str(base.path), source) if source else None
     tokenizer = load_tokenizer(source) if source else character_tokenizer(task.characters(base.lengths or ()))
     check_items(read_items(args), args.limits, settings, source, plugin, tokenizer)
     corpora = read_corpora(args.items, settings, source, plugin, tokenizer) if base.trains else []
@@ -74,7 +75,6 @@ def run(args: Namespace, settings: BaseSettings) -> None:
     model.requires_grad_(True)  # else sharded weights under trained adapters would not be gathered
     gather_trained(model)
     if is_main_process():
-        imported = described(str(base.path), source) if source else None
         save_policy(args.out, merge_adapters(model, plugin), tokenizer, plugin, source, imported)
         write_json(args.summary, {"losses": losses, "parameters": sum(p.numel() for p in model.parameters())})
         discard(args.progress)

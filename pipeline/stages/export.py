@@ -27,7 +27,7 @@ from pipeline.report.card import Exported, model_card, settings_of
 from pipeline.stages.command_line import errors_on_one_line
 from pipeline.storage.atomic_files import read_tensors, replacing
 from pipeline.storage.fingerprint import fingerprint_of
-from pipeline.storage.model_files import ADAPTER_CONFIG, CONFIG, read_object
+from pipeline.storage.model_files import ADAPTER_CONFIG, CONFIG, read_optional
 
 GENERATION = "generation_config.json"
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id")
@@ -60,10 +60,7 @@ def run(args: argparse.Namespace) -> None:
 
 def base_model(policy: Path, name: str | None) -> dict[str, Any]:
     """What rule `base` noted of the checkpoint that it imported; `name` takes the place of its name."""
-    try:
-        noted = read_object(policy / BASE_MODEL) if (policy / BASE_MODEL).is_file() else {}
-    except ValueError as error:
-        raise PipelineError(f"cannot read '{policy / BASE_MODEL}': {error}") from error
+    noted = read_optional(policy / BASE_MODEL)
     if name and name != noted.get("name"):
         noted = {**noted, "name": name, "revision": None}
     if not (noted.get("name") or noted.get("auto_map")):
@@ -76,7 +73,7 @@ def write_merged(policy: Path, out: Path, model: str, base: dict[str, Any]) -> N
     plugin = load_model(model)
     module, tokenizer, _ = load_policy(policy, plugin)
     save_policy(out, module, tokenizer, plugin, policy)
-    family, config = family_of(model), read_object(out / CONFIG)
+    family, config = family_of(model), read_optional(out / CONFIG)
     if family:
         config = family.exported(config)
     if found := qualified(base):
@@ -112,7 +109,7 @@ def write_adapters(policy: Path, out: Path, model: str, base: dict[str, Any]) ->
         layers.add(layer)
         renamed[f"{PREFIX}{layer}{dot}{matrix}"] = value.contiguous()
     save_file(renamed, out / ADAPTER_WEIGHTS, metadata)
-    config = read_object(policy / ADAPTER_CONFIG)
+    config = read_optional(policy / ADAPTER_CONFIG)
     config |= {"base_model_name_or_path": base["name"], "revision": base["revision"], "target_modules": sorted(layers)}
     _write(out / ADAPTER_CONFIG, config)
 

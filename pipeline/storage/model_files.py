@@ -50,6 +50,14 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_optional(path: Path) -> dict[str, Any]:
+    """A JSON object, {} if there is no such file. PipelineError if it holds something else."""
+    try:
+        return read_object(path) if path.is_file() else {}
+    except ValueError as error:
+        raise PipelineError(f"{path} is not a JSON object ({error})") from error
+
+
 def open_config(path: Path) -> dict[str, Any]:
     """config.json of a saved model. PipelineError if the directory holds none."""
     try:

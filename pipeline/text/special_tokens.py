@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from pipeline.errors import PipelineError
-from pipeline.storage.model_files import read_object
+from pipeline.storage.model_files import read_optional
 from pipeline.text.byte_level import byte_level_tokenizer, is_saved_in
 
 TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
@@ -42,11 +42,7 @@ def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
 
 def read_tokenizer_config(policy: Path) -> dict[str, object]:
     """The contents of a policy's tokenizer_config.json; empty if there is no such file."""
-    path = policy / TOKENIZER_CONFIG
-    try:
-        return read_object(path) if path.is_file() else {}
-    except ValueError as error:
-        raise PipelineError(f"{path} is not a JSON object ({error})") from error
+    return read_optional(policy / TOKENIZER_CONFIG)
 
 
 def has_chat_template(policy: Path) -> bool:

@@ -137,6 +137,13 @@ def test_a_run_of_another_run_keeps_its_base(base):
     }
 
 
+def test_a_damaged_note_of_the_base_is_named(base):
+    """By rule `base`, before it trains, and by the export."""
+    (base / "base_model.json").write_text("[")
+    with pytest.raises(PipelineError, match=r"base_model.json is not a JSON object"):
+        described("mine", base)
+
+
 def test_the_card_of_a_run(finished, tmp_path):
     """Every row of results, KL, α and the digests are those in the run's files; other weights are refused."""
     shutil.copytree(finished.run_directory, tmp_path / "small")
