@@ -1,6 +1,7 @@
 """The estimate that `snakemake --dry-run` prints for the jobs that it would run. Torch-free.
 
 `minutes` or `hours` is the time until all jobs of a stage are done, with the cores and devices that Snakemake is given.
+`GB on disk` is what is left of their files at the end: `keep` in params.yaml removes those of earlier rounds.
 """
 
 from collections import Counter
@@ -9,8 +10,9 @@ from typing import Any
 
 from pipeline.models.flops import ACCELERATORS
 from pipeline.settings.params_file import Params
+from pipeline.settings.project import Keep
 from pipeline.workflow.estimate import GPU_FROM, UTILISATION, Cost, Estimate, shape_of
-from pipeline.workflow.machine import Machine, machine_of
+from pipeline.workflow.machine import Machine, jobs_of_round, machine_of
 
 TABLES = 2  # up to this many runs have a table each; of more runs, each has a line
 UNITS = {False: ("TFLOP", 1e12, "core minutes", 60), True: ("PFLOP", 1e15, "GPU hours", 3600)}  # on CPUs, on GPUs
@@ -47,7 +49,10 @@ def estimate_table(pending: Mapping[tuple[str, str], int], params: Params, machi
         hardware = machine.hardware(params.hardware.of(name, run.model.name), shape.parameters >= GPU_FROM)
         estimate = Estimate(run, hardware, shape)
         costs = {stage: cost for stage, cost in estimate.stages().items() if pending.get((name, stage))}
-        rows = {stage: _row(estimate, machine, stage, cost, pending[name, stage]) for stage, cost in costs.items()}
+        rows = {
+            stage: _row(estimate, machine, params.keep, stage, cost, pending[name, stage])
+            for stage, cost in costs.items()
+        }
         if rows:
             total = totals[estimate.on_gpu][name] = _total(rows.values())
             table = _table("stage", estimate.on_gpu, rows | {"total": total})
@@ -60,13 +65,23 @@ def estimate_table(pending: Mapping[tuple[str, str], int], params: Params, machi
     return "\n\n".join(tables)
 
 
-def _row(estimate: Estimate, machine: Machine, stage: str, cost: Cost, jobs: int) -> list[float]:
+def _row(estimate: Estimate, machine: Machine, keep: Keep, stage: str, cost: Cost, jobs: int) -> list[float]:
     """The columns of a table for `jobs` jobs of a stage; memory is that of one process."""
     _, operations, _, unit = UNITS[estimate.on_gpu]
     flops, on_gpu = jobs * cost.flops, estimate.on_gpu
     time = flops / estimate.speed / unit
     wall = machine.wall_time(time, jobs, stage, estimate.run, estimate.hardware, on_gpu)
-    return [jobs, flops / operations, time, wall, cost.memory / 1e9, jobs * cost.disk / 1e9]
+    disk = left_on_disk(cost, jobs, jobs_of_round(estimate.run, stage), keep)
+    return [jobs, flops / operations, time, wall, cost.memory / 1e9, disk / 1e9]
+
+
+def left_on_disk(cost: Cost, jobs: int, of_round: int, keep: Keep) -> float:
+    """Bytes that `jobs` jobs of a stage, `of_round` for each of the last rounds, leave when the run has ended."""
+    total = 0.0
+    for kind, size in cost.disk.items():
+        count = getattr(keep, kind, "all")  # policies stay
+        total += size * (min(jobs, count * of_round) if isinstance(count, int) else jobs)
+    return total
 
 
 def _total(rows: Collection[list[float]]) -> list[float]:

@@ -1,11 +1,12 @@
 """What each stage of a run costs, estimated before it starts: operations, memory and disk of one job. Torch-free.
 
 The formulas for operations are in `flops`. Memory is the peak of one process, as in docs/llada.md; disk is what a job
-leaves. Chat prompts count as 200 tokens, other prompts as many as the answer.
+writes. Chat prompts count as 200 tokens, other prompts as many as the answer.
 """
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,11 +29,11 @@ PROCESS = 0.45e9  # bytes of Python and PyTorch without a model
 
 
 class Cost(NamedTuple):
-    """Operations of one job, bytes of a process, bytes on disk."""
+    """Operations of one job, bytes of a process, and bytes that the job writes by kind, as in `retention.disk_use`."""
 
     flops: float
     memory: float
-    disk: float
+    disk: Mapping[str, float]
 
 
 def shape_of(run: Run) -> Shape | None:
@@ -90,7 +91,7 @@ class Estimate:
         """Training on half-masked answers, of all weights or adapters, or a copy of a saved model."""
         base = self.run.base
         if not base.trains:
-            return Cost(0.0, self.weights, self.weights)
+            return Cost(0.0, self.weights, {"policies": self.weights})
         lengths, flops = base.lengths or (self.task_length,), 0.0
         rows = base.updates * base.batch_size / len(lengths)
         adapters = self.shape.adapters(base.adapter)
@@ -98,7 +99,7 @@ class Estimate:
         recompute = training.recomputes(base.gradient_checkpointing, self.card)
         for length in lengths:
             flops += self.shape.training(rows, self.prompt + length, rows * length / 2, adapters, recompute)
-        return Cost(flops, PROCESS + training.bytes(recompute=recompute), self.weights)
+        return Cost(flops, PROCESS + training.bytes(recompute=recompute), {"policies": self.weights})
 
     def rollout(self) -> Cost:
         """One shard, L/k passes for each trajectory; a reciprocal one starts half-masked."""
@@ -112,7 +113,8 @@ class Estimate:
         if remasked:
             flops += rollout.prompts / rollout.shards * self._decoding(rollout, self.answer, everywhere=chosen)
         memory = self._inference_memory(rollout.batch_size, read, drawn)
-        return Cost(flops, memory + self._cache(rollout, rollout.batch_size, self.answer), rows * self.row)
+        memory += self._cache(rollout, rollout.batch_size, self.answer)
+        return Cost(flops, memory, {"buffers": rows * self.row})
 
     def reference(self) -> Cost:
         """One shard: a replay under the base of the trajectories that the method asks for."""
@@ -122,12 +124,13 @@ class Estimate:
         memory = self._inference_memory(states, states * rollout.tokens_per_step)
         steps = self._block_length(rollout, self.answer) / rollout.tokens_per_step
         memory += self._cache(rollout, max(1.0, states / steps), self.answer)
-        return Cost(paths * self._decoding(rollout, self.answer), memory, paths * 5 * self.answer)
+        return Cost(paths * self._decoding(rollout, self.answer), memory, {"buffers": paths * 5 * self.answer})
 
     def adjoint(self) -> Cost:
         """No model: the rows of the replay window are written."""
         rows = self.run.rollout.prompts * self.run.rollout.completions
-        return Cost(0.0, PROCESS, getattr(self.run.algorithm, "replay_rounds", 1) * rows * self.row)
+        written = getattr(self.run.algorithm, "replay_rounds", 1) * rows * self.row
+        return Cost(0.0, PROCESS, {"buffers": written})
 
     def train(self) -> Cost:
         """One round: the trained policy, and the frozen ones that the loss uses, on every state."""
@@ -140,8 +143,9 @@ class Estimate:
         flops = self.shape.training(rows, self.length, read, self.adapters, recompute)
         flops += frozen * self.shape.forward(rows, self.length, read, self.adapters)
         trained = float(self.adapters or self.shape.parameters)
-        optimizer = 12 if self.itemsize == 2 else 8  # two moments, and the master copy of a bfloat16 weight
-        return Cost(flops, PROCESS + training.bytes(recompute=recompute), (self.itemsize + optimizer) * trained)
+        state = 12 if self.itemsize == 2 else 8  # two moments, and the master copy of a bfloat16 weight
+        disk = {"policies": self.itemsize * trained, "optimizer": state * trained}
+        return Cost(flops, PROCESS + training.bytes(recompute=recompute), disk)
 
     def evaluate(self) -> Cost:
         """One shard: held-out items by each sampler at each length, or by the algorithm if it decodes itself."""
@@ -157,7 +161,7 @@ class Estimate:
         rows, longest = evaluate.batch_size * states, max(lengths)
         read = longest if states > 1 else self._block_length(evaluate, longest)
         memory = self._inference_memory(rows, rows * read, answer=longest) + self._cache(evaluate, rows, longest)
-        return Cost(items / evaluate.shards * flops, memory, 0.0)
+        return Cost(items / evaluate.shards * flops, memory, {})
 
     @staticmethod
     def _block_length(section: Rollout | Evaluate, length: int) -> int:

@@ -42,12 +42,17 @@ class Machine(NamedTuple):
 
         The shards of a round run side by side, its rounds one after the other.
         """
-        of_round = {"rollout": run.rollout.shards, "reference": run.rollout.shards, "decode": run.evaluate.shards}
         at_once, processes = self.at_once(hardware, on_gpu), hardware.processes if stage in TRAINING else 1
-        rounds, rest = divmod(jobs, of_round.get(stage, 1))
-        turns = rounds * math.ceil(of_round.get(stage, 1) / at_once) + math.ceil(rest / at_once)
+        rounds, rest = divmod(jobs, of_round := jobs_of_round(run, stage))
+        turns = rounds * math.ceil(of_round / at_once) + math.ceil(rest / at_once)
         workers = processes if on_gpu else processes * hardware.threads
         return time / jobs * turns / (workers if on_gpu or self.cluster_jobs else min(workers, self.cores))
+
+
+def jobs_of_round(run: Run, stage: str) -> int:
+    """How many jobs of a stage each round has that it is in."""
+    shards = {"rollout": run.rollout.shards, "reference": run.rollout.shards, "decode": run.evaluate.shards}
+    return shards.get(stage, 1)
 
 
 def machine_of(resources: Any, devices: int, pending: Iterable[Any]) -> Machine:

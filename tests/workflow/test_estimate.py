@@ -11,9 +11,9 @@ import yaml
 from pipeline.models import adapters
 from pipeline.models.llada import PLUGIN
 from pipeline.settings.params_file import parse_params, read_params
-from pipeline.settings.project import Hardware
+from pipeline.settings.project import Hardware, Keep
 from pipeline.settings.run import Run
-from pipeline.workflow.dry_run import estimate_table
+from pipeline.workflow.dry_run import estimate_table, left_on_disk
 from pipeline.workflow.estimate import Estimate, shape_of
 from pipeline.workflow.machine import Machine, machine_of
 from tests.conftest import ROOT, SMALL, Workflow
@@ -43,9 +43,10 @@ def test_a_finished_run(finished: Workflow):
 
     assert estimate.rollout().flops == pytest.approx(measured("rollout_001_00"), rel=0.1)
     assert estimate.train().flops == pytest.approx(measured("train_001"), rel=0.1)
-    assert estimate.train().disk == pytest.approx(size("policy/*.safetensors", "optimizer.safetensors"), rel=0.1)
+    sizes = {"policies": size("policy/*.safetensors"), "optimizer": size("optimizer.safetensors")}
+    assert estimate.train().disk == pytest.approx(sizes, rel=0.1)
     kept = json.loads((finished.run_directory / "round_000" / "train.json").read_text())["parameters"]
-    assert estimate.base().disk == 4 * kept
+    assert estimate.base().disk == {"policies": 4 * kept}
 
 
 def test_rows_on_disk(finished: Workflow):
@@ -54,7 +55,8 @@ def test_rows_on_disk(finished: Workflow):
     folder = finished.run_directory / "round_002"
     files = [*folder.glob("rollouts/*.parquet"), *folder.glob("targets/*.parquet")]
     written = sum(path.stat().st_size for path in files)
-    assert written / 8 < 2 * estimate.rollout().disk + estimate.adjoint().disk < 2 * written
+    rollouts, targets = (stage().disk["buffers"] for stage in (estimate.rollout, estimate.adjoint))
+    assert written / 8 < 2 * rollouts + targets < 2 * written
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -142,6 +144,27 @@ def test_one_table_or_a_line_for_each():
     assert [line.split()[0] for line in gpu.splitlines()] == ["run,", LLADA, "together"]
     nothing = {("sudoku-dam", "prepare"): 1, ("checkerboard-dam", "train"): 1, ("", "all"): 1}
     assert estimate_table(nothing, PARAMS, Machine(cores=2)) == ""
+
+
+@pytest.mark.parametrize("jobs", [1, 3, 22])
+def test_what_is_left_on_disk(jobs):
+    """The policies of all rounds; of the other files those of as many rounds as `keep` says, of rollouts each shard."""
+    estimate = estimated(PARAMS.runs["sudoku-dam"])
+    train, rollout = estimate.train(), estimate.rollout()
+    policies, states = train.disk["policies"], train.disk["optimizer"]
+    assert states == 2 * policies > 0
+    for keep, count in (
+        (Keep(buffers="all", optimizer="all"), 99),
+        (Keep(buffers=1, optimizer=1), 1),
+        (Keep(buffers=2, optimizer=2), 2),
+    ):
+        assert left_on_disk(train, jobs, 1, keep) == jobs * policies + min(jobs, count) * states
+        assert left_on_disk(rollout, 2 * jobs, 2, keep) == min(jobs, count) * 2 * rollout.disk["buffers"]
+    kept, pruned = (
+        estimate_table({(LLADA, "train"): 32}, PARAMS.model_copy(update={"keep": Keep(optimizer=count)}), Machine(1))
+        for count in ("all", 1)
+    )
+    assert [float(table.split()[-1]) for table in (kept, pruned)] == [150, 26]
 
 
 def times(machine: Machine, jobs: dict[str, int], name: str = LLADA) -> dict[str, tuple[float, float]]:
