@@ -51,8 +51,18 @@ def restore(run: str) -> None:
     """Give files whose SHA-256 is the sealed one their sealed times; do nothing if a stage has run here since.
 
     A file that differs from its seal keeps its time, as does the time that Snakemake keeps of the directory that it is
-    in, so that what depends on it is stale. PipelineError if this is no seal.
+    in, so that what depends on it is stale.
+
+    Raises:
+        PipelineError: if this is no seal, or a file cannot be read or is another user's.
     """
+    try:
+        _restore(run)
+    except OSError as error:
+        raise PipelineError(f"cannot read {error.filename}, or set its time: {error.strerror}") from error
+
+
+def _restore(run: str) -> None:
     sealed, found = _read(run).files, _files(run)
     moved = [name for name in sealed.keys() & found.keys() if found[name].stat().st_mtime_ns != sealed[name].time]
     same = {name for name in moved if sha256_of(found[name]) == sealed[name].sha256}

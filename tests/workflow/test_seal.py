@@ -1,6 +1,8 @@
 """A seal from a DVC remote sets times of its own run's files, and nothing else."""
 
 import json
+import os
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from pipeline.storage.atomic_files import sha256_of
 from pipeline.workflow import seal
 
 RUN = Path("data/runs/mine")
+TIMES = count(10**18, 10**9)
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +25,15 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def put(name: str, text: str) -> int:
+    """Write a file of the run, as a stage does or DVC brings it; its time. Two files written at once may have the same
+    time on a file system: here each write has its own."""
+    (RUN / name).parent.mkdir(parents=True, exist_ok=True)
+    (RUN / name).write_text(text)
+    os.utime(RUN / name, ns=(time := next(TIMES), time))
+    return time
+
+
 def write(files: dict[str, object]) -> None:
     """A seal as a remote might hold it."""
     (RUN / seal.SEAL).write_text(json.dumps({"files": files}))
@@ -32,15 +44,15 @@ def everything(directory: Path) -> set[Path]:
 
 
 def test_times_come_back_to_the_same_bytes_alone():
-    (RUN / "y").write_text("y")
+    time = put("x", "x")
+    put("y", "y")
     seal.seal("mine")
-    sealed, time = (RUN / seal.SEAL).read_bytes(), (RUN / "x").stat().st_mtime_ns
-    (RUN / "x").write_text("x")  # as DVC brings it
-    (RUN / "y").write_text("edited")
-    edited = (RUN / "y").stat().st_mtime_ns
+    sealed = (RUN / seal.SEAL).read_bytes()
+    put("x", "x")
+    edited = put("y", "edited")
     seal.restore("mine")
     assert ((RUN / "x").stat().st_mtime_ns, (RUN / "y").stat().st_mtime_ns) == (time, edited)
-    (RUN / "y").write_text("y")
+    put("y", "y")
     seal.restore("mine")
     seal.seal("mine")
     assert (RUN / seal.SEAL).read_bytes() == sealed
@@ -48,15 +60,13 @@ def test_times_come_back_to_the_same_bytes_alone():
 
 @pytest.mark.parametrize("stage", ["ran again", "is new", "is gone"])
 def test_after_a_stage_has_run_here_times_stay(stage):
-    (RUN / "timings").mkdir()
-    (RUN / "timings" / "base.json").write_text("1")
+    put("timings/base.json", "1")
     seal.seal("mine")
-    (RUN / "x").write_text("x")
-    time = (RUN / "x").stat().st_mtime_ns
+    time = put("x", "x")
     if stage == "ran again":
-        (RUN / "timings" / "base.json").write_text("2")
+        put("timings/base.json", "2")
     elif stage == "is new":
-        (RUN / "timings" / "train_001.json").write_text("1")
+        put("timings/train_001.json", "1")
     else:
         (RUN / "timings" / "base.json").unlink()
     seal.restore("mine")
@@ -98,6 +108,13 @@ def test_files_stay_in_the_directory_of_the_run(directory, name):
     assert times.pop(Path.cwd() / RUN / "x") != (RUN / "x").stat().st_mtime_ns == 10**18
     del times[Path.cwd() / RUN]
     assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_seal_that_cannot_be_read_is_named():
+    """Snakemake would print a traceback."""
+    (RUN / seal.SEAL).mkdir()
+    with pytest.raises(PipelineError, match=r"cannot read data/runs/mine/seal.json, or set its time: Is a directory"):
+        seal.restore("mine")
 
 
 @pytest.mark.parametrize(
