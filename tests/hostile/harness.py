@@ -15,16 +15,21 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError
 
-SECONDS = 10
-"""What one input may take; most take milliseconds."""
+SECONDS, PATIENCE = 10, 12
+"""What one input may take of the processor, and how many times as long by the clock; most take milliseconds."""
 LONGEST = 2000
 """Characters of an error line."""
 DEEP = "[" * 100_000
+NO_TEXT = pa.Array.from_buffers(
+    pa.string(), 2, [None, pa.array([0, 1, 2], pa.int32()).buffers()[1], pa.py_buffer(b"a\xff")]
+)
+"""Two texts of a column, of which the second is no UTF-8."""
 
 
 def examples(count: int) -> settings:
@@ -74,20 +79,24 @@ def line_of(run: Callable[[], object], *names: str, seconds: float = SECONDS) ->
 
 @contextmanager
 def _in_time(seconds: float) -> Iterator[None]:
-    """HangError after some seconds; code that does not even come back to Python ends the tests with its traceback."""
+    """HangError after some seconds of CPU time, which do not depend on what else the machine does, or `PATIENCE` times
+    as many by the clock; code that does not even come back to Python ends the tests with its traceback."""
 
     def stop(*_: object) -> None:
         raise HangError(f"more than {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(6 * seconds, exit=True)
+    limits = {signal.SIGPROF: (signal.ITIMER_PROF, seconds), signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE * seconds)}
+    before = {number: signal.signal(number, stop) for number in limits}
+    for timer, limit in limits.values():
+        signal.setitimer(timer, limit)
+    faulthandler.dump_traceback_later(2 * PATIENCE * seconds, exit=True)
     try:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for number, (timer, _) in limits.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, before[number])
 
 
 TEXTS = (
