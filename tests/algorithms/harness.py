@@ -107,3 +107,9 @@ class Bench:
 
 def plugin(run: AdjointSettings) -> Algorithm:
     return load_algorithm(run.algorithm.name)
+
+
+def inconsistent() -> torch.Tensor:
+    """Conditionals of no joint law: p(x_1 = 1 | ··) = .9, but p(x_1 = 1 | x_2) = .1; x_2 is a fair coin."""
+    first = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)  # the last row: both masked
+    return torch.stack([first, torch.full((3, 2), 0.5, dtype=torch.float64)]).log()
