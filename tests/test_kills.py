@@ -14,6 +14,7 @@ from contextlib import suppress
 import psutil
 
 from tests.conftest import Workflow, undone
+from tests.processes import still_running
 
 STAGES = ("prepare", "base", "rollout", "reference", "adjoint", "train", "evaluate", "report")
 LONGEST = 10.0
@@ -53,7 +54,7 @@ def kill_in(workflow: Workflow, stage: str) -> None:
             continue
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    assert psutil.wait_procs(tree, timeout=10)[1] == []
+    assert still_running(tree) == []
 
 
 def strike(running: subprocess.Popen[bytes], rng: random.Random) -> str:
@@ -68,7 +69,7 @@ def strike(running: subprocess.Popen[bytes], rng: random.Random) -> str:
     except psutil.NoSuchProcess:
         name = "none: it has just ended"
     running.wait(timeout=300)
-    assert psutil.wait_procs(tree, timeout=120)[1] == []  # a process that is importing PyTorch reacts only afterwards
+    assert still_running(tree) == []  # a process that is importing PyTorch reacts only afterwards
     return f"{signum.name} to {name}"
 
 
@@ -107,7 +108,7 @@ def test_a_stage_ends_with_its_shell(finished, copied):
     other.suspend()
     try:
         caller.parent().kill()
-        assert psutil.wait_procs([caller], timeout=10)[1] == []
+        assert still_running([caller]) == []
         time.sleep(3)
         assert not (workflow.run_directory / "round_002" / "rollouts" / "00.parquet").exists()
     finally:
@@ -130,7 +131,7 @@ def test_interrupts_change_nothing(finished, copied):
             tree = psutil.Process(running.pid).children(recursive=True)
             os.killpg(running.pid, signal.SIGINT)
         ended_before = running.wait(timeout=120) == 0  # the interrupt came after the last job
-        assert psutil.wait_procs(tree, timeout=120)[1] == []
+        assert still_running(tree) == []
         interrupts += 1
         assert list((workflow.directory / ".snakemake" / "locks").glob("*")) == []
         if ended_before:

@@ -1,6 +1,5 @@
 """Decoding of held-out prompts: which law each sampler draws from, whatever the batch; nothing runs on afterwards."""
 
-import psutil
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from pipeline.tasks.scoring import Scorer
 from pipeline.text.prompts import PromptFormat
 from pipeline.text.tokenizer import character_tokenizer, encode, mask_id
 from tests.conftest import llada
+from tests.processes import still_running
 
 ITEMS = [Item(prompt, "1234341221434321") for prompt in ("1034301221404321>", "0200134030014003>", f"{'0' * 16}>")]
 
@@ -76,6 +76,4 @@ def test_a_reward_leaves_no_process_behind(tmp_path, monkeypatch):
     decoder = Decoder(policy, PromptFormat(tokenizer, task, None), PLUGIN, context, score)
     done = decode(decoder, {"test": ITEMS}, "")
     assert len(done) == 2 * len(ITEMS)
-    child = int(done[0].metrics["reward"])
-    if psutil.pid_exists(child):  # killed, but perhaps not gone yet
-        assert psutil.wait_procs([psutil.Process(child)], timeout=10)[1] == []
+    assert still_running([int(done[0].metrics["reward"])]) == []

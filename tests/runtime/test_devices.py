@@ -20,9 +20,9 @@ JOB = """
 import json, os, sys, time
 from pipeline.runtime import devices
 devices.hold()
-begun = time.time()
+begun = time.monotonic()
 time.sleep(float(sys.argv[1]))
-print(json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], begun, time.time()]), flush=True)
+print(json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], begun, time.monotonic()]), flush=True)
 """
 
 
@@ -43,8 +43,11 @@ def job(needed: int, seconds: float = 0.3) -> subprocess.Popen[str]:
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
+    """After the line in which a job says that it waits, which it does if that takes long."""
     assert process.stdout
-    return process.stdout.readline().strip()
+    while (line := process.stdout.readline()).startswith("waiting for "):
+        pass
+    return line.strip()
 
 
 @pytest.mark.usefixtures("pool")
@@ -98,7 +101,8 @@ def test_the_lock_is_the_stage_s(tmp_path: Path):
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(1)
     stage.kill()
-    assert waiting.communicate(timeout=60)[0].startswith("device 0 since ")
+    assert first_line(waiting).startswith("device 0 since ")
+    waiting.communicate(timeout=60)
     os.kill(child, signal.SIGKILL)
     stage.communicate()
 

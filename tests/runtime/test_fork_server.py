@@ -17,6 +17,7 @@ import pytest
 from pipeline.runtime import fork_server
 from pipeline.runtime.fork_server import PREFIX, SOCKET, Preloaded
 from tests.conftest import ROOT
+from tests.processes import SECONDS, still_running
 
 WAITS = """
 import os, pathlib, time
@@ -92,7 +93,7 @@ def start(server, fault: str) -> tuple[subprocess.Popen, list[psutil.Process]]:
     command = [sys.executable, "-m", "pipeline.runtime.fork_server", "run", str(server.socket), "2", "stage"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     running = subprocess.Popen(command, cwd=directory, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + SECONDS
     while not all((directory / f"{rank}.pid").exists() for rank in (0, 1)) and running.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -109,9 +110,9 @@ def start(server, fault: str) -> tuple[subprocess.Popen, list[psutil.Process]]:
 def test_a_rank_that_fails_ends_all(server, fault, message):
     """The other rank, which waits for it in the backend, neither survives nor prints a traceback."""
     running, ranks = start(server, fault)
-    assert running.communicate(timeout=60)[1].strip() == message
+    assert running.communicate(timeout=SECONDS)[1].strip() == message
     assert running.returncode != 0
-    assert psutil.wait_procs(ranks, timeout=10)[1] == []
+    assert still_running(ranks) == []
 
 
 def test_a_stage_gets_the_whole_of_a_large_environment(server):
@@ -155,14 +156,14 @@ def test_jobs_go_on_without_a_server_that_was_killed(monkeypatch, tmp_path, capf
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     waits = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     connected = f"{preloaded.socket}\n"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + SECONDS
     while Path("/proc/net/unix").read_text().count(connected) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     preloaded.server.kill()
     preloaded.server.wait()
     later = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    for out, err in (waits.communicate(timeout=60), (later.stdout, later.stderr)):
+    for out, err in (waits.communicate(timeout=SECONDS), (later.stdout, later.stderr)):
         assert out == "done\n"
         assert err == "note: no server of preloaded modules answers: this job imports them itself\n"
     preloaded.stop()
@@ -178,10 +179,10 @@ def test_ranks_die_with(server, victim):
         running.send_signal(signal.SIGKILL)
     else:
         server.stdin.close()
-    assert psutil.wait_procs(ranks, timeout=10)[1] == []
-    assert running.wait(10) != 0
+    assert still_running(ranks) == []
+    assert running.wait(SECONDS) != 0
     if victim == "caller":
         assert server.socket.exists()
     else:
-        assert server.wait(10) == 0
+        assert server.wait(SECONDS) == 0
         assert not server.socket.parent.exists()

@@ -12,6 +12,7 @@ import pytest
 from pipeline.runtime import devices, slurm
 from pipeline.runtime import launch as ranks
 from tests.conftest import ROOT
+from tests.processes import still_running
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -55,7 +56,7 @@ def test_a_stage_ends_with_its_shell(number, tmp_path):
     assert shell.stdout and shell.stdout.readline().startswith(b"running")  # ranks may speak at once
     family = psutil.Process(shell.pid).children(recursive=True)
     shell.send_signal(signal.SIGKILL)
-    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert still_running(family) == []
     shell.stdout.close()
 
 

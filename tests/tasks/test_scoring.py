@@ -21,6 +21,7 @@ from pipeline.storage import parquet
 from pipeline.tasks.base import Item
 from pipeline.tasks.scoring import Scorer
 from tests.conftest import ROOT
+from tests.processes import still_running
 from tests.tasks.cases import rewards
 
 ITEM = Item("question", "reference")
@@ -100,15 +101,6 @@ def test_the_row_of_the_data_is_named(tmp_path, monkeypatch):
     assert wanted in str(error.value)
 
 
-def _running(pid: int) -> list[psutil.Process]:
-    """The process, unless it has ended; one that nobody has waited for has ended too."""
-    try:
-        process = psutil.Process(pid)
-        return [] if process.status() == psutil.STATUS_ZOMBIE else [process]
-    except psutil.NoSuchProcess:
-        return []
-
-
 def _group(leader: int) -> list[int]:
     found = []
     for process in psutil.process_iter():
@@ -127,11 +119,10 @@ def test_hangs(scorer, reward, tmp_path, capfd):
     start = time.monotonic()
     with pytest.raises(PipelineError, match=r"took longer than 0.5 s \(reward_timeout\) on item 7 \(prompt 'question'"):
         score([ITEM], [str(tmp_path / "pid")], ids=[7])
-    assert time.monotonic() - start < 0.5 + 2
+    assert time.monotonic() - start < 0.5 + 10  # it would hang for 1000 seconds
     assert f"in {reward}" in capfd.readouterr().err
     if reward == "hangs_with_a_child":
-        psutil.wait_procs(_running(int((tmp_path / "pid").read_text())), timeout=5)
-        assert not _running(int((tmp_path / "pid").read_text()))
+        assert still_running([int((tmp_path / "pid").read_text())]) == []
 
 
 STAGE = """
@@ -158,9 +149,7 @@ def test_a_stage_that_is_killed_leaves_nothing(scorer, tmp_path):
     assert {child, reward.pid} < set(group)
     stage.kill()
     stage.communicate()
-    for pid in group:
-        psutil.wait_procs(_running(pid), timeout=5)
-        assert not _running(pid)
+    assert still_running(group) == []
 
 
 def test_one_process_for_all_answers(scorer):
