@@ -173,11 +173,12 @@ def run(path: str, ranks: int, command: list[str]) -> None:
     except OSError:
         print("note: no server of preloaded modules answers: this job imports them itself", file=sys.stderr)
         start(ranks, command)
-    # When a rank fails, leaving here closes the connections, and that ends the other ranks.
     while waiting:
         for connection in select.select(waiting, [], [])[0]:
             status = connection.recv(1)
             if status != b"\0":
+                for rank in waiting:  # this ends the other ranks, before it is their turn to say anything
+                    rank.close()
                 sys.exit(status[0] if status else "error: the stage was killed")
             waiting.remove(connection)
 
