@@ -16,6 +16,7 @@ import pytest
 from pipeline.runtime.devices import VISIBLE
 from pipeline.storage import parquet
 from tests.conftest import Workflow
+from tests.forks import SECONDS
 
 SHARDS, DECODERS, DEVICES = 24, 8, 8
 
@@ -61,8 +62,8 @@ def rows(workflow: Workflow, folder: str, schema: pa.Schema) -> pa.Table:
 
 
 def kill_a_stage(snakemake: int) -> str:
-    """SIGKILL to the process of a stage that holds a device while rollouts are sampled; the name of its device."""
-    deadline = time.monotonic() + 120
+    """SIGKILL to the first process of a stage that computes with a device, the base's; the name of its device."""
+    deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         for process in psutil.Process(snakemake).children(recursive=True):
             try:
@@ -102,7 +103,7 @@ def test_eight_devices(tmp_path: Path):
     running = many.start("--cores", "8", "--retries", "1")
     killed = kill_a_stage(running.pid)
     moment = time.time()
-    assert running.wait(timeout=600) == 0, (many.directory / "out").read_text()[-3000:]
+    assert running.wait(timeout=SECONDS) == 0, (many.directory / "out").read_text()[-3000:]
     said = (many.directory / "out").read_text()
     assert said.count("error: the stage was killed") == 1
 
@@ -118,7 +119,7 @@ def test_eight_devices(tmp_path: Path):
     assert max(idle_although(waiting, held)) < 2 * longest  # Snakemake and the launcher take less than a short job
 
     alone = configured(tmp_path / "alone", devices=1, shards=1, decoders=1)
-    assert alone.start("--cores", "2").wait(timeout=600) == 0, (alone.directory / "out").read_text()[-3000:]
+    assert alone.start("--cores", "2").wait(timeout=SECONDS) == 0, (alone.directory / "out").read_text()[-3000:]
     assert {tuple(job.devices) for job in jobs(alone).values()} == {("0",)}
     for file in ("round_000/evaluation.json", "round_001/evaluation.json"):
         assert (alone.run_directory / file).read_bytes() == (many.run_directory / file).read_bytes()

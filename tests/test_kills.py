@@ -14,6 +14,7 @@ from contextlib import suppress
 import psutil
 
 from tests.conftest import Workflow, undone
+from tests.forks import SECONDS
 from tests.processes import still_running
 
 STAGES = ("prepare", "base", "rollout", "reference", "adjoint", "train", "evaluate", "report")
@@ -42,7 +43,7 @@ def kill_in(workflow: Workflow, stage: str) -> None:
     kills leave theirs behind.
     """
     running = workflow.start("--cores", "1", "--nolock")
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + SECONDS
     found = False
     while not found:
         assert running.poll() is None and time.monotonic() < deadline, (workflow.directory / "out").read_text()[-3000:]
@@ -68,7 +69,7 @@ def strike(running: subprocess.Popen[bytes], rng: random.Random) -> str:
         os.killpg(running.pid, signum) if victim is None else victim.send_signal(signum)
     except psutil.NoSuchProcess:
         name = "none: it has just ended"
-    running.wait(timeout=300)
+    running.wait(timeout=SECONDS)
     assert still_running(tree) == []  # a process that is importing PyTorch reacts only afterwards
     return f"{signum.name} to {name}"
 
@@ -88,14 +89,14 @@ def test_a_kill_in_every_stage_changes_nothing(finished, workflow):
     """One workflow is killed in every stage, one after the other, and continued each time."""
     for stage in STAGES:
         kill_in(workflow, stage)
-    workflow.start().wait(timeout=300)
+    workflow.start().wait(timeout=SECONDS)
     is_as_undisturbed(workflow, finished)
 
 
 def test_a_stage_ends_with_its_shell(finished, copied):
     """Once a shard's shell is killed, Snakemake deletes its output; the stage must not write the file after that."""
     workflow = undone(copied, first=2)
-    running, deadline, found = workflow.start(), time.monotonic() + 300, {}
+    running, deadline, found = workflow.start(), time.monotonic() + SECONDS, {}
     while len(found) < 2:
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
@@ -113,8 +114,8 @@ def test_a_stage_ends_with_its_shell(finished, copied):
         assert not (workflow.run_directory / "round_002" / "rollouts" / "00.parquet").exists()
     finally:
         other.resume()
-    assert running.wait(timeout=120) == 1
-    assert workflow.start().wait(timeout=300) == 0
+    assert running.wait(timeout=SECONDS) == 1
+    assert workflow.start().wait(timeout=SECONDS) == 0
     is_as_undisturbed(workflow, finished)
 
 
@@ -130,13 +131,13 @@ def test_interrupts_change_nothing(finished, copied):
         except subprocess.TimeoutExpired:
             tree = psutil.Process(running.pid).children(recursive=True)
             os.killpg(running.pid, signal.SIGINT)
-        ended_before = running.wait(timeout=120) == 0  # the interrupt came after the last job
+        ended_before = running.wait(timeout=SECONDS) == 0  # the interrupt came after the last job
         assert still_running(tree) == []
         interrupts += 1
         assert list((workflow.directory / ".snakemake" / "locks").glob("*")) == []
         if ended_before:
             break
-    assert workflow.start().wait(timeout=300) == 0 and interrupts
+    assert workflow.start().wait(timeout=SECONDS) == 0 and interrupts
     is_as_undisturbed(workflow, finished)
 
 
@@ -151,7 +152,7 @@ def test_random_kills_change_nothing(finished, tmp_path, pytestconfig):
             running = workflow.start()
             begun = time.monotonic()
             try:
-                running.wait(timeout=rng.uniform(0, LONGEST) if left else 300)
+                running.wait(timeout=rng.uniform(0, LONGEST) if left else SECONDS)
             except subprocess.TimeoutExpired:
                 print(f"{left} after {time.monotonic() - begun:.1f} s: {strike(running, rng)}", flush=True)
                 left -= 1

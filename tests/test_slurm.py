@@ -13,6 +13,7 @@ from safetensors import safe_open
 from tests.cluster import ask, slurm, wait_for  # noqa: F401
 from tests.conftest import Workflow, undone
 from tests.dvc.conftest import Repository, repository, reproduced  # noqa: F401
+from tests.forks import SECONDS
 
 PROFILE = ("--profile", "profiles/slurm")
 EVERY_SECOND = """
@@ -53,7 +54,7 @@ class Controller:
 
     def stage(self, name: str, *arguments: str, another_job_than: str = "", **variables: str) -> psutil.Process:
         """Wait for the process of a stage with these arguments and environment variables."""
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             for process in psutil.process_iter():
                 try:
@@ -168,7 +169,7 @@ def test_training_on_two_nodes(attentive):
     nodes = ("--set-resources", "train:nodes=2", "train:gres=gpu:1")
     with Controller(workflow, *nodes, "--force", "--", target) as controller:
         ranks = [controller.stage("train", RANK=str(rank), WORLD_SIZE="2").environ() for rank in range(2)]
-        assert controller.process.wait(600) == 0
+        assert controller.process.wait(SECONDS) == 0
     assert {rank["SLURMD_NODENAME"] for rank in ranks} == {"node1", "node2"}
     assert json.loads(summary.read_text())["losses"] == pytest.approx(alone, rel=1e-5)
 

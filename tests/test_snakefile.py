@@ -6,7 +6,6 @@ What is stale after which edit is tested in dvc/test_staleness.py.
 import json
 import os
 import signal
-import subprocess
 import time
 
 import pytest
@@ -15,6 +14,7 @@ import yaml
 from pipeline.settings.stages import STAGES
 from pipeline.storage import parquet
 from tests.conftest import ROOT
+from tests.forks import SECONDS
 
 
 def test_lint_asks_for_a_container_only(workflow):
@@ -62,12 +62,9 @@ def test_ranks_shards_and_kills_change_nothing(finished, workflow):
     """2 processes, 4 shards and a SIGKILL in the middle give the same rows, and the same losses to 1e-5."""
     workflow.params["hardware"] = {"processes": 2, "threads": 1, "preload": True}
     workflow.params["defaults"]["rollout"]["shards"] = 4
-    with (workflow.directory / "out").open("wb") as out:
-        running = subprocess.Popen(
-            workflow.command(), cwd=workflow.directory, stdout=out, stderr=out, start_new_session=True
-        )
+    running = workflow.start()
     first = workflow.run_directory / "round_001" / "rollouts" / "00.parquet"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + SECONDS
     while not first.exists():
         assert running.poll() is None and time.monotonic() < deadline, (workflow.directory / "out").read_text()[-3000:]
         time.sleep(0.02)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, Workflow, made_once
-from tests.forks import forks
+from tests.forks import SECONDS, forks
 
 FILES = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "Snakefile", "dvc.yaml")
 
@@ -28,7 +28,7 @@ class Repository(Workflow):
         if command[:2] == (sys.executable, "-m"):
             done = forks().run(command[2], command[3:], where["cwd"], where["env"])
         else:
-            done = subprocess.run(command, **where, capture_output=True, text=True, timeout=600, check=False)
+            done = subprocess.run(command, **where, capture_output=True, text=True, timeout=SECONDS, check=False)
         assert (done.returncode == 0) == ok, (done.stdout + done.stderr)[-4000:]
         return done.stdout if ok else done.stdout + done.stderr
 

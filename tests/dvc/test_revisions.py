@@ -16,6 +16,7 @@ import pytest
 from pipeline.settings.project import Keep
 from pipeline.workflow import retention
 from tests.dvc.conftest import Repository
+from tests.forks import SECONDS
 
 EVALUATIONS = {"evaluate": 3, "report": 1}
 
@@ -105,7 +106,7 @@ def test_a_killed_repro_goes_on_where_it_was(repository):
     )
     before = reference.read_text()
     running = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], **repository.process(), start_new_session=True)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + SECONDS
     while not changed(reference, before):
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)

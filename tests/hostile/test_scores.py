@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.stages import score
 from tests.conftest import ROOT
+from tests.forks import SECONDS
 from tests.hostile.harness import changed, damaged, examples, json_bytes, line_of, working_directory
 
 BOXED = "<reasoning>\nso\n</reasoning>\n<answer>\n\\boxed{{{}}}\n</answer><|eot_id|>"
@@ -122,5 +123,5 @@ def test_commands(number):
         (work / "x.jsonl").write_bytes(lines(GENERATIONS["gsm8k"]))
         command = [sys.executable, "-m", f"pipeline.stages.{commands[number][0]}", *commands[number][1:]]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=environment)
         assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pipeline.report import track
 from pipeline.report.curves import Record, records
 from pipeline.workflow.tracking import Follower
+from tests.forks import SECONDS
 
 UPDATES = 8
 
@@ -55,7 +56,7 @@ def test_a_killed_run_is_one_curve(workflow):
     round more: the second start has something to send even where the first was killed at its end."""
     workflow.params["hardware"]["track"] = "tensorboard"
     folder = workflow.directory / "data" / "tracking" / "tensorboard" / "small"
-    running, deadline = workflow.start(), time.monotonic() + 500
+    running, deadline = workflow.start(), time.monotonic() + SECONDS
     while not list(folder.glob("*.train_001.*")):
         assert time.monotonic() < deadline, (workflow.directory / "out").read_text()[-2000:]
         time.sleep(0.1)

@@ -15,6 +15,7 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.runtime import devices
 from tests.conftest import ROOT, said
+from tests.forks import SECONDS
 
 JOB = """
 import json, os, sys, time
@@ -54,7 +55,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
 def test_never_two_jobs_on_one_device():
     """Twelve jobs of one device and two of all four, started at once."""
     running = [job(4 if number in (5, 9) else 1) for number in range(14)]
-    held = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in running]
+    held = [json.loads(process.communicate(timeout=SECONDS)[0].splitlines()[-1]) for process in running]
     of_device: dict[str, list[tuple[float, float]]] = {}
     for names, begun, ended in held:
         for name in names.split(","):
@@ -68,7 +69,7 @@ def test_never_two_jobs_on_one_device():
 
 def test_a_killed_job_frees_its_devices(pool: Path):
     """The next in the queue is one that needs them all; the locks are files of this user in a directory of its own."""
-    one, three = job(1, 100), job(3, 100)
+    one, three = job(1, 1000), job(3, 1000)
     names = {first_line(process).split()[1] for process in (one, three)}
     assert names in ({"0", "1,2,3"}, {"3", "0,1,2"})
     waiting = job(4)
@@ -76,11 +77,11 @@ def test_a_killed_job_frees_its_devices(pool: Path):
     one.kill()
     three.send_signal(signal.SIGTERM)
     assert first_line(waiting).startswith("device 0,1,2,3 since ")
-    assert waiting.wait(60) == 0
+    assert waiting.wait(SECONDS) == 0
     assert pool.stat().st_mode & 0o777 == 0o700
     assert sorted(path.name for path in pool.iterdir()) == ["0", "1", "2", "3", "queue"]
     for process in (one, three, waiting):
-        process.communicate(timeout=60)
+        process.communicate(timeout=SECONDS)
 
 
 @pytest.mark.usefixtures("pool")
@@ -88,9 +89,9 @@ def test_the_lock_is_the_stage_s(tmp_path: Path):
     """Launched as a process of its own: what replaces the launcher holds the lock, what it starts itself does not."""
     (tmp_path / "stage.py").write_text(
         "import subprocess, sys, time\n"
-        "child = subprocess.Popen(['sleep', '100'])\n"
+        "child = subprocess.Popen(['sleep', '1000'])\n"
         "print(child.pid, flush=True)\n"
-        "time.sleep(100)\n"
+        "time.sleep(1000)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), devices.NEEDED: "4"}
     command = [sys.executable, "-m", "pipeline.runtime.launch", "0", "stage"]
@@ -102,7 +103,7 @@ def test_the_lock_is_the_stage_s(tmp_path: Path):
         waiting.wait(1)
     stage.kill()
     assert first_line(waiting).startswith("device 0 since ")
-    waiting.communicate(timeout=60)
+    waiting.communicate(timeout=SECONDS)
     os.kill(child, signal.SIGKILL)
     stage.communicate()
 

@@ -17,7 +17,8 @@ import pytest
 from pipeline.runtime import fork_server
 from pipeline.runtime.fork_server import PREFIX, SOCKET, Preloaded
 from tests.conftest import ROOT
-from tests.processes import SECONDS, still_running
+from tests.forks import SECONDS
+from tests.processes import still_running
 
 WAITS = """
 import os, pathlib, time
@@ -28,7 +29,7 @@ rank = int(os.environ["RANK"])
 pathlib.Path(f"{rank}.pid").write_text(str(os.getpid()))
 if rank == 1:
     FAULT
-    time.sleep(100)
+    time.sleep(1000)
 torch.distributed.barrier()
 """
 
@@ -173,7 +174,7 @@ def test_jobs_go_on_without_a_server_that_was_killed(monkeypatch, tmp_path, capf
 
 @pytest.mark.parametrize("victim", ["caller", "Snakemake"])
 def test_ranks_die_with(server, victim):
-    running, ranks = start(server, "time.sleep(100)")
+    running, ranks = start(server, "time.sleep(1000)")
     assert len(ranks) == 2
     if victim == "caller":
         running.send_signal(signal.SIGKILL)

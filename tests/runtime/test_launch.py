@@ -12,6 +12,7 @@ import pytest
 from pipeline.runtime import devices, slurm
 from pipeline.runtime import launch as ranks
 from tests.conftest import ROOT
+from tests.forks import SECONDS
 from tests.processes import still_running
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -50,7 +51,7 @@ def test_a_stage_without_ranks_has_one_process_whatever_the_allocation(started, 
 @pytest.mark.parametrize("number", [0, 2])
 def test_a_stage_ends_with_its_shell(number, tmp_path):
     """If only the shell is killed, the processes of its pipe end too."""
-    (tmp_path / "stage.py").write_text("import time\nprint('running', flush=True)\ntime.sleep(300)")
+    (tmp_path / "stage.py").write_text("import time\nprint('running', flush=True)\ntime.sleep(1000)")
     command = f"{sys.executable} -m pipeline.runtime.launch {number} stage | tee out"
     shell = subprocess.Popen(["bash", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, env=ENVIRONMENT)
     assert shell.stdout and shell.stdout.readline().startswith(b"running")  # ranks may speak at once
@@ -82,7 +83,7 @@ def test_cpu_seconds_are_those_of_all_ranks(tmp_path):
     """The second rank computes for two seconds longer than the first."""
     (tmp_path / "stage.py").write_text(STAGE)
     command = f"-m pipeline.runtime.launch 2 stage --settings {{}} --timing {tmp_path}/timing.json --out {tmp_path}/out"
-    subprocess.run([sys.executable, *command.split()], cwd=tmp_path, env=ENVIRONMENT, check=True, timeout=120)
+    subprocess.run([sys.executable, *command.split()], cwd=tmp_path, env=ENVIRONMENT, check=True, timeout=SECONDS)
     first, second = (float((tmp_path / f"out.{rank}").read_text()) for rank in (0, 1))
     cpu_seconds = json.loads((tmp_path / "timing.json").read_text())["cpu_seconds"]
     assert second > 2

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.conftest import Workflow, undone
+from tests.forks import SECONDS
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
 
@@ -21,7 +22,7 @@ def halfway(copied: Workflow) -> Workflow:
 def test_a_second_snakemake_is_refused(finished, halfway):
     """While one runs (here stopped by a signal), another fails at its lock, a dry run works; neither disturbs it."""
     first = halfway.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + SECONDS
     while not list((halfway.run_directory / "round_002").glob("rollouts/*.parquet")):
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
@@ -29,7 +30,7 @@ def test_a_second_snakemake_is_refused(finished, halfway):
     assert "Directory cannot be locked" in halfway(ok=False)
     halfway("--dry-run")
     first.send_signal(signal.SIGCONT)
-    assert first.wait(timeout=300) == 0
+    assert first.wait(timeout=SECONDS) == 0
     assert halfway.metrics() == finished.metrics()
 
 
