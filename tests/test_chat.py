@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.storage import parquet
-from tests.conftest import Workflow
 from tests.models import families, hub
+from tests.small_workflow import Workflow
 
 SOLUTION = "1234341221434321"
 ROWS = {

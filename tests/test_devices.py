@@ -15,8 +15,8 @@ import pytest
 
 from pipeline.runtime.devices import VISIBLE
 from pipeline.storage import parquet
-from tests.conftest import Workflow
 from tests.forks import SECONDS
+from tests.small_workflow import Workflow
 
 SHARDS, DECODERS, DEVICES = 24, 8, 8
 

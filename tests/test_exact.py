@@ -15,7 +15,8 @@ from pipeline.storage import parquet
 from pipeline.tasks.base import Item
 from pipeline.text.tokenizer import encode
 from pipeline.training.replay_buffer import Replay
-from tests.conftest import ROOT, Workflow
+from tests.conftest import ROOT
+from tests.small_workflow import Workflow
 
 ALPHA = 0.5
 PARAMS = {

@@ -13,9 +13,9 @@ from contextlib import suppress
 
 import psutil
 
-from tests.conftest import Workflow, undone
 from tests.forks import SECONDS
 from tests.processes import still_running
+from tests.small_workflow import Workflow, undone
 
 STAGES = ("prepare", "base", "rollout", "reference", "adjoint", "train", "evaluate", "report")
 LONGEST = 10.0

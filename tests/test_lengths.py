@@ -3,7 +3,7 @@
 import json
 
 from pipeline.storage import parquet
-from tests.conftest import Workflow
+from tests.small_workflow import Workflow
 
 
 def test_trained_at_two_lengths_tested_at_three(workflow: Workflow):

@@ -12,7 +12,7 @@ from pipeline.models.llada import PLUGIN
 from pipeline.models.policy_directory import load_policy
 from pipeline.samplers.ancestral import Trajectories, path_log_prob
 from pipeline.storage import parquet
-from tests.conftest import Workflow
+from tests.small_workflow import Workflow
 
 FILES = [f"round_00{number}/{name}" for number in (1, 2) for name in ("policy/adapter_model", "optimizer")]
 ROLLOUTS, REFERENCES = "round_002/rollouts/00.parquet", "round_002/references/00.parquet"

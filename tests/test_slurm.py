@@ -11,9 +11,9 @@ import pytest
 from safetensors import safe_open
 
 from tests.cluster import ask, slurm, wait_for  # noqa: F401
-from tests.conftest import Workflow, undone
 from tests.dvc.conftest import Repository, repository, reproduced  # noqa: F401
 from tests.forks import SECONDS
+from tests.small_workflow import Workflow, undone
 
 PROFILE = ("--profile", "profiles/slurm")
 EVERY_SECOND = """

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT, Workflow, made_once
+from tests.conftest import ROOT, made_once
 from tests.forks import SECONDS, forks
+from tests.small_workflow import Workflow
 
 FILES = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "Snakefile", "dvc.yaml")
 

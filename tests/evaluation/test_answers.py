@@ -15,7 +15,7 @@ from pipeline.settings.inheritance import merge
 from pipeline.settings.params_file import parse_params
 from pipeline.settings.stages import EvaluateSettings, parse_settings, settings_json
 from pipeline.tasks.base import Item
-from tests.conftest import SMALL, Workflow
+from tests.small_workflow import SMALL, Workflow
 
 SVDD = {"name": "svdd", "value": "pm", "candidates": 2}
 

@@ -14,8 +14,8 @@ from pipeline.settings.params_file import Params, parse_params, read_params, run
 from pipeline.settings.project import Hardware
 from pipeline.settings.stages import STAGES, parse_settings, settings_json
 from pipeline.workflow.preflight import problems
-from tests.conftest import SMALL
 from tests.hostile.harness import changed, damaged, examples, json_bytes, line_of, working_directory
+from tests.small_workflow import SMALL
 
 PARAMS = copy.deepcopy(SMALL)
 PARAMS["runs"] = {

@@ -12,8 +12,8 @@ from pipeline.report.run_page import run_page
 from pipeline.settings.params_file import parse_params
 from pipeline.settings.stages import NoSettings
 from pipeline.stages import compare
-from tests.conftest import SMALL, Workflow
 from tests.report.browser import CHROMIUM, FLAWS, MISSING, Browser
+from tests.small_workflow import SMALL, Workflow
 
 HOSTILE = """<script>window.hostile = 1</script><img src=x onerror="window.hostile = 2">"""
 CHAT = f"{HOSTILE} ]]> </pre></article> {{{{ 7 * 7 }}}} & \u202e {'long' * 60}"

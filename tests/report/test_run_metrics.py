@@ -6,7 +6,8 @@ import sys
 
 from pipeline.report.run_metrics import selected_round
 from pipeline.report.seed_average import learning_curve
-from tests.conftest import ROOT, Stage
+from tests.conftest import ROOT
+from tests.small_workflow import Stage
 
 
 def report(stage: Stage, **changes: object) -> dict:

@@ -8,8 +8,9 @@ import pytest
 
 from pipeline.report.seed_average import by_family, learning_curve, suite_result
 from pipeline.storage import parquet
-from tests.conftest import ROOT, Workflow
+from tests.conftest import ROOT
 from tests.report.suites import RUNS
+from tests.small_workflow import Workflow
 
 
 def test_rows():

@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.report.so_far import so_far
 from pipeline.settings.params_file import parse_params
-from tests.conftest import Workflow
+from tests.small_workflow import Workflow
 
 
 @pytest.fixture

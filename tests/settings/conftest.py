@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from snakemake.cli import main
 
-from tests.conftest import SMALL, Workflow, said
+from tests.conftest import said
+from tests.small_workflow import SMALL, Workflow
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pipeline.settings.project import Hardware
 from pipeline.settings.run import WITHOUT_CACHE
 from pipeline.storage import parquet
 from pipeline.workflow.estimate import Estimate, shape_of
-from tests.conftest import SMALL, Stage
+from tests.small_workflow import SMALL, Stage
 
 CACHE = {"block_length": 8, "cache": "block"}
 

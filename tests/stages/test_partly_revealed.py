@@ -17,7 +17,7 @@ from pipeline.settings.stages import STAGES, parse_settings, settings_json
 from pipeline.stages import adjoint, base, evaluate, prepare, reference, rollout, train
 from pipeline.storage import parquet
 from pipeline.tasks.base import Item
-from tests.conftest import SMALL
+from tests.small_workflow import SMALL
 
 PARAMS = {
     "rounds": 1,

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tests.conftest import Stage
+from tests.small_workflow import Stage
 
 NUMBERS = itertools.count()
 

@@ -21,7 +21,8 @@ from pipeline.settings.sections import Adapter, Train
 from pipeline.training.adamw import MOMENTS, AdamW, load_optimizer_state
 from pipeline.training.loop import Progress, fit
 from pipeline.training.replay_buffer import Batch, Replay
-from tests.conftest import ROOT, Stage, llada
+from tests.conftest import ROOT, llada
+from tests.small_workflow import Stage
 
 KILLED = """
 import os, runpy, sys

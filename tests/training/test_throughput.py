@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.models.flops import Shape
 from pipeline.training.speed import speed, speed_in_words
-from tests.conftest import Workflow
+from tests.small_workflow import Workflow
 
 FAST = {"tokens": 100, "seconds": 2.0, "flops": 4e12, "peak": 10e12}
 

@@ -16,9 +16,10 @@ from pipeline.settings.run import Run
 from pipeline.workflow.dry_run import estimate_table, left_on_disk
 from pipeline.workflow.estimate import Estimate, shape_of
 from pipeline.workflow.machine import Machine, machine_of
-from tests.conftest import ROOT, SMALL, Workflow
+from tests.conftest import ROOT
 from tests.conftest import llada as tiny
 from tests.models.hub import LLADA_8B
+from tests.small_workflow import SMALL, Workflow
 
 LLADA = "llada-countdown-256-dam"
 PARAMS = read_params(ROOT / "params.yaml")

@@ -17,8 +17,9 @@ from pipeline.settings.project import Hardware
 from pipeline.settings.run import SMALL
 from pipeline.workflow import item_check, preflight
 from pipeline.workflow.estimate import shape_of
-from tests.conftest import ROOT, Workflow, said
+from tests.conftest import ROOT, said
 from tests.models.hub import LLADA_8B
+from tests.small_workflow import Workflow
 from tests.workflow.conftest import BLOCKS, chat, problems
 
 

@@ -12,7 +12,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from pipeline.settings.params_file import parse_params
 from pipeline.workflow.progress import LEGEND, Job, Progress, duration
 from pipeline.workflow.terminal import OfSingleJobs, OfTheEnd, Terminal
-from tests.conftest import SMALL, Workflow
+from tests.small_workflow import SMALL, Workflow
 
 TWO = {**SMALL, "runs": {"small": {}, "larger": {"train": {"updates": 24}}}}
 """A round of `larger` trains three times as long as one of `small`."""

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.settings.project import Keep
 from pipeline.workflow.retention import prune
-from tests.conftest import Workflow
+from tests.small_workflow import Workflow
 
 LAST_ROUND = {"rollout": 2, "reference": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
 

@@ -5,7 +5,8 @@ import sys
 
 from pipeline.settings.params_file import parse_params, read_params
 from pipeline.workflow.targets import descriptions, listing
-from tests.conftest import ROOT, SMALL
+from tests.conftest import ROOT
+from tests.small_workflow import SMALL
 
 SUITE = {"runs": ["small"], "seeds": [0, 1]}
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tests.conftest import Workflow, undone
 from tests.forks import SECONDS
+from tests.small_workflow import Workflow, undone
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
 
