@@ -189,8 +189,9 @@ def test_jobs_that_no_card_of_the_named_kind_can_hold(changes, wrong):
 
 def test_the_named_runs_fit_their_card():
     params = read_params(ROOT / "params.yaml")
-    named = {name: (run, shape_of(run)) for name, run in params.runs.items() if run.base.path}
+    published = {name: run for name, run in params.runs.items() if run.base.path and "runs/" not in run.base.path}
+    named = {name: (run, shape_of(run)) for name, run in published.items()}
     known = {name: (run, shape) for name, (run, shape) in named.items() if shape}
-    assert len(known) == 28
+    assert len(known) == 27
     for name, (run, shape) in known.items():
         assert not list(preflight.too_large(run, params.hardware.of(name, run.model.name), shape)), name
