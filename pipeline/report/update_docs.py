@@ -2,7 +2,7 @@
 
 `python -m pipeline.report.update_docs` replaces the text between two comments,
 
-    <!-- After the last round: data/results/table.json -->
+    <!-- After the last round: data/results/antibody.json -->
     <!-- end -->
 
 by the tables with that title (`tables.suite_tables`), made of the rows of one or several files.
@@ -18,7 +18,6 @@ from pipeline.errors import PipelineError
 from pipeline.report.figures import mean_curve
 from pipeline.report.json_types import FamilyRow
 from pipeline.report.run_metrics import metric_values
-from pipeline.report.suite_figures import comparison, suite_svg
 from pipeline.report.svg import beside, standalone
 from pipeline.report.tables import markdown, suite_tables
 from pipeline.storage.atomic_files import read_json, write_text
@@ -54,7 +53,6 @@ def learning_curve(rows: Sequence[FamilyRow]) -> str:
 
 FIGURES = {
     "docs/learning_curve.svg": ("data/results/seeds.json", learning_curve),
-    "docs/table.svg": ("data/results/table.json", lambda rows: suite_svg(comparison(rows))),
 }
 """Figure -> the file that it shows, and how."""
 
