@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -41,6 +42,7 @@ def provenance(settings: Section) -> dict[str, str]:
 MadeWith = dict[str, str]
 """What a job's outputs were made with: the stage, a digest of its settings, and digests of its code and data. It stands
 under the key `origin` of the job's timing."""
+MADE_WITH = TypeAdapter(MadeWith)
 
 
 def made_with(stage: str, settings: str, code: str) -> MadeWith:
@@ -49,9 +51,16 @@ def made_with(stage: str, settings: str, code: str) -> MadeWith:
 
 
 def origin_of(timing: Path) -> MadeWith:
-    """What a timing says that its job was made with; {} if it is gone, says nothing, or something malformed."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return TypeAdapter(MadeWith).validate_python(json.loads(timing.read_text(encoding="utf-8"))["origin"])
+    """What the file of a timing says that its job was made with; {} if it is gone, no JSON, or as in `origin_in`."""
+    with suppress(OSError, ValueError):
+        return origin_in(json.loads(timing.read_text(encoding="utf-8")))
+    return {}
+
+
+def origin_in(timing: Any) -> MadeWith:
+    """What the content of a timing says that its job was made with; {} if it says nothing, or something malformed."""
+    with suppress(ValueError, LookupError, TypeError):
+        return MADE_WITH.validate_python(timing["origin"])
     return {}
 
 

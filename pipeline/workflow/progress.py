@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.settings.params_file import Params
 from pipeline.settings.sections import judged_by
 from pipeline.storage.atomic_files import read_json
-from pipeline.storage.provenance import origin_of
+from pipeline.storage.provenance import origin_in
 from pipeline.workflow.estimate import Estimate, shape_of
 
 LEGEND = (
@@ -49,7 +49,7 @@ class Progress:
         for run in {job.run for job in jobs.values()}:
             for path in set(Path("data/runs", run, "timings").glob("*.json")):
                 if timing := _timing(path):
-                    self.earlier[run, origin_of(path).get("stage", "")].append(_seconds(timing))
+                    self.earlier[run, origin_in(timing).get("stage", "")].append(_seconds(timing))
 
     def finished(self) -> list[Job]:
         """The jobs that have finished since the last call, in order."""
