@@ -59,11 +59,16 @@ def shard_like(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value, part.device_mesh, part.placements, src_data_rank=None)
 
 
+def unsharded(value: Tensor) -> Tensor:
+    """The whole of a tensor, sharded or not. Every process must call this."""
+    return cast(Tensor, value.full_tensor()) if hasattr(value, "full_tensor") else value
+
+
 def gather_tensors(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """The unsharded tensors in the main process's memory; {} in others. Every process must call this."""
     whole = {}
     for name, value in tensors:
-        full = value.full_tensor() if hasattr(value, "full_tensor") else value
+        full = unsharded(value)
         if is_main_process():
             whole[name] = full.detach().cpu().contiguous()
     return whole

@@ -19,7 +19,14 @@ from tqdm import tqdm
 
 from pipeline.errors import PipelineError
 from pipeline.models.row_dropout import draw_masks
-from pipeline.runtime.distributed import broadcast_decision, gather_tensors, is_main_process, is_sharded, shard_like
+from pipeline.runtime.distributed import (
+    broadcast_decision,
+    gather_tensors,
+    is_main_process,
+    is_sharded,
+    shard_like,
+    unsharded,
+)
 from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.settings.sections import Optimizer
 from pipeline.storage.atomic_files import read_tensors, replacing
@@ -161,4 +168,4 @@ def _update(
     norm = accelerator.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    return float(accelerator.reduce(total, "sum")), float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    return float(accelerator.reduce(total, "sum")), float(unsharded(norm))
