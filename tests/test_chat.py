@@ -1,6 +1,6 @@
 """The whole workflow on small checkpoints with the real vocabularies and a chat template.
 
-Every chat task with every family.
+Every chat task with LLaDA and with one other family: what a task makes of an item does not depend on the model.
 """
 
 import json
@@ -31,7 +31,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 MASKS = {"llada": hub.WIDE["mask_token_id"], "dream": families.DREAM.mask_id, "sdar": families.SDAR.mask_id}
 LAST_TOKENS = {**MASKS, "llada": max(hub.SPECIAL)}
 """The vocabularies of the models are longer."""
-NAMES = [f"{family}-{task}" for family in FAMILIES for task in ROWS]
+NAMES = [*(f"llada-{task}" for task in ROWS), "dream-gsm8k", "dream-countdown", "sdar-math500", "sdar-sudoku"]
 TWO_ROUNDS = ("llada-gsm8k", "dream-gsm8k", "sdar-math500")
 
 
