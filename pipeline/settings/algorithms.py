@@ -65,12 +65,12 @@ class Stepwise(Settings):
     """A method that goes a part of its way in each round.
 
     The step of a round is the largest at which the mean effective sample size (ESS) of the groups whose rewards differ
-    is at least `min_ess` of what it is without a step; `largest_step` may bound it in units of 1/reward. Targets of the
-    last `replay_rounds` rounds are used together.
+    is at least `min_ess` of what it is without a step; `largest_step` may bound it in units of 1/reward. At
+    `min_ess` 1 no step would be allowed. Targets of the last `replay_rounds` rounds are used together.
     """
 
     replay_rounds: PositiveInt = 3
-    min_ess: float = Field(default=0.5, gt=0, le=1)
+    min_ess: float = Field(default=0.5, gt=0, lt=1)
     largest_step: PositiveFloat | None = None
 
 

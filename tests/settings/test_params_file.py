@@ -65,6 +65,7 @@ from tests.settings.conftest import broken
         ("defaults", {"algorithm": {"jumps": "all"}, "rollout": {"start": "remasked"}}, "algorithm.jumps: all"),
         ("defaults.algorithm", {"name": "dtm", "jumps": "all"}, "unknown key 'jumps'"),
         ("defaults.algorithm", {"name": "raft", "min_ess": 0.5}, "unknown key 'min_ess'"),
+        ("defaults.algorithm", {"min_ess": 1}, "min_ess: input should be less than 1"),
         (
             "defaults.rollout",
             {"temperature": 0.9},
