@@ -22,7 +22,7 @@ LOCK = Path(tempfile.gettempdir(), "dam-tests-slurm.lock")
 SYSTEM = Path("/etc/slurm/slurm.conf")
 """Where SLURM's commands look. Setting SLURM_CONF is not enough, because Snakemake hides it from its job steps."""
 
-SETTINGS = """
+SETTINGS = """# Made by tests/cluster.py.
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
@@ -65,7 +65,7 @@ def install() -> None:
     """
     if os.geteuid() != 0:
         raise UnavailableError("SLURM's daemons need root")
-    if SYSTEM.exists():
+    if SYSTEM.exists() and not SYSTEM.read_text(encoding="utf-8").startswith(SETTINGS.splitlines()[0]):
         command = "snakemake --profile profiles/slurm smoke-chat"
         raise UnavailableError(f"this machine has a SLURM of its own ({SYSTEM}): test the profile on it by `{command}`")
     if all(shutil.which(program) for program in ("munged", "slurmctld", "slurmd", "sbatch")):
@@ -117,7 +117,7 @@ def running(directory: Path) -> Iterator[None]:
     key.chmod(0o600)
     files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
     munged = [f"--{option}={directory}/munge.{suffix}" for option, suffix in files.items()]
-    SYSTEM.unlink(missing_ok=True)  # a killed test leaves a dangling link
+    SYSTEM.unlink(missing_ok=True)  # a killed test leaves its link
     SYSTEM.parent.mkdir(exist_ok=True)
     SYSTEM.symlink_to(directory / "slurm.conf")
     with ExitStack() as stack:
