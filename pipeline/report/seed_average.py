@@ -58,7 +58,8 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
     """Means over the runs of a family.
 
     `final` and `base` are the metrics after the last round and of the base model, `seeds` the final headline metric of
-    each run. `by_seed` has each run's final reward and metrics by its seed, for paired comparisons. `splits` are the
+    each run. `by_seed` has each run's final reward and metrics by its seed, for paired comparisons, those by ancestral
+    sampling under names such as "ancestral grid_accuracy". `splits` are the
     final metrics on the other held-out splits and by ancestral sampling. `lengths` and `base_lengths` are the metrics
     by number of answer tokens, empty if there is only one number. `cache` is that of decoding, "" for none.
     """
@@ -73,7 +74,7 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
         "base": seed_means([run["base"] for run in runs]),
         **effort,
         "seeds": [run["final"][headline] for run in runs],
-        "by_seed": {seed_of(run["run"]): _with_reward(run["final"]) for run in runs},
+        "by_seed": {seed_of(run["run"]): _with_reward(run["final"]) | _sampled(run) for run in runs},
         "splits": _splits(runs),
         "lengths": _lengths(runs, len(runs[0]["rounds"]), runs[0]["sampler"]),
         "base_lengths": _lengths(runs, 0, judged_by(runs[0]["evaluations"][0]["splits"]["test"])),
@@ -85,6 +86,13 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
 
 def _with_reward(final: Summary) -> Summary:
     return {name: final[name] for name in ("reward", *metric_values(final)) if name in final}
+
+
+def _sampled(run: RunMetrics) -> Summary:
+    """The headline metric by ancestral sampling, where a run that decodes greedily was tested so, too."""
+    found, name = run["evaluations"][-1]["splits"]["test"], headline_metric(run["final"])
+    samplers = [key for key in found if run["sampler"] == "greedy" and key.startswith("ancestral")]
+    return {f"{sampler_title(key)} {name}": scalars(found[key])[name] for key in samplers}
 
 
 def learning_curve(runs: Sequence[RunMetrics]) -> list[Summary]:

@@ -136,12 +136,14 @@ def _within(row: FamilyRow, effort: str, budget: float) -> Summary:
 
 
 def paired_differences(rows: Sequence[FamilyRow]) -> Cells:
-    """Each family minus the first, over the seeds that both have: mean ± standard error, p and Holm's p.
+    """Each family minus the first, over the seeds that both have: mean ± standard error, p and Holm's p, of the reward
+    and of the headline metric, by every way of decoding that all were tested with.
 
     p is that of the exact sign-flip test; Holm's is corrected for the number of rows, for each metric on its own.
     """
-    reference, metrics = rows[0], ("reward", rows[0]["headline"])
+    reference = rows[0]
     others = [row for row in rows[1:] if 1 < len(_common_seeds(reference, row)) <= MOST]
+    metrics = _measured_by_all([reference, *others], reference["headline"])
     cells = [["run", "seeds", *(f"{metric}{column}" for metric in metrics for column in ("", ": p", ": p, Holm"))]]
     columns = [[row["run"] for row in others], [str(len(_common_seeds(reference, row))) for row in others]]
     for metric in metrics:
@@ -158,6 +160,13 @@ def _common_seeds(reference: FamilyRow, row: FamilyRow) -> list[str]:
     if reference["headline"] != row["headline"]:
         return []
     return sorted(reference.get("by_seed", {}).keys() & row.get("by_seed", {}).keys())
+
+
+def _measured_by_all(rows: Sequence[FamilyRow], headline: str) -> list[str]:
+    """The reward, the headline metric, and that by ancestral sampling, if all runs have it."""
+    runs = [metrics for row in rows for metrics in row.get("by_seed", {}).values()]
+    sampled = [name for name in (runs[0] if runs else ()) if name.endswith(f" {headline}")]
+    return ["reward", headline, *(name for name in sampled if all(name in metrics for metrics in runs))]
 
 
 def _differences(reference: FamilyRow, row: FamilyRow, metric: str) -> list[float]:

@@ -5,7 +5,8 @@
     <!-- After the last round: data/results/antibody.json -->
     <!-- end -->
 
-by the tables with that title (`tables.suite_tables`), made of the rows of one or several files.
+by the tables with that title (`tables.suite_tables`), made of the rows of one or several files. Where several have
+the same family of runs, with other seeds, its numbers are pooled.
 The figures are those of `FIGURES`.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.report.figures import mean_curve
 from pipeline.report.json_types import FamilyRow
+from pipeline.report.pooled import pooled
 from pipeline.report.run_metrics import metric_values
 from pipeline.report.svg import beside, standalone
 from pipeline.report.tables import markdown, suite_tables
@@ -29,12 +31,13 @@ def with_current_tables(text: str, root: Path) -> str:
     """The text with every table made anew from the files under `root`.
 
     Raises:
-        PipelineError: if a file is missing or does not hold a suite, or the suite has no table of that title.
+        PipelineError: if a file is missing or does not hold a suite, the suite has no table of that title, or two files
+            have the same run.
     """
 
     def block(match: re.Match[str]) -> str:
         title, files = match[2], match[3]
-        rows = [row for name in files.split() for row in read_json(root / name, "rows")["rows"]]
+        rows = pooled([row for name in files.split() for row in read_json(root / name, "rows")["rows"]])
         tables = suite_tables(rows)
         found = {name: cells for name, cells in tables.items() if name.startswith(title)}
         if not found:

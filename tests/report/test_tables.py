@@ -1,6 +1,8 @@
 """The tables of a suite: what their cells say, and which rows and columns they have."""
 
-from pipeline.report.seed_average import family_row, suite_result
+import pytest
+
+from pipeline.report.seed_average import by_family, family_row, suite_result
 from pipeline.report.tables import for_page, markdown, suite_tables
 from tests.report.suites import RESULT, RUNS, metrics
 
@@ -62,6 +64,18 @@ def test_paired_differences():
     worse, other = table[1:]
     assert worse[:2] + worse[5:] == ["worse", "4", "-15 ± 2.9 points", "0.12", "0.25"]  # 2 of 16 signs, twice
     assert other == ["other", "4", "+0 ± 0.082", "1", "1", "+0 ± 8.2 points", "1", "1"]
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_paired_differences_of_sampled_answers(everywhere):
+    """Columns of their own, if all runs were tested by ancestral sampling."""
+    runs = [metrics(f"{name}-seed{k}", 0.25) for name in ("one", "other") for k in range(2)]
+    for run, accuracy in zip(runs[: 4 if everywhere else 2], (0.1, 0.2, 0.4, 0.3), strict=False):
+        run["evaluations"][-1]["splits"]["test"]["ancestral"] = {"n": 8, "grid_accuracy": accuracy}
+    rows = [family_row(name, members, {}) for name, members in by_family(runs).items()]
+    head, other = suite_tables(rows)["Paired by seed: sudoku, differences from one"]
+    found = dict(zip(head, other, strict=True))
+    assert found.get("ancestral grid_accuracy") == ("+20 ± 10 points" if everywhere else None)
 
 
 def test_decoding():
