@@ -66,7 +66,8 @@ def load_task(name: str) -> "Task[PluginSection]":
 def resolve_task(settings: "PluginSection") -> "Task[PluginSection]":
     """The task that a section of params.yaml names, with its settings applied.
 
-    A user's module may replace fields of another task's PLUGIN; these replacements are kept.
+    A user's module may replace fields of another task's PLUGIN; these replacements are kept. `whole_text` goes with
+    `score`: a function of the user's own gets answers up to their end, whatever `profile` says, unless it asks for more.
     """
     task = load_task(settings.name)
     if not task.resolve:
@@ -75,6 +76,8 @@ def resolve_task(settings: "PluginSection") -> "Task[PluginSection]":
         original: Task[PluginSection] = importlib.import_module(task.resolve.__module__).PLUGIN
         names = (field.name for field in dataclasses.fields(task))
         own = {name: getattr(task, name) for name in names if getattr(task, name) is not getattr(original, name)}
+        if "score" in own:
+            own["whole_text"] = task.whole_text
         return dataclasses.replace(task.resolve(settings), **own)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from examples import tiny_llada
+from pipeline.plugins import load_task, resolve_task
 from pipeline.storage import parquet
 from pipeline.tasks.base import Item
 from tests.conftest import ROOT
@@ -61,6 +62,22 @@ def test_the_documented_lines_train_on_a_reward_and_score_with_it(checkout):
     assert means[1] > 2 * means[0]
     scores = json.loads((checkout / "scores.json").read_text())
     assert (scores["n"], scores["reward"]) == (2, pytest.approx((1 / 16 + 1) / 2))
+
+
+def test_the_reward_of_the_readme_gets_answers_without_what_follows_their_end(tmp_path, monkeypatch):
+    """In a run whose own profile, d1, scores the whole text: fillers after a short answer would make it the longer."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "own_rewards").mkdir()
+    (tmp_path / "own_rewards" / "short.py").write_text(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1])
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = load_task("own_rewards.short").settings(name="own_rewards.short", profile="d1", answer_length=8)
+    task = resolve_task(settings)
+    assert not task.whole_text
+    assert resolve_task(load_task("gsm8k").settings(name="gsm8k", profile="d1", answer_length=8)).whole_text
+    item = Item("", "so 9 + 9 = 18\n#### 18")
+    right, longer, wrong = (task.score(item, answer) for answer in ("\\boxed{18}", "It is \\boxed{18}.", "\\boxed{180}"))
+    assert right["reward"] > longer["reward"] > wrong["reward"]
+    assert [scores["accuracy"] for scores in (right, longer, wrong)] == [1, 1, 0]
 
 
 def test_the_section_names_every_field_of_an_item():

@@ -101,7 +101,8 @@ class Task(Generic[S]):
         resolve: settings -> this task with the fields that the settings determine; None if they determine only the
             items.
         saved: how saved generations are read, if there are any for this task.
-        whole_text: `score` gets the full chat answer, including the first stop token and what follows it, as in d1.
+        whole_text: `score` gets the full chat answer, including the first stop token and what follows it, as in d1. A
+            task that replaces `score` of another one sets this itself.
         check: settings -> None; PipelineError for what only opening the data can tell. Called before anything runs.
         judge: (items, answers) -> more metrics of all answers of an evaluation to one split, for what no reward should
             see, takes long, or compares answers with each other. None if there are none.
