@@ -67,7 +67,7 @@ def resolve_task(settings: "PluginSection") -> "Task[PluginSection]":
     """The task that a section of params.yaml names, with its settings applied.
 
     A user's module may replace fields of another task's PLUGIN; these replacements are kept. `whole_text` goes with
-    `score`: a function of the user's own gets answers up to their end, whatever `profile` says, unless it asks for more.
+    `score`: a user's own function gets answers up to their end, whatever `profile` says, unless it asks for more.
     """
     task = load_task(settings.name)
     if not task.resolve:

@@ -75,7 +75,8 @@ def test_the_reward_of_the_readme_gets_answers_without_what_follows_their_end(tm
     assert not task.whole_text
     assert resolve_task(load_task("gsm8k").settings(name="gsm8k", profile="d1", answer_length=8)).whole_text
     item = Item("", "so 9 + 9 = 18\n#### 18")
-    right, longer, wrong = (task.score(item, answer) for answer in ("\\boxed{18}", "It is \\boxed{18}.", "\\boxed{180}"))
+    answers = ("\\boxed{18}", "It is \\boxed{18}.", "\\boxed{180}")
+    right, longer, wrong = (task.score(item, answer) for answer in answers)
     assert right["reward"] > longer["reward"] > wrong["reward"]
     assert [scores["accuracy"] for scores in (right, longer, wrong)] == [1, 1, 0]
 

@@ -3,10 +3,16 @@
 A completion k and one of its steps s are drawn uniformly; the step's log-probability is exact:
 
     l = Σ_{i∈S_s} log p_θ(x_i | x_s, i),   A_k = R_k - mean_G R,   ρ = e^{l - l_old},
-    L = - [min(ρ A, clip(ρ, 1 ± ε) A) - β k3(l, l_ref)].
+    L = - [min(ρ A, clip(ρ, 1 ± ε) A) - β ρ (e^{l_ref - l} - (l_ref - l) - 1)].
 
 At the round's first update, with β = 0, the expected gradient is therefore (1 - 1/K) ∇E[R] over the number of steps. A
 block cache and a `rollout.temperature` other than 1 are refused: l would be that of another law than the one sampled.
+
+Checked against the author's code (github.com/probablyabot/agrpo, commits 837b292 and 98f1182): the steps' exact
+log-probabilities, centred rewards, clipping, the penalty times ρ, β = 0. Differences: one update on each batch of new
+rollouts, so that ε = 0.2 is never reached, here `train.updates`; ratio, clip and penalty for each token, here for a
+step; 24 steps of a completion, chosen more often where the entropy is high and reweighted, none after its last token,
+here one, uniform over all; temperature 0.6 with top-k and top-p, which l takes into account.
 """
 
 from torch import Tensor, nn
@@ -25,7 +31,7 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[Agrpo]) -> Tensor
     def log_prob(model: nn.Module) -> Tensor:
         return step_log_prob(model, batch, context.mask_id)
 
-    return surrogate_loss(policy, log_prob, batch.weight[:, 0], context)
+    return surrogate_loss(policy, log_prob, batch.weight[:, 0], context, weighted_penalty=True)
 
 
 def step_log_prob(model: nn.Module, batch: Batch, mask_id: int) -> Tensor:

@@ -5,20 +5,28 @@ with Gumbel noise G, made one-hot with a straight-through gradient, and
 
     L = - r(o_1, …, o_L) + α Σ_s (1/|M_s|) Σ_{i∈M_s} Σ_v [p_θ log(p_θ/p^base) - p_θ + p^base](v | x_s, i).
 
-The penalty is the generalised KL of the rates at the *masked* positions (the released code takes the unmasked ones,
-where it is 0). Needs a reward that is differentiable in one-hot rows, here r = Σ_ab o_1(a) o_2(b) r(a, b) with the
-table of an enumerated task. Models take token ids, so the gradient reaches the logits of a token itself, not those of
-later steps that condition on it.
+The gradient also flows through the states: log p(v | x_s, i) = Σ_u o_j(u) log p(v | x_j = u, i), with j the other
+position. So it needs every posterior, and a reward that is differentiable in one-hot rows, here Σ_ab o_1(a) o_2(b)
+r(a, b): an enumerated task of two tokens.
+
+Checked against the authors' code (github.com/ChenyuWang-Monica/DRAKES, commit 91d7a0e, drakes_dna): Gumbel noise, the
+straight-through answer, the gradient through states, the terms of the penalty. Differences: the states of their last 50
+of 128 steps are relaxed, here all are one-hot; before those 50 no gradient flows; their softness is 1. Their penalty
+weighs a position by what it already shows, so it is 0 in one-hot states and some in relaxed ones; and it is a sum over
+steps without their length, so that their α = 0.001 belongs to no p*. Here it is the KL of the paths.
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.runtime.random_streams import Stream, uniforms
-from pipeline.samplers.posterior import log_posterior, scatter
+from pipeline.samplers.enumeration import masked_states
+from pipeline.samplers.posterior import log_posterior
 from pipeline.settings.algorithms import Drakes
 from pipeline.training.replay_buffer import Batch
 
@@ -30,38 +38,43 @@ def make_targets(rollouts: Rollouts, settings: Drakes) -> Targets:
 
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Drakes]) -> Tensor:
     """L of one sampled answer for each row, [n]."""
-    settings, answer = context.algorithm, batch.prompt.shape[1]
-    state = torch.full_like(batch.state, context.mask_id)
+    settings, answer, count = context.algorithm, batch.prompt.shape[1], len(context.values)
+    table = _posteriors(policy, batch, context)
+    with torch.no_grad():
+        base = _posteriors(context.frozen["base"], batch, context)
     order = batch.noise[:, answer:-1].argsort(dim=1).argsort(dim=1)
-    chosen = torch.zeros(*state.shape, len(context.values), device=state.device)
-    penalty = torch.zeros(len(state), device=state.device)
-    for step in range(state.shape[1]):
-        masked = state == context.mask_id
-        log_prob = log_posterior(policy, batch.prompt, state, masked)[:, context.values]
-        with torch.no_grad():
-            log_base = log_posterior(context.frozen["base"], batch.prompt, state, masked)[:, context.values]
-        divergence = (log_prob.exp() * (log_prob - log_base) - log_prob.exp() + log_base.exp()).sum(dim=1)
-        penalty = penalty + scatter(divergence, masked).sum(dim=1) / masked.sum(dim=1)
-        reveal = order == step
-        one_hot = _straight_through(log_prob[reveal[masked]], settings.softness, _uniforms(batch, step, log_prob))
-        chosen = chosen + scatter(one_hot, reveal)
-        state = state.masked_scatter(reveal, context.values[one_hot.argmax(dim=1)])
-    table = torch.from_numpy(context.problem.reward).to(chosen)
-    reward = torch.einsum("na,ab,nb->n", chosen[:, 0], table, chosen[:, 1])
-    return settings.alpha * penalty - reward
+    shown = one_hot(torch.full_like(batch.state, count), count + 1).to(table)
+    penalty = table.new_zeros(len(shown))
+    for step in range(shown.shape[1]):
+        masked, reveal = order >= step, order == step
+        log_prob, log_base = (torch.einsum("niu,iuv->niv", shown.flip(1), known) for known in (table, base))
+        divergence = (log_prob.exp() * (log_prob - log_base) - log_prob.exp() + log_base.exp()).sum(dim=2)
+        penalty = penalty + (divergence * masked).sum(dim=1) / masked.sum(dim=1)
+        drawn = _straight_through(log_prob[reveal], settings.softness, _uniforms(batch, step, log_prob))
+        drawn = torch.nn.functional.pad(drawn, (0, 1))
+        shown = torch.where(reveal[..., None], drawn[:, None], shown)
+    reward = torch.from_numpy(context.problem.reward).to(table)
+    return settings.alpha * penalty - torch.einsum("na,ab,nb->n", shown[:, 0, :-1], reward, shown[:, 1, :-1])
+
+
+def _posteriors(model: nn.Module, batch: Batch, context: LossContext[Drakes]) -> Float[Tensor, "2 S M"]:
+    """log p(x_i = v | x_j = u) at [i, u, v], as `samplers.enumeration.posterior_table`, with a gradient."""
+    states, select = masked_states(context.values.to(batch.state.device), context.mask_id)
+    log_prob = log_posterior(model, batch.prompt[:1].expand(len(states), -1), states, select)
+    return log_prob[:, context.values].view(2, -1, len(context.values))
 
 
 def _uniforms(batch: Batch, step: int, like: Tensor) -> Tensor:
     """A row of M uniforms for each row of the batch: a function of that row's noise and the step."""
     rows = [(int(value * 2**24), step, 0) for value in batch.noise[:, -1].tolist()]
-    return uniforms(0, Stream.REPLAY, 0, rows, like.shape[1]).to(like)
+    return uniforms(0, Stream.REPLAY, 0, rows, like.shape[-1]).to(like)
 
 
 def _straight_through(log_prob: Tensor, softness: float, uniform: Tensor) -> Tensor:
     """A one-hot sample of p whose gradient is that of its Gumbel-softmax relaxation, [s, M]."""
     uniform = uniform.clamp(1e-9, 1 - 1e-7)
     soft = ((log_prob - (-uniform.log()).log()) / softness).softmax(dim=1)
-    hard = torch.nn.functional.one_hot(soft.argmax(dim=1), soft.shape[1]).to(soft)
+    hard = one_hot(soft.argmax(dim=1), soft.shape[1]).to(soft)
     return hard + soft - soft.detach()
 
 

@@ -5,6 +5,12 @@
 Equal best completions share the weight K. Rows of the last `replay_rounds` rounds are used together, as in DAM. It is
 `rwr` with 1/α_k → ∞ in every round: it raises the reward and aims at no p*. `alpha` only says to which p* the KL of an
 enumerated task is reported.
+
+Checked against the authors' code (github.com/OptimalScale/LMFlow, raft_aligner.py at commit 7791f15): the best of K for
+each prompt (`local`), however low its reward; training goes on from the last policy and optimiser state; no KL.
+Differences: they train on the newest round alone, four times over, here on `replay_rounds` rounds for `train.updates`;
+of equal best completions they keep the first; temperature 0.85 and K = 8; next-token loss, also on the prompt. Their
+`top`, which ranks completions of all prompts together, is not offered.
 """
 
 import torch

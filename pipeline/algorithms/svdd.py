@@ -7,6 +7,11 @@ probability softmax_n(v(y_n)/α). α → 0 keeps the best.
     `value: mc`: v(x) = E[r(X_1) | x] over the base. The paper fits a regression to base rollouts; here answers are
                  decoded with the mean over `lookahead` rollouts from each candidate, one token a step.
 
+Checked against the authors' code (github.com/masa-ue/SVDD, commits 04c0bec and 3210803): candidates of the base, the
+value of `pm`, N = 10. Differences: they always keep the candidate of the largest value, as here for α → 0; each of
+their candidates reveals positions of its own, so that they differ more than here, where all reveal the same; their `mc`
+is a network; they take 128 steps for 200 tokens and fill what is left with the most probable tokens.
+
 On an enumerated task the law of a step has a closed form: with q the base's posterior, w = e^{v/α} and the exact v,
 of which `mc` has an estimate,
 

@@ -53,8 +53,13 @@ def clipped_surrogate(
 
     ρ beyond e^{60} counts as e^{60}, so that nothing overflows and A = 0 gives 0.
     """
-    ratio = log_ratio.clamp(max=60.0).exp()
+    ratio = bounded_ratio(log_ratio)
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+
+
+def bounded_ratio(log_ratio: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """ρ = e^{log_ratio}, at most e^{60}."""
+    return log_ratio.clamp(max=60.0).exp()
 
 
 def k3_kl(log_prob: Float[Tensor, "*n"], reference: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:

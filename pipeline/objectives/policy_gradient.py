@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pipeline.ctmc.losses import clipped_surrogate, k3_kl
+from pipeline.ctmc.losses import bounded_ratio, clipped_surrogate, k3_kl
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.settings.algorithms import Surrogate
@@ -34,27 +34,33 @@ def surrogate_loss(
     log_prob: Callable[[nn.Module], Tensor],
     advantage: Tensor,
     context: LossContext[Surrogate],
+    *,
+    weighted_penalty: bool = False,
 ) -> Tensor:
     """L at every entry of l. The base is not asked where β is 0.
 
     Args:
         log_prob: model -> l, the same masks and noise for every model.
         advantage: A, of a shape that broadcasts to that of l.
+        weighted_penalty: the penalty is multiplied by ρ. If l is exact, its mean over samples of p_old and the gradient
+            of that are those of KL(p ‖ p_ref). Without ρ the gradient at p = p_old is that of KL(p_ref ‖ p).
     """
     new = log_prob(policy)
     with torch.no_grad():
         old = log_prob(context.frozen["behavior"])
         reference = log_prob(context.frozen["base"]) if context.algorithm.beta else None
     surrogate = clipped_surrogate(new - old, advantage, context.algorithm.epsilon)
-    penalty = 0.0 if reference is None else context.algorithm.beta * k3_kl(new, reference)
-    return penalty - surrogate
+    if reference is None:
+        return -surrogate
+    weight = bounded_ratio(new - old) if weighted_penalty else 1.0
+    return context.algorithm.beta * weight * k3_kl(new, reference) - surrogate
 
 
 def mean_to_the_end(
     value: Float[Tensor, "n K L"], tokens: Int[Tensor, "n K L"], masked: Bool[Tensor, "n L"], end_ids: Collection[int]
 ) -> Float[Tensor, " n"]:
     """The mean over those tokens of a group's completions that were masked when they started, of each completion up to
-    and with its first end token."""
+    and with its first end token; 0 if there are none."""
     ends = torch.isin(tokens, torch.tensor(sorted(end_ids), dtype=tokens.dtype, device=tokens.device))
     counted = (ends.cumsum(dim=2) - ends.long() == 0) & masked[:, None]
-    return (value * counted).sum(dim=(1, 2)) / counted.sum(dim=(1, 2))
+    return (value * counted).sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp(min=1)

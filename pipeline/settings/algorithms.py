@@ -201,6 +201,8 @@ class CoupledGrpo(Surrogate):
 class Agrpo(Surrogate):
     """Policy gradients of single denoising steps; see `pipeline/algorithms/agrpo.py`."""
 
+    epsilon: PositiveFloat = 0.2
+
     def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
         wrong = (
             "name: agrpo needs rollouts without rollout.cache and at rollout.temperature: 1, since it learns from the"

@@ -175,3 +175,21 @@ def test_the_saved_law_of_a_table_in_float32_sums_to_one(bench):
         policy.table[..., bench.values :] = -1e4  # nothing on other tokens
     table = posterior_table(policy, torch.tensor([bench.values]), torch.arange(bench.values), bench.mask_id)
     assert abs(exact.path_law(table).exp().sum().item() - 1) < 1e-12
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_drakes_learns_how_a_token_changes_the_law_of_the_next_one(independent):
+    """The reward reads the second token alone. Where the first was drawn before it, its logits have a gradient from the
+    law of the second given the first; none if that law is the same for every first token."""
+    bench = Bench()
+    bench.task.enumerated.reward[:] = torch.rand(4, generator=torch.Generator().manual_seed(1)).numpy()
+    joint = bench.log_base.exp()
+    if independent:
+        joint = torch.outer(joint.sum(1), joint.sum(0))
+    bench.log_base = joint.log()
+    run, policy = bench.run("drakes", softness=0.5), bench.policy(bench.log_base)
+    batch = next(bench.replay(bench.targets(policy, run, 16), run).batches(1, 16, 0, Stream.REPLAY, 1))
+    loss = plugin(run).loss(policy, batch, bench.context(policy, run))
+    (gradient,) = torch.autograd.grad(loss.sum(), policy.table)
+    empty = gradient[0, bench.mask_id]  # of the logits of the first token of an empty answer
+    assert (empty.abs().max() < 1e-12) == independent

@@ -2,6 +2,7 @@
 is 1, with nothing clipped, until the round's first update has been made."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,9 +10,9 @@ import torch
 from pipeline.algorithms import agrpo, coupled_grpo, diffu_grpo
 from pipeline.ctmc.losses import clipped_surrogate
 from pipeline.objectives.context import LossContext
-from pipeline.objectives.policy_gradient import mean_to_the_end
+from pipeline.objectives.policy_gradient import mean_to_the_end, surrogate_loss
 from pipeline.runtime.random_streams import Stream
-from pipeline.settings.algorithms import SETTINGS
+from pipeline.settings.algorithms import SETTINGS, Agrpo
 from pipeline.settings.sections import Rollout, Train
 from pipeline.text.tokenizer import PADDING
 from pipeline.training.adamw import AdamW
@@ -170,6 +171,22 @@ def test_the_loss_stops_at_the_first_end():
     assert mean_to_the_end(value, tokens, everything, {9}).tolist() == [3.5]
     assert mean_to_the_end(value, tokens, everything, frozenset()).tolist() == [value.mean().item()]
     assert mean_to_the_end(value, tokens, torch.tensor([[False, True, False, True]]), {9}).tolist() == [4.0]
+    after_it = torch.tensor([[False, False, True, True]])
+    assert mean_to_the_end(value[:, :1], tokens[:, :1], after_it, {9}).tolist() == [0.0]
+
+
+def test_the_penalty_times_the_ratio_is_the_kl_to_the_base():
+    """Its mean over samples of the behavior policy, and the gradient of that, wherever the policy is."""
+    logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    policy, behavior, base = (row.clone() for row in logits.log_softmax(1))
+    policy.requires_grad_()
+    frozen = {"behavior": behavior, "base": base}
+    context = SimpleNamespace(algorithm=Agrpo(name="agrpo", beta=0.3), frozen=frozen)
+    loss = surrogate_loss(policy, lambda row: row.log_softmax(0), torch.zeros(5), context, weighted_penalty=True)
+    kl = (policy.softmax(0) * (policy.log_softmax(0) - base)).sum()
+    found, wanted = (behavior.exp() * loss).sum(), 0.3 * kl
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(*(torch.autograd.grad(one, policy)[0] for one in (found, wanted)))
 
 
 def test_an_advantage_of_zero_beside_an_infinite_ratio_is_zero():
