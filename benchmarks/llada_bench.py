@@ -138,7 +138,7 @@ class Bench:
                 self.model,
                 AdamW(self.model, settings),
                 watched(replay.batches(updates, size, 0, Stream.REPLAY, 1)),
-                lambda policy, piece: weighted_cross_entropy(policy, piece, self.mask_id),
+                weighted_cross_entropy,
                 lambda number: 1e-5,
                 settings,
                 Progress(Path(folder) / "progress", "", interval=float("inf")),

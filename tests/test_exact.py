@@ -120,7 +120,7 @@ def test_policy_equal_to_base_without_reward_has_unit_weights_and_zero_mean_grad
     gradients = []
     for batch in replay.batches(40, 512, 0, Stream.REPLAY, 0):
         model.zero_grad()
-        weighted_cross_entropy(model, batch, mask).mean().backward()
+        weighted_cross_entropy(model, batch).mean().backward()
         gradients.append(model.lm_head.weight.grad.flatten().clone())
     drawn = torch.stack(gradients)
     score = drawn.mean(dim=0) / (drawn.std(dim=0) / len(drawn) ** 0.5).clamp(min=1e-12)

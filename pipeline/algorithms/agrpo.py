@@ -29,14 +29,14 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[Agrpo]) -> Tensor
     """L of each step, [n]."""
 
     def log_prob(model: nn.Module) -> Tensor:
-        return step_log_prob(model, batch, context.mask_id)
+        return step_log_prob(model, batch)
 
     return surrogate_loss(policy, log_prob, batch.weight[:, 0], context, weighted_penalty=True)
 
 
-def step_log_prob(model: nn.Module, batch: Batch, mask_id: int) -> Tensor:
+def step_log_prob(model: nn.Module, batch: Batch) -> Tensor:
     """l of each step, [n]."""
-    log_prob = completion_log_prob(model, batch.prompt, batch.state, batch.tokens, mask_id)
+    log_prob = completion_log_prob(model, batch.prompt, batch.state, batch.tokens, batch.read)
     return (log_prob * batch.loss_positions).sum(dim=(1, 2))
 
 

@@ -49,7 +49,7 @@ def coupled_log_prob(model: nn.Module, batch: Batch, settings: CoupledGrpo, mask
     """l_i of every completion, [n, K, L]."""
     t = settings.low + (settings.high - settings.low) * batch.noise[:, -1:]
     masked, free = batch.noise[:, batch.prompt.shape[1] : -1] < t, batch.state == mask_id
-    whole = completion_log_prob(model, batch.prompt, batch.state, batch.tokens, mask_id)
+    whole = completion_log_prob(model, batch.prompt, batch.state, batch.tokens, free)
     part, rest = (_denoised(model, batch, hidden & free, mask_id) for hidden in (masked, ~masked))
     return (whole + part / t[:, :, None] + rest / (1 - t[:, :, None])) / 2
 
@@ -59,7 +59,8 @@ def _denoised(model: nn.Module, batch: Batch, hidden: Tensor, mask_id: int) -> T
     count = batch.tokens.shape[1]
     state = torch.where(hidden[:, None], mask_id, batch.tokens).flatten(0, 1)
     prompt, tokens = batch.prompt.repeat_interleave(count, 0), batch.tokens.flatten(0, 1)[:, None]
-    return completion_log_prob(model, prompt, state, tokens, mask_id).view(batch.tokens.shape)
+    positions = hidden.repeat_interleave(count, 0)
+    return completion_log_prob(model, prompt, state, tokens, positions).view(batch.tokens.shape)
 
 
 PLUGIN = Algorithm(

@@ -107,7 +107,7 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[Dam]) -> Tensor:
     if settings.control_variate:
         behavior, temperature = context.frozen["behavior"], context.rollout.temperature
         return cross_entropy_with_control_variate(policy, batch, mask_id, behavior, settings.gain, temperature)
-    return weighted_cross_entropy(policy, batch, mask_id)
+    return weighted_cross_entropy(policy, batch)
 
 
 def _squared(policy: nn.Module, batch: Batch, mask_id: int) -> Tensor:

@@ -39,7 +39,7 @@ def one_step_log_prob(model: nn.Module, batch: Batch, prompt_mask: float, mask_i
     """l_i of every completion, [n, K, L]; q̃ belongs to the batch's rows and is the same for every model."""
     hidden = (batch.noise[:, : batch.prompt.shape[1]] < prompt_mask) & (batch.prompt != PADDING)
     prompt = torch.where(hidden, mask_id, batch.prompt)
-    return completion_log_prob(model, prompt, batch.state, batch.tokens, mask_id)
+    return completion_log_prob(model, prompt, batch.state, batch.tokens, batch.state == mask_id)
 
 
 PLUGIN = Algorithm(

@@ -30,6 +30,7 @@ from pipeline.samplers.posterior import log_posterior, offset_in_block
 from pipeline.samplers.unmasking_order import schedule
 from pipeline.settings.algorithms import Svdd
 
+FAR = 60.0
 STEP = 0.024
 
 
@@ -110,8 +111,13 @@ def law(log_base: Tensor, context: Context[Svdd]) -> Tensor:
 
 
 def _law_of_the_kept(q: Tensor, log_w: Tensor, count: int) -> Tensor:
-    """p(v) by the trapezoidal rule in s, from every e^{x_u} small to every one large; renormalised."""
-    log_w = log_w - log_w.amax(dim=-1, keepdim=True)
+    """p(v) by the trapezoidal rule in s, from every e^{x_u} small to every one large; renormalised.
+
+    Where neighbours among the sorted log w are `FAR` apart, the larger always wins, so that a wider gap is shortened.
+    """
+    ranked, place = log_w.sort(dim=-1, descending=True)
+    gaps = ranked.diff(dim=-1, prepend=ranked[..., :1]).clamp(min=-FAR)
+    log_w = gaps.cumsum(dim=-1).gather(-1, place.argsort(dim=-1))
     total = torch.zeros_like(q)
     for s in torch.arange(-28, 21 - float(log_w.min()), STEP, dtype=torch.float64).tolist():
         x = s + log_w

@@ -32,6 +32,28 @@ def remask(num_masked: Int[Tensor, " n"], order_noise: Float[Tensor, "n L"]) -> 
     return order_noise.argsort(dim=1).argsort(dim=1) < num_masked[:, None]
 
 
+def block_by_block(
+    num_masked: Int[Tensor, " n"],
+    order_noise: Float[Tensor, "n L"],
+    free: Bool[Tensor, "n L"],
+    block: Int[Tensor, "*#n L"],
+) -> tuple[Float[Tensor, "n L"], Bool[Tensor, "n L"]]:
+    """`order_noise` for `remask` such that blocks are hidden as rollouts reveal them, and the active block.
+
+    With |M| = m, all later blocks are hidden, the active one in part, and no earlier one: the positions of X_t that
+    sampling block by block visits, uniform over the order within a block.
+
+    Args:
+        free: the positions that can be masked.
+        block: the number of each position's block.
+    """
+    # How many positions a rollout reveals before each one's turn, and how many this state shows.
+    before, shown = free.cumsum(dim=1) - free.long(), (free.sum(dim=1) - num_masked)[:, None]
+    current = torch.where(free & (before == shown), block, 0).sum(dim=1, keepdim=True)
+    active = block == current
+    return torch.where(active, order_noise, torch.where(block > current, -1.0, 2.0)), active
+
+
 def stratified_counts(most: Int[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
     """m_b uniform on {1..L_b} for each row, spread evenly over the batch (stratified); L_b = `most` are the positions
     of a row that can be masked.

@@ -22,6 +22,7 @@ class Training:
         copies: frozen policies that have weights of their own.
         parts: processes that share weights, gradients and moments (FSDP2).
         compiled: blocks are compiled: dropout masks and what they leave are computed again.
+        whole: positions of a row at which the loss holds log p(v | x, i) of all v; 0 if it reads them in chunks.
     """
 
     shape: Shape
@@ -33,17 +34,21 @@ class Training:
     copies: int = 0
     parts: int = 1
     compiled: bool = False
+    whole: int = 0
 
     def bytes(self, *, recompute: bool) -> float:
-        """Weights, training state (16 bytes per trained parameter, the weight included), activations, logits, and the
-        head in fp32. With gradient checkpointing (`recompute`) only a block's input is kept, and one block at a time.
+        """Weights, training state (16 bytes per trained parameter, the weight included; 18 if it is in bfloat16),
+        activations, logits (12 bytes each of a chunk, or 20 of all), and the head in fp32. With gradient checkpointing
+        (`recompute`) only a block's input is kept, and one block at a time.
         """
         shape, tokens = self.shape, self.rows * (self.prompt + self.answer)
         weights = float(self.itemsize * shape.parameters)
-        state = 16.0 * self.adapters or (16.0 - self.itemsize) * shape.parameters
+        each = 18.0 if self.itemsize == 2 else 16.0
+        state = each * self.adapters or (each - self.itemsize) * shape.parameters
         block = tokens * self.activations()
         blocks = self.itemsize * tokens * shape.hidden * shape.layers + block if recompute else shape.layers * block
-        logits = 12.0 * min(CHUNK, self.rows * self.answer * shape.vocabulary)
+        chunk = 12.0 * min(CHUNK, self.rows * self.answer * shape.vocabulary)
+        logits = 20.0 * self.rows * self.whole * shape.vocabulary or chunk
         head = 4.0 * shape.vocabulary * shape.hidden if self.itemsize == 2 else 0.0
         return (weights * (1 + self.copies) + state) / self.parts + blocks + logits + head
 

@@ -50,11 +50,11 @@ def create(settings: ModelSection, vocabulary: int, mask_id: int, length: int) -
 
 @torch.no_grad()
 def install(model: nn.Module, values: Int[Tensor, " M"], log_posterior: Float[Tensor, "2 S M"]) -> None:
-    """θ[i, u, v] = log p(x_i = v | x_j = u)."""
+    """θ[i, u, v] = log p(x_i = v | x_j = u), at least `NEVER`; any law where u itself has no probability."""
     table, mask_id = cast(Tabular, model).table, cast(Tabular, model).sizes["mask_id"]
     shown = torch.cat([values, torch.tensor([mask_id])])
     table.fill_(NEVER)
-    table[:, shown[:, None], values] = log_posterior.to(table.dtype)
+    table[:, shown[:, None], values] = log_posterior.nan_to_num(nan=0.0, neginf=NEVER).to(table.dtype)
 
 
 PLUGIN = Model(create=create, load=partial(load_module, Tabular), save=save_module, install=install)

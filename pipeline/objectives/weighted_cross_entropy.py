@@ -11,15 +11,15 @@ from pipeline.settings.algorithms import Settings
 from pipeline.training.replay_buffer import Batch
 
 
-def weighted_cross_entropy(policy: nn.Module, batch: Batch, mask_id: int) -> Float[Tensor, " n"]:
+def weighted_cross_entropy(policy: nn.Module, batch: Batch) -> Float[Tensor, " n"]:
     """- (1/K) Σ_k W_k mean_{i∈J_k} log p_θ(X^(k)_i | x, i); at K = 1 and W = 1 LLaDA's pre-training objective."""
-    log_prob = completion_log_prob(policy, batch.prompt, batch.state, batch.tokens, mask_id)
+    log_prob = completion_log_prob(policy, batch.prompt, batch.state, batch.tokens, batch.read)
     return matching_loss(log_prob, batch.weight, batch.loss_positions)
 
 
 def matching(policy: nn.Module, batch: Batch, context: LossContext[Settings]) -> Float[Tensor, " n"]:
     """`weighted_cross_entropy` as `Algorithm.loss`."""
-    return weighted_cross_entropy(policy, batch, context.mask_id)
+    return weighted_cross_entropy(policy, batch)
 
 
 def cross_entropy_with_control_variate(
@@ -27,17 +27,16 @@ def cross_entropy_with_control_variate(
 ) -> Float[Tensor, " n"]:
     """`weighted_cross_entropy` with γ (W_k - 1) for W_k, plus - mean_i Σ_v p^u(v | x, i) log p_θ(v | x, i).
 
-    The second mean is over all masked positions; for a single completion, over its loss positions.
+    The second mean is over all masked positions; for a single completion, over its loss positions, J_1.
 
     Args:
         behavior, temperature: p^u, which drew the completions.
         gain: γ.
     """
-    masked = batch.state == mask_id
-    log_prob = log_posterior(policy, batch.prompt, batch.state, masked)
+    positions = batch.read if batch.tokens.shape[1] == 1 else batch.state == mask_id
+    log_prob = log_posterior(policy, batch.prompt, batch.state, positions)
     with torch.no_grad():
-        expected = log_posterior(behavior, batch.prompt, batch.state, masked, temperature).exp()
-    of_completions = log_prob_of_completions(log_prob, masked, batch.tokens)
+        expected = log_posterior(behavior, batch.prompt, batch.state, positions, temperature).exp()
+    of_completions = log_prob_of_completions(log_prob, positions, batch.tokens)
     sampled = matching_loss(of_completions, gain * (batch.weight - 1), batch.loss_positions)
-    positions = batch.loss_positions[:, 0] if batch.tokens.shape[1] == 1 else None
-    return sampled + cross_entropy(expected, log_prob, masked, positions)
+    return sampled + cross_entropy(expected, log_prob, positions)

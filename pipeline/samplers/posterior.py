@@ -27,7 +27,9 @@ def log_posterior(
     With a filled `cache` the pass is over its block alone, in which all selected positions must lie, and the law is
     p̃(v | x_b, x, i) with the state x_b that filled it."""
     logits: Tensor = model(**_inputs(prompt, answer, select, cache)).logits
-    return (logits / temperature).to(torch.promote_types(logits.dtype, dtype)).log_softmax(dim=-1)
+    if temperature != 1:
+        logits = logits / temperature
+    return logits.to(torch.promote_types(logits.dtype, dtype)).log_softmax(dim=-1)
 
 
 def token_log_prob(
@@ -98,19 +100,22 @@ def most_confident(log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], 
 
 
 def completion_log_prob(
-    model: nn.Module, prompt: Int[Tensor, "n P"], state: Int[Tensor, "n L"], tokens: Int[Tensor, "n K L"], mask_id: int
+    model: nn.Module,
+    prompt: Int[Tensor, "n P"],
+    state: Int[Tensor, "n L"],
+    tokens: Int[Tensor, "n K L"],
+    positions: Bool[Tensor, "n L"],
 ) -> Float[Tensor, "n K L"]:
-    """log p(X^(k)_i | x, i) at the masked positions of x, 0 elsewhere: one forward pass for all K completions."""
-    masked = state == mask_id
-    wanted = tokens.transpose(1, 2)[masked]
-    return scatter(token_log_prob(model, prompt, state, masked, wanted), masked).transpose(1, 2)
+    """log p(X^(k)_i | x, i) at these masked positions of x, 0 elsewhere: one forward pass for all K completions."""
+    wanted = tokens.transpose(1, 2)[positions]
+    return scatter(token_log_prob(model, prompt, state, positions, wanted), positions).transpose(1, 2)
 
 
 def log_prob_of_completions(
-    log_prob: Float[Tensor, "s V"], masked: Bool[Tensor, "n L"], tokens: Int[Tensor, "n K L"]
+    log_prob: Float[Tensor, "s V"], positions: Bool[Tensor, "n L"], tokens: Int[Tensor, "n K L"]
 ) -> Float[Tensor, "n K L"]:
-    """As `completion_log_prob`, from `log_posterior` at the masked positions."""
-    return scatter(log_prob.gather(1, tokens.transpose(1, 2)[masked]), masked).transpose(1, 2)
+    """As `completion_log_prob`, from `log_posterior` at these positions."""
+    return scatter(log_prob.gather(1, tokens.transpose(1, 2)[positions]), positions).transpose(1, 2)
 
 
 def scatter(value: Float[Tensor, "s ..."], select: Bool[Tensor, "n L"]) -> Float[Tensor, "n L ..."]:
@@ -123,10 +128,8 @@ def scatter(value: Float[Tensor, "s ..."], select: Bool[Tensor, "n L"]) -> Float
 def cross_entropy(
     expected: Float[Tensor, "s V"],
     log_prob: Float[Tensor, "s V"],
-    masked: Bool[Tensor, "n L"],
-    positions: Bool[Tensor, "n L"] | None = None,
+    positions: Bool[Tensor, "n L"],
 ) -> Float[Tensor, " n"]:
-    """- (1/|J|) Σ_{i∈J} Σ_v q(v | x, i) log p(v | x, i), with 0 · log 0 = 0; J = `positions`, by default M(x)."""
-    positions = masked if positions is None else positions
+    """- (1/|J|) Σ_{i∈J} Σ_v q(v | x, i) log p(v | x, i), with 0 · log 0 = 0; J = `positions`, those of q and p."""
     entropy = -torch.where(expected > 0, expected * log_prob, 0.0).sum(dim=1)
-    return (scatter(entropy, masked) * positions).sum(dim=1) / positions.sum(dim=1).clamp(min=1)
+    return scatter(entropy, positions).sum(dim=1) / positions.sum(dim=1).clamp(min=1)

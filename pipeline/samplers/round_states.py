@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from pipeline.ctmc.masking import remask, stratified_counts
+from pipeline.ctmc.masking import block_by_block, remask, stratified_counts
 from pipeline.runtime.random_streams import Stream, generator, torch_generator, uniforms
 from pipeline.samplers.ancestral import rollout
+from pipeline.samplers.posterior import offset_in_block
 from pipeline.settings.sections import Rollout
 
 
@@ -39,7 +40,8 @@ def sample_states(
 
     `prompts` holds the prompts of all states of the round and `starts` the answers as they begin: empty, all [MASK], or
     partly revealed. Prompts, and starts, of the given states must have the same length.
-    `start: empty`: x is that beginning. `start: remasked`: x ~ p(x_t | X_1) for X_1 ~ p^u from there and t ~ U(0,1).
+    `start: empty`: x is that beginning. `start: remasked`: x ~ p(x_t | X_1) for X_1 ~ p^u from there and t ~ U(0,1);
+    with `block_length`, a state as rollouts visit them, block by block.
     """
     on = next(policy.parameters()).device
     options = settings.model_dump(include={"order", "tokens_per_step", "block_length", "temperature", "cache"})
@@ -51,9 +53,14 @@ def sample_states(
     if settings.start == "remasked":
         noise = uniforms(seed, Stream.PROJECTION, round_, keys, 3 * length).to(on).split(length, dim=1)
         x_1 = draw(prompt, start, order_noise=noise[0], token_noise=noise[1], **options).tokens
-        free = torch.tensor([int((of_state == mask_id).sum()) for of_state in starts])
-        counts = stratified_counts(free, torch_generator(seed, Stream.PROJECTION, round_))[torch.tensor(states)].to(on)
-        start = torch.where(remask(counts, noise[2].masked_fill(start != mask_id, torch.inf)), mask_id, x_1)
+        most = torch.tensor([int((of_state == mask_id).sum()) for of_state in starts])
+        counts = stratified_counts(most, torch_generator(seed, Stream.PROJECTION, round_))[torch.tensor(states)].to(on)
+        free, hidden = start == mask_id, noise[2]
+        if settings.block_length:
+            offset = offset_in_block(policy, prompt, settings.block_length)
+            block = (torch.arange(length, device=on) + offset) // settings.block_length
+            hidden, _ = block_by_block(counts, hidden, free, block)
+        start = torch.where(remask(counts, hidden.masked_fill(~free, torch.inf)), mask_id, x_1)
     samples = settings.completions
     keys = [(prompt, state, sample) for prompt, state, _ in keys for sample in range(samples)]
     noise = uniforms(seed, Stream.COMPLETION, round_, keys, 2 * length).to(on).split(length, dim=1)

@@ -24,6 +24,7 @@ class Settings(PluginSection):
         frozen: `frozen_policies`, if the settings do not change them.
         replays_all: whether the weights need log p^base of every rollout.
         share_read: of an answer's tokens, those whose log-probabilities the loss reads in a pass, on average.
+        whole: `whole_distribution`, if the settings do not change it.
     """
 
     needs: ClassVar[str] = ""
@@ -32,6 +33,7 @@ class Settings(PluginSection):
     frozen: ClassVar[tuple[Frozen, ...]] = ()
     replays_all: ClassVar[bool] = False
     share_read: ClassVar[float] = 0.5
+    whole: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {"ess": "min_ess", "window": "replay_rounds", "clip": "epsilon"}
 
     alpha: PositiveFloat = 0.01
@@ -42,8 +44,17 @@ class Settings(PluginSection):
         """The policies that the loss reads beside the one that trains; `train` opens these and no others."""
         return self.frozen
 
+    @property
+    def whole_distribution(self) -> bool:
+        """Whether the loss reads log p(v | x, i) of all tokens v, not of those in the completions alone."""
+        return self.whole
+
     def passes(self, rollout: Rollout) -> int:
         """How many sequences the loss passes through the policy for each state of a training batch."""
+        return 1
+
+    def rows_together(self, rollout: Rollout) -> int:
+        """How many rows of a training batch belong together: `train.batch_size` is a multiple of it."""
         return 1
 
     def own_decoding(self, length: int, tokens_per_step: int) -> tuple[int, float, float]:
@@ -102,6 +113,10 @@ class Dam(Stepwise):
     def frozen_policies(self) -> tuple[Frozen, ...]:
         return ("behavior",) if self.control_variate else ()
 
+    @property
+    def whole_distribution(self) -> bool:
+        return self.control_variate or self.loss == "squared"
+
     def conflict(self, rollout: Rollout, *, exact_base: bool) -> str:
         wanted = ("remasked", "random", None)
         if self.control_variate and (rollout.start, rollout.order, rollout.block_length) != wanted:
@@ -149,6 +164,10 @@ class Dmpo(Remasking):
 
     replays_all: ClassVar[bool] = True
 
+    def rows_together(self, rollout: Rollout) -> int:
+        """The completions of a group under two masks and their complements: their weights add up to 0."""
+        return 4 * rollout.completions
+
 
 class DamAnalytic(Settings):
     """The adjoint by enumeration; see `pipeline/algorithms/dam_analytic.py`."""
@@ -165,6 +184,7 @@ class Dtm(Remasking):
 
     restarts_optimizer: ClassVar[bool] = True
     frozen: ClassVar[tuple[Frozen, ...]] = ("behavior",)
+    whole: ClassVar[bool] = True
     step: PositiveFloat = 5.0
 
 

@@ -18,7 +18,7 @@ from pipeline.settings.yaml_file import read_yaml
 
 RESERVED = {*STAGES, "all", "compare"}
 """The names of rules, which no target may have."""
-MAX_NAME = 200
+MAX_NAME = 120
 """Characters of a run's name, which is that of a directory."""
 
 

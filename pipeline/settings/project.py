@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
-from pipeline.settings.validation import Section, known_plugin
+from pipeline.settings.validation import Section, known_plugin, none_twice
 
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 """Names of packages, too."""
@@ -86,12 +86,7 @@ class Suite(Section):
     seeds: list[int] | None = None
     published: dict[str, dict[str, tuple[float, float]]] = Field(default={})
 
-    @field_validator("runs", "seeds")
-    @classmethod
-    def _once(cls, entries: object) -> object:
-        if isinstance(entries, list) and (twice := [entry for entry in entries if entries.count(entry) > 1]):
-            raise ValueError(f"{twice[0]} stands twice")
-        return entries
+    _once = field_validator("runs", "seeds")(none_twice)
 
     @field_validator("runs")
     @classmethod

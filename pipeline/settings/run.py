@@ -102,6 +102,12 @@ def _contradictions(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
     if run.base.exact and (run.base.path or task.enumerated is None):
         yield f"base.exact needs an enumerated task, not '{run.task.name}', and no base.path"
     yield from _fine_tuning(run.base)
+    yield from _of_algorithm(run, task)
+
+
+def _of_algorithm(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
+    """What the algorithm cannot work with."""
+    algorithm, size = run.algorithm, run.train.batch_size
     if algorithm.trains and run.rounds == 0:
         yield f"rounds is 0, but algorithm '{algorithm.name}' trains: set rounds to 1 or more"
     if not algorithm.trains and run.rounds:
@@ -110,6 +116,8 @@ def _contradictions(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
         yield f"algorithm '{algorithm.name}' needs {algorithm.needs}: task '{run.task.name}' is not enumerated"
     if conflict := algorithm.conflict(run.rollout, exact_base=run.base.exact):
         yield f"algorithm.{conflict}"
+    if size % (together := algorithm.rows_together(run.rollout)):
+        yield f"train.batch_size must be a multiple of {together} with algorithm '{algorithm.name}', not {size}"
 
 
 def _unsaved(run: Run, task: "Task[PluginSection]") -> Iterator[str]:

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from pipeline.settings.validation import Section, known_plugin
+from pipeline.settings.validation import Section, known_plugin, none_twice
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Size = Annotated[int, Field(ge=1, le=10**7)]
@@ -76,7 +76,9 @@ class Adapter(Section):
     rank: PositiveInt = 128
     alpha: PositiveInt = 64
     dropout: float = Field(default=0.05, ge=0, lt=1)
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
 
 
 class Base(Optimizer):
@@ -157,11 +159,11 @@ class Rollout(InBlocks):
 
     start: Literal["empty", "remasked"] = "empty"
     shards: int = Field(default=2, ge=1, le=100)
-    prompts: PositiveInt = 256
-    completions: int = Field(default=16, ge=2)
+    prompts: Size = 256
+    completions: int = Field(default=16, ge=2, le=10**7)
     length: PositiveInt | None = None
     order: Literal["random", "confidence"] = "random"
-    tokens_per_step: PositiveInt = 2
+    tokens_per_step: Size = 2
     temperature: PositiveFloat = 1.0
     prefill: str = ""
     batch_size: PositiveInt = 256
@@ -193,10 +195,12 @@ class Evaluate(InBlocks):
     shards: int = Field(default=1, ge=1, le=100)
     samplers: tuple[Sampler, ...] = Field(default=("greedy", "ancestral"), min_length=1)
     lengths: tuple[PositiveInt, ...] | None = None
-    tokens_per_step: PositiveInt = 1
+    tokens_per_step: Size = 1
     prefill: str = ""
     batch_size: PositiveInt = 256
     reward_timeout: PositiveFloat = 10.0
+
+    _once = field_validator("samplers", "lengths")(none_twice)
 
     def rounds(self, last: int) -> list[int]:
         """The rounds that are evaluated when `last` is the last; 0 is the base."""

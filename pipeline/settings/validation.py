@@ -51,6 +51,13 @@ class PluginSection(Section):
     name: str = ""
 
 
+def none_twice(entries: object) -> object:
+    """A list none of whose entries stands twice, or whatever else it is. ValueError otherwise."""
+    if isinstance(entries, list | tuple) and (twice := [entry for entry in entries if entries.count(entry) > 1]):
+        raise ValueError(f"{twice[0]} stands twice")
+    return entries
+
+
 def known_plugin(kind: str, name: str) -> str:
     """The name, if a plug-in of that kind may have it. ValueError otherwise."""
     try:

@@ -2,7 +2,6 @@
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -167,11 +166,20 @@ def train(
         return base.lr * min(1.0, (number + 1) / max(1, base.warmup)) * (1 - number / base.updates)
 
     optimizer, drawn = AdamW(model, base), batches(corpora, base, seed, blocks_of(model))
-    loss = partial(weighted_cross_entropy, mask_id=corpora[0].mask_id)
     started_from = [fingerprint_of(*weight_files(source))] if source else []
     progress = Progress(args.progress, digest(plain_json(settings), args.code, args.items, *started_from))
     return fit(
-        model, optimizer, drawn, loss, schedule, base, progress, seed=seed, round_=0, updates=base.updates, title="base"
+        model,
+        optimizer,
+        drawn,
+        weighted_cross_entropy,
+        schedule,
+        base,
+        progress,
+        seed=seed,
+        round_=0,
+        updates=base.updates,
+        title="base",
     )
 
 

@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 
 from pipeline.errors import PipelineError, users_code
-from pipeline.plugins import load_task, resolve_task
+from pipeline.plugins import load_task, nearest, resolve_task
 from pipeline.settings.stages import PrepareSettings
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
@@ -50,6 +50,8 @@ def items_of(settings: PrepareSettings) -> Mapping[str, Sequence[Item]]:
     with users_code(f"task '{name}': items", PipelineError):
         made = load_task(name).items(settings.task, settings.seed)
         splits = {split: list(items) for split, items in made.items()}
+        if unknown := sorted(set(splits) - set(SPLITS)):
+            raise ValueError(f"no split is called {unknown[0]!r}: {nearest(unknown[0], SPLITS)}")
         for split, items in splits.items():
             for item in items:
                 if not isinstance(item, Item) or not all(isinstance(value, str) for value in vars(item).values()):

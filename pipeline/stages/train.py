@@ -82,12 +82,14 @@ def prepare_policy(
     args: Namespace, settings: TrainSettings, plugin: Model, policy: nn.Module, targets: pa.Table
 ) -> Train:
     """Make the policy trainable, on all ranks; returns the section `train` with what gradient checkpointing became."""
-    sharded = args.sharding == "full"
+    sharded, answer = args.sharding == "full", max(parquet.lengths(targets, "tokens"))
+    whole = min(answer, settings.rollout.block_length or answer) if settings.algorithm.whole_distribution else 0
     recompute = decide_checkpointing(
         settings.train,
         policy,
         prompt=max(parquet.lengths(targets, "prompt_tokens")),
-        answer=max(parquet.lengths(targets, "tokens")),
+        answer=answer,
+        whole=whole,
         passes=settings.algorithm.passes(settings.rollout),
         copies=len(settings.algorithm.frozen_policies),
         sharded=sharded,

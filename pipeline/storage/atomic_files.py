@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
         folder.mkdir(parents=True)
         yield temporary
         if temporary.is_dir() and path.exists():
-            shutil.rmtree(path)
+            path.rename(folder / "replaced")
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

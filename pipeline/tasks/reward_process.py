@@ -29,6 +29,7 @@ Outcome = dict[str, float] | str
 """The metrics of an answer, or what is wrong with them."""
 FRAMES = 20
 LONGEST = 1e6
+LARGEST = 1e100
 """Seconds that one can wait for at most."""
 DUMP_SECONDS = 0.2
 """How long a hanging process may take to write where it hangs."""
@@ -133,9 +134,11 @@ def _wrong(metrics: object) -> str:
     for name, value in metrics.items():
         if not isinstance(name, str):
             return f"the score has a metric called {_short(name)}, which is not a text,"
-        if not _finite(value):
+        if name == "n" or name.endswith("_se"):
+            return f"the score has a metric called {name!r}, the name of a statistic of other metrics,"
+        if not _finite(value) or abs(value) > LARGEST:
             what = "the reward" if name == "reward" else f"the metric {name!r}"
-            return f"{what} is {_short(value)}, not a finite number,"
+            return f"{what} is {_short(value)}, not a {'usable' if _finite(value) else 'finite'} number,"
     return ""
 
 

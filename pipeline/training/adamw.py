@@ -48,6 +48,7 @@ class AdamW(torch.optim.AdamW):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for _, value, master in self.copies():
             master.grad = None if value.grad is None else value.grad.float()
+            value.grad = None
         super().step(closure)
         for _, value, master in self.copies():
             value.copy_(master)

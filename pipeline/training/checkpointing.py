@@ -22,6 +22,7 @@ def decide_checkpointing(
     answer: int,
     passes: int = 1,
     copies: int = 0,
+    whole: int = 0,
     sharded: bool,
     compiled: bool,
 ) -> bool:
@@ -34,6 +35,7 @@ def decide_checkpointing(
         prompt, answer: the most tokens of each in a row.
         passes: sequences for each state of a batch.
         copies: frozen policies with weights of their own; those of adapters have none.
+        whole: positions of a row at which the loss holds the whole distribution.
     """
     card, config = card_memory(), getattr(model, "config", None)
     if section.gradient_checkpointing is not None or card is None or config is None:
@@ -49,6 +51,7 @@ def decide_checkpointing(
         copies=0 if section.adapter else copies,
         parts=processes() if sharded else 1,
         compiled=compiled,
+        whole=whole,
     )
     decision = training.recomputes(None, card)
     if is_main_process():

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pipeline.ctmc.masking import REVEALED, remask, stratified_counts
+from pipeline.ctmc.masking import REVEALED, block_by_block, remask, stratified_counts
 from pipeline.runtime.random_streams import Stream, torch_generator
 from pipeline.settings.sections import Rollout
 from pipeline.storage.parquet import matrix
@@ -42,6 +42,11 @@ class Batch:
     weight: Float[Tensor, "n K"]
     loss_positions: Bool[Tensor, "n K L"]
     noise: Float[Tensor, "n T"]
+
+    @property
+    def read(self) -> Bool[Tensor, "n L"]:
+        """The positions that enter the loss for one completion at least; a loss needs no logits of others."""
+        return self.loss_positions.any(dim=1)
 
     def rows(self, rows: slice) -> "Batch":
         """Some of the rows, without columns that are padding in all of them."""
@@ -171,11 +176,7 @@ class Replay:
         count, active = stratified_counts(free.sum(dim=1), generator), torch.ones_like(free)
         if self.block_length:
             block = (torch.arange(length) + self._offset(index)) // self.block_length
-            # How many positions a rollout reveals before each one's turn, and how many this state shows.
-            before, shown = free.cumsum(dim=1) - free.long(), (free.sum(dim=1) - count)[:, None]
-            current = torch.where(free & (before == shown), block, 0).sum(dim=1, keepdim=True)
-            active = block == current
-            noise = torch.where(active, noise, torch.where(block > current, -1.0, 2.0))
+            noise, active = block_by_block(count, noise, free, block)
         masked = remask(count, noise.masked_fill(~free, torch.inf))
         read = masked & active
         first = noise.masked_fill(~read, 2.0)

@@ -7,6 +7,7 @@ writes. Chat prompts count as 200 tokens, other prompts as many as the answer.
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,14 +107,15 @@ class Estimate:
         rollout = self.run.rollout
         rows = rollout.prompts * rollout.completions / rollout.shards
         chosen = rollout.order == "confidence"
-        drawn = rollout.batch_size * rollout.tokens_per_step
-        read = rollout.batch_size * self._block_length(rollout, self.answer) if chosen else drawn
+        batch = max(rollout.batch_size, rollout.completions)
+        drawn = batch * rollout.tokens_per_step
+        read = batch * self._block_length(rollout, self.answer) if chosen else drawn
         remasked = rollout.start == "remasked"
-        flops = rows * self._decoding(rollout, self.answer, everywhere=chosen, masked=0.5 if remasked else 1.0)
+        flops = rows * self._decoding(rollout, self.answer, everywhere=chosen, masked=_masked_at_first(rollout))
         if remasked:
             flops += rollout.prompts / rollout.shards * self._decoding(rollout, self.answer, everywhere=chosen)
-        memory = self._inference_memory(rollout.batch_size, read, drawn)
-        memory += self._cache(rollout, rollout.batch_size, self.answer)
+        memory = self._inference_memory(batch, read, drawn)
+        memory += self._cache(rollout, batch, self.answer)
         return Cost(flops, memory, {"buffers": rows * self.row})
 
     def reference(self) -> Cost:
@@ -124,7 +126,8 @@ class Estimate:
         memory = self._inference_memory(states, states * rollout.tokens_per_step)
         steps = self._block_length(rollout, self.answer) / rollout.tokens_per_step
         memory += self._cache(rollout, max(1.0, states / steps), self.answer)
-        return Cost(paths * self._decoding(rollout, self.answer), memory, {"buffers": paths * 5 * self.answer})
+        flops = paths * self._decoding(rollout, self.answer, masked=_masked_at_first(rollout))
+        return Cost(flops, memory, {"buffers": paths * 5 * self.answer})
 
     def adjoint(self) -> Cost:
         """No model: the rows of the replay window are written."""
@@ -138,7 +141,10 @@ class Estimate:
         frozen = len(algorithm.frozen_policies)
         rows = float(train.updates * train.batch_size * self.passes)
         read = rows * self.answer * algorithm.share_read
-        training = self._training(train, self.answer, self.adapters, self.passes, 0 if self.adapters else frozen)
+        copies = 0 if self.adapters else frozen
+        training = self._training(train, self.answer, self.adapters, self.passes, copies)
+        if algorithm.whole_distribution:
+            training = replace(training, whole=self._block_length(self.run.rollout, self.answer))
         recompute = training.recomputes(train.gradient_checkpointing, self.card)
         flops = self.shape.training(rows, self.length, read, self.adapters, recompute)
         flops += frozen * self.shape.forward(rows, self.length, read, self.adapters)
@@ -209,3 +215,8 @@ class Estimate:
             parts=processes if self.hardware.sharding == "full" else 1,
             compiled=self.on_gpu and self.hardware.compile is not False,
         )
+
+
+def _masked_at_first(rollout: Rollout) -> float:
+    """The share of an answer that is masked where completions start."""
+    return 0.5 if rollout.start == "remasked" else 1.0

@@ -68,4 +68,5 @@ def _last_line(command: list[str]) -> str | None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # with what a user's code has started
         process.wait()
-    return lines[-1] if lines else ""
+    errors = [line for line in lines if line.startswith(ERROR)]
+    return (errors or lines or [""])[-1]

@@ -59,7 +59,14 @@ def data(run: Run) -> str:
     named = getattr(run.task, "data", None)
     files = [named.path, named.test_path] if isinstance(named, Data) else []
     others = [value for key, value in run.task if key != "name" and isinstance(value, str)]
-    return _digests([*files, *(name for name in others if Path(name).is_file())])
+    return _digests([*files, *filter(_names_a_file, others)])
+
+
+def _names_a_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long, for example
+        return False
 
 
 def _digests(names: Iterable[str | None]) -> str:

@@ -25,7 +25,7 @@ def may_be_removed(name: str) -> bool:
     """Whether a file of a finished run, named by its path in the run's directory, may be gone: a log, or one of a kind
     that `prune` removes, which the user may remove as well."""
     folder, *rest = Path(name).parts
-    return folder == "logs" or (folder.startswith("round_") and rest[0] in (*BUFFERS, *OPTIMIZER))
+    return folder == "logs" or (folder.startswith("round_") and rest[:1] in [[kind] for kind in (*BUFFERS, *OPTIMIZER)])
 
 
 def disk_use(run: Path) -> dict[str, int]:

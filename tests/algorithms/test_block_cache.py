@@ -91,7 +91,7 @@ def train(policy: torch.nn.Module, found: Targets, run: AdjointSettings, number:
     replay = dam.replay(table, run.rollout, run.algorithm, MASK)
     for batch in replay.batches(updates, 256, 0, Stream.REPLAY, number):
         optimizer.zero_grad()
-        weighted_cross_entropy(policy, batch, MASK).mean().backward()
+        weighted_cross_entropy(policy, batch).mean().backward()
         optimizer.step()
         schedule.step()
 

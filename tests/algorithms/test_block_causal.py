@@ -58,7 +58,7 @@ def test_the_chain_goes_to_the_optimum():
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, UPDATES)
         for batch in replay.batches(UPDATES, 256, 0, Stream.REPLAY, number):
             optimizer.zero_grad()
-            weighted_cross_entropy(policy, batch, MASK).mean().backward()
+            weighted_cross_entropy(policy, batch).mean().backward()
             optimizer.step()
             schedule.step()
     assert float(kl(optimum, law(policy, None))) < 2e-2

@@ -106,6 +106,15 @@ def test_svdd_with_one_candidate_is_the_base(bench, alpha):
     torch.testing.assert_close(table, base, atol=1e-4, rtol=0)
 
 
+def test_svdd_at_a_low_temperature_keeps_the_best_candidate(bench):
+    """p(v) = F(v)^N - F(v-)^N with F by value, at a state whose next jump is the last."""
+    run = with_alpha(bench.run("svdd", candidates=3), 1e-7)
+    base = exact.posteriors(bench.log_base)
+    law, order = plugin(run).law(base, bench.decoding(run))[1, 0].exp(), bench.reward[0].argsort()
+    below = base[1, 0].exp()[order].cumsum(0) ** 3
+    torch.testing.assert_close(law[order], below.diff(prepend=below.new_zeros(1)), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("value", ["mc", "pm"])
 def test_svdd_at_an_infinite_temperature_is_the_base(bench, value):
     """α → ∞ keeps any of the candidates: law and frequencies of the answers are the base's (5 standard errors)."""

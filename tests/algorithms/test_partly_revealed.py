@@ -150,7 +150,7 @@ def test_training_reaches_the_tilted_law_of_every_start(weights):
         targets = pa.table({name: columns[name] for name in parquet.TARGETS.names}, schema=parquet.TARGETS)
         for batch in dam.replay(targets, run.rollout, run.algorithm, MASK).batches(40, 256, 0, Stream.REPLAY, number):
             optimizer.zero_grad()
-            weighted_cross_entropy(policy, batch, MASK).mean().backward()
+            weighted_cross_entropy(policy, batch).mean().backward()
             optimizer.step()
         optimizer.param_groups[0]["lr"] *= 0.7
     after = distances()

@@ -26,7 +26,7 @@ COUPLED = SETTINGS["coupled_grpo"](name="coupled_grpo")
 SEEN = {
     "diffu_grpo": (diffu_grpo, lambda model, batch: diffu_grpo.one_step_log_prob(model, batch, 0.15, MASK)),
     "coupled_grpo": (coupled_grpo, lambda model, batch: coupled_grpo.coupled_log_prob(model, batch, COUPLED, MASK)),
-    "agrpo": (agrpo, lambda model, batch: agrpo.step_log_prob(model, batch, MASK)),
+    "agrpo": (agrpo, agrpo.step_log_prob),
 }
 
 

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import torch
 
-from pipeline.ctmc.masking import REVEALED, remask, state_before, stratified_counts
+from pipeline.ctmc.masking import REVEALED, block_by_block, remask, state_before, stratified_counts
 
 
 def test_state_before_walks_from_start_to_x_1():
@@ -42,3 +42,18 @@ def test_counts_are_uniform_where_rows_have_other_numbers_of_free_positions():
     for free in (1, 2, 3, 5):
         share = torch.bincount(counts[most == free], minlength=free + 1) / 5000
         assert share[0] == 0 and (share[1:] - 1 / free).abs().max() < 5 * (free / 5000) ** 0.5 / free
+
+
+def test_block_by_block_hides_later_blocks_whole_and_earlier_ones_not_at_all():
+    """Every number of hidden positions; blocks of other lengths, and positions that the answer starts with."""
+    generator = torch.Generator().manual_seed(0)
+    block = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2])
+    free = torch.rand(64, 8, generator=generator) < 0.7
+    free[:, 0] = True
+    counts = stratified_counts(free.sum(dim=1), generator)
+    noise, active = block_by_block(counts, torch.rand(64, 8, generator=generator), free, block)
+    hidden = remask(counts, noise.masked_fill(~free, torch.inf))
+    assert (hidden.sum(dim=1) == counts).all() and not (hidden & ~free).any()
+    current = torch.where(active, block, 0).amax(dim=1, keepdim=True)
+    assert (hidden | ~free)[(block > current)].all() and not hidden[block < current].any()
+    assert (hidden & active).any(dim=1).all()

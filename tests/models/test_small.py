@@ -94,3 +94,14 @@ def test_save_and_load(name, tmp_path):
         (tmp_path / "config.json").write_text(json.dumps(broken))
         with pytest.raises(PipelineError, match=message):
             plugin.load(tmp_path)
+
+
+def test_a_table_holds_a_law_with_tokens_that_never_occur():
+    """log 0 is stored as `NEVER`; where the other token itself never occurs, any finite numbers do."""
+    model, joint = fresh("tabular"), torch.rand(4, 4, dtype=torch.float64) + 0.1
+    joint[0, 0], joint[2] = 0.0, 0.0
+    load_model("tabular").install(model, VALUES, exact.posteriors((joint / joint.sum()).log()))
+    assert model.table.isfinite().all()
+    table = posterior_table(model, PROMPT, VALUES, MASK).exp()
+    torch.testing.assert_close(table[0, :4], (joint / joint.sum(0)).T, atol=1e-6, rtol=0)
+    assert table[0, 0, 0] < 1e-15

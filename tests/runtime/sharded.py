@@ -41,7 +41,7 @@ def base_of(kind: str) -> Path:
 
 def loss(policy: torch.nn.Module, batch: Batch, others: list[torch.nn.Module]) -> torch.Tensor:
     """-log p + (log p - log p_base)² + (log p - log p_behavior)², the mean over the masked positions."""
-    arguments = (batch.prompt, batch.state, batch.tokens, MASK)
+    arguments = (batch.prompt, batch.state, batch.tokens, batch.state == MASK)
     log_prob = completion_log_prob(policy, *arguments)
     with torch.no_grad():
         known = [completion_log_prob(model, *arguments) for model in others]

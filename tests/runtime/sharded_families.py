@@ -29,7 +29,7 @@ def difference(name: str, sharded: bool) -> float:
     blocks = blocks_of(model)
     replay = replace(replay, block_length=blocks, blocks_from_prompt=blocks is not None)
     (batch,) = replay.batches(1, ROWS, 0, Stream.REPLAY, 1)
-    weighted_cross_entropy(model, batch, MASK).mean().backward()
+    weighted_cross_entropy(model, batch).mean().backward()
     wanted = {name: value.grad.clone() for name, value in model.named_parameters()}
     model.zero_grad()
     wrapped = model = distribute(model, sharded)
@@ -37,7 +37,7 @@ def difference(name: str, sharded: bool) -> float:
         wrapped = Accelerator(cpu=True).prepare(model)
     part = ROWS // processes()
     first = torch.distributed.get_rank() * part
-    weighted_cross_entropy(wrapped, batch.rows(slice(first, first + part)), MASK).mean().backward()
+    weighted_cross_entropy(wrapped, batch.rows(slice(first, first + part))).mean().backward()
     found = gather_tensors((name, value.grad) for name, value in model.named_parameters())
     return max(((found[name] - wanted[name]).abs().max().item() for name in found), default=0.0)
 

@@ -67,6 +67,11 @@ from tests.settings.conftest import broken
         ("defaults.algorithm", {"name": "raft", "min_ess": 0.5}, "unknown key 'min_ess'"),
         ("defaults.algorithm", {"min_ess": 1}, "min_ess: input should be less than 1"),
         (
+            "defaults",
+            {"algorithm": {"name": "dmpo"}, "train": {"batch_size": 100}},
+            "train.batch_size must be a mul",
+        ),
+        (
             "defaults.rollout",
             {"temperature": 0.9},
             "algorithm.weights: tempered, like a gain below 1, needs rollout.temp",
@@ -92,6 +97,9 @@ from tests.settings.conftest import broken
         ("defaults.base.lengths", [0], "defaults.base.lengths.0: input should be greater than 0"),
         ("defaults.rollout.length", 32, "rollout.length: answers of task 'sudoku' have 16 tokens unless base.lengths"),
         ("defaults.evaluate.lengths", [16, 32], "evaluate.lengths: answers of task 'sudoku' have 16 tokens unless"),
+        ("defaults.evaluate.lengths", [16, 16], "evaluate.lengths: 16 stands twice"),
+        ("defaults.evaluate.samplers", ["greedy", "greedy"], "evaluate.samplers: greedy stands twice"),
+        ("defaults.rollout.tokens_per_step", 10**20, "rollout.tokens_per_step: input should be less than or equal to"),
         ("defaults", {"task": {"name": "countdown"}, "evaluate": {"lengths": [15, 30]}}, "15 tokens, no other number"),
         ("defaults.base", {"lengths": [16], "path": "x"}, "base.lengths: a saved base (base.path) is not trained"),
         (
@@ -126,7 +134,7 @@ from tests.settings.conftest import broken
         ("runs", None, "needs the key 'runs'"),
         ("runs.other", {"extends": "smal"}, "runs.other.extends names unknown run 'smal': did you mean 'small'"),
         ("runs.small", {"extends": "small"}, "runs.small.extends goes round in a circle: small -> small"),
-        ("runs." + "a" * 201, {}, "a name has at most 200 characters"),
+        ("runs." + "a" * 121, {}, "a name has at most 120 characters"),
         ("runs.other", {"extends": ["small"]}, "runs.other.extends names unknown run"),
     ],
 )

@@ -35,6 +35,13 @@ PLUGIN = replace(PLUGIN, score=score)
         ("rollout", "return {'reward': -float('inf')}", "the reward is -inf, not a finite number, on item "),
         ("rollout", "return {'reward': 10**400}", "the reward is 1000"),
         ("rollout", "return {'reward': 'high'}", "the reward is 'high', not a finite number, on item "),
+        ("rollout", "return {'reward': -1e200}", "the reward is -1e+200, not a usable number, on item "),
+        ("rollout", "return {'reward': 0, 'n': 5}", "the score has a metric called 'n', the name of a statistic"),
+        (
+            "evaluate",
+            "return {'reward': 0, 'a_se': 5}",
+            "the score has a metric called 'a_se', the name of a statistic",
+        ),
         ("rollout", "return {'accuracy': 1.0}", "the score has no 'reward' but ['accuracy'] on item "),
         ("rollout", "return", "the score is None, not a mapping, on item "),
         ("rollout", "raise ValueError('first line\\nsecond line')", "the reward raised ValueError: first line second "),

@@ -58,12 +58,12 @@ def directory(tmp_path_factory):
 
 def held_out(policy: Path, model: str) -> float:
     """The masked cross-entropy of words that were not learnt from."""
-    module, tokenizer, mask = load_policy(policy, load_model(model))
+    module, tokenizer, _ = load_policy(policy, load_model(model))
     rows = [(str(number), Item("", word)) for number, word in enumerate(words(128, 1))]
     learnt = corpus.replays(Base(), rows, PromptFormat(tokenizer, TASK, None))
     batch = next(learnt[0].batches(1, 512, 0, Stream.BASE, 0))
     with torch.no_grad():
-        return weighted_cross_entropy(module, batch, mask).mean().item()
+        return weighted_cross_entropy(module, batch).mean().item()
 
 
 @pytest.mark.parametrize("adapter", [False, True])
@@ -169,7 +169,7 @@ def test_answers_of_any_length_and_holes(directory, monkeypatch):
         words = tokenizer.decode_batch(batch.tokens[:, 0].clamp(min=1).tolist())  # <pad> is special
         for word, marks in zip(words, learns.tolist(), strict=True):
             seen |= {(word, position) for position, mark in enumerate(marks) if mark}
-        assert weighted_cross_entropy(module, batch, mask).isfinite().all()
+        assert weighted_cross_entropy(module, batch).isfinite().all()
     assert seen == {*((word, n) for word in ("ab", "abc") for n in range(len(word))), ("cab", 1), ("cab", 2)}
     with pytest.raises(PipelineError, match="the start of item x has 3 tokens, but its answer 2"):
         corpus.replays(Base(), [("x", Item(">", "ab", start="a.."))], of_policy)

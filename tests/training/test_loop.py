@@ -88,7 +88,7 @@ def with_dropout(
         policy,
         AdamW(policy, settings),
         Replay.of_texts(*texts, 8).batches(3, 4, 0, Stream.REPLAY, 1),
-        lambda model, batch: weighted_cross_entropy(model, batch, 8),
+        weighted_cross_entropy,
         lambda update: 1e-2,
         settings,
         Progress(tmp_path / "progress", key),

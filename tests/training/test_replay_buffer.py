@@ -47,7 +47,7 @@ def test_padding_changes_no_loss(states, starts):
     padding = [(part == PADDING).sum(dim=1) for part in (batch.prompt, batch.state)]
     padding = sum(padding).tolist()
     assert padding == sorted(padding, reverse=True)
-    together = weighted_cross_entropy(policy, batch, MASK)
+    together = weighted_cross_entropy(policy, batch)
     for row in range(8):
         alone = batch.rows(slice(row, row + 1))
         prompt, answer = alone.prompt.shape[1], alone.state.shape[1]
@@ -56,9 +56,7 @@ def test_padding_changes_no_loss(states, starts):
                             (alone.noise[0, prompt:-1], slice(batch.prompt.shape[1], batch.prompt.shape[1] + answer)),
                             (alone.noise[0, -1:], slice(-1, None))):  # fmt: skip
             assert torch.equal(mine, batch.noise[row, place])
-        torch.testing.assert_close(
-            weighted_cross_entropy(policy, alone, MASK), together[row : row + 1], atol=1e-5, rtol=1e-5
-        )
+        torch.testing.assert_close(weighted_cross_entropy(policy, alone), together[row : row + 1], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [16, 12])

@@ -1,4 +1,4 @@
-"""A checkpoint, and what preflight says of a run."""
+"""A checkpoint, and what preflight and the estimate say of a run."""
 
 from pathlib import Path
 
@@ -6,7 +6,9 @@ import pytest
 
 from pipeline.settings.params_file import parse_params
 from pipeline.settings.project import Hardware
+from pipeline.settings.run import Run
 from pipeline.workflow import preflight
+from pipeline.workflow.estimate import Estimate, shape_of
 from tests.models import hub
 
 NOWHERE = Path("no/such/place")
@@ -27,3 +29,9 @@ def problems(run: dict, imported: Path = NOWHERE, **hardware: object) -> list[st
 def chat(path: object, **sections: object) -> dict:
     task = {"name": "gsm8k", "data": {"path": "x.jsonl"}, "answer_length": 64}
     return {"task": task, "base": {"path": str(path)}, **sections}
+
+
+def estimated(run: Run, **hardware: object) -> Estimate:
+    shape = shape_of(run)
+    assert shape is not None
+    return Estimate(run, Hardware(**hardware), shape)

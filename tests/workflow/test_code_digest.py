@@ -45,3 +45,16 @@ def test_tables_and_templates_of_this_package():
     found = {file for module in modules for file in code_digest._files_beside(module, HERE)}
     others = {file for file in HERE.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc", ".smk")}
     assert found == others
+
+
+def test_a_task_of_ones_own_in_another_encoding(tmp_path, monkeypatch):
+    """As Python reads it: with a byte order mark, or in the encoding that its first line names."""
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (ROOT / "examples" / "words.py").read_text()
+    for name, written in {
+        "with_mark": text.encode("utf-8-sig"),
+        "latin": f"# coding: latin-1\n# é\n{text}".encode("latin-1", "ignore"),
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "words.py").write_bytes(written)
+        assert digest(Run(task={"name": f"{name}.words"}))

@@ -11,24 +11,19 @@ import yaml
 from pipeline.models import adapters
 from pipeline.models.llada import PLUGIN
 from pipeline.settings.params_file import parse_params, read_params
-from pipeline.settings.project import Hardware, Keep
+from pipeline.settings.project import Keep
 from pipeline.settings.run import Run
 from pipeline.workflow.dry_run import estimate_table, left_on_disk
-from pipeline.workflow.estimate import Estimate, shape_of
+from pipeline.workflow.estimate import shape_of
 from pipeline.workflow.machine import Machine, machine_of
 from tests.conftest import ROOT
 from tests.conftest import llada as tiny
 from tests.models.hub import LLADA_8B
 from tests.small_workflow import SMALL, Workflow
+from tests.workflow.conftest import estimated
 
 LLADA = "llada-countdown-256-dam"
 PARAMS = read_params(ROOT / "params.yaml")
-
-
-def estimated(run: Run, **hardware: object) -> Estimate:
-    shape = shape_of(run)
-    assert shape is not None
-    return Estimate(run, Hardware(**hardware), shape)
 
 
 def test_a_finished_run(finished: Workflow):
@@ -86,38 +81,6 @@ def test_activations_of_a_block(dtype, lora, tmp_path):
     estimate = estimated(run)
     training = estimate._training(run.train, estimate.answer, estimate.adapters)
     assert 4 * 32 * training.activations() == pytest.approx(kept(3) - kept(2), rel=0.2)
-
-
-def test_best_of_k_decodes_k_answers():
-    """Of each item, so what it costs is proportional to K where nothing else is decoded."""
-
-    def flops(count: int) -> float:
-        algorithm = {"name": "best_of", "candidates": count}
-        return estimated(Run(rounds=0, algorithm=algorithm, evaluate={"samplers": ["ancestral"]})).evaluate().flops
-
-    assert flops(4) == pytest.approx(2 * flops(2))
-
-
-def test_memory_of_llada_8b():
-    """All weights with AdamW in fp32: 119 GiB beside the activations; LoRA of rank 128: 5.4 GB beside 16 GB."""
-    run = PARAMS.runs[LLADA]
-    bare = {"batch_size": 1, "gradient_accumulation_steps": 1}
-    lora = estimated(run.model_copy(update={"train": run.train.model_copy(update=bare)}))
-    assert lora.weights + 16 * lora.adapters == pytest.approx(21.4e9, rel=0.01)
-    full = run.train.model_copy(update={**bare, "adapter": None})
-    model = run.model.model_copy(update={"dtype": "float32"})
-    whole = estimated(run.model_copy(update={"train": full, "model": model}))
-    assert 119 < whole.train().memory / 2**30 < 125
-    parts = Estimate(whole.run, Hardware(processes=8, sharding="full"), LLADA_8B)
-    assert whole.train().memory - parts.train().memory == pytest.approx(7 / 8 * 119.4 * 2**30, rel=0.03)
-
-
-def test_rollouts_of_llada_8b():
-    """Prompt 200 + 256 tokens in 128 steps, the head where tokens are revealed: 0.83 PFLOP each."""
-    run = PARAMS.runs[LLADA]
-    run = run.model_copy(update={"rollout": run.rollout.model_copy(update={"cache": None})})
-    estimate, trajectories = estimated(run), run.rollout.prompts * run.rollout.completions
-    assert run.rollout.shards * estimate.rollout().flops / trajectories == pytest.approx(0.83e15, rel=0.01)
 
 
 def test_sizes_come_from_where_the_base_comes_from(tmp_path):

@@ -8,6 +8,7 @@ from pipeline.settings.project import Suite
 from pipeline.settings.run import Run
 from pipeline.workflow import made_with
 from pipeline.workflow.made_with import code_and_data, code_and_suite
+from tests.conftest import ROOT
 
 
 def test_a_report_is_stale_when_the_suite_compares_other_runs():
@@ -48,3 +49,12 @@ def test_a_base_is_stale_when_its_texts_are_edited(tmp_path, monkeypatch):
     Path("words.txt").write_text("abd")
     assert code_and_data("base", with_file, "mine") != before
     assert code_and_data("base", split, "mine") == of_split == code_and_data("base", Run(), "mine")
+
+
+def test_a_long_text_in_the_settings_of_a_task_is_no_file(tmp_path, monkeypatch):
+    """Such as what a language model that judges answers is told."""
+    (tmp_path / "judged").mkdir()
+    text = (ROOT / "examples" / "words.py").read_text()
+    (tmp_path / "judged" / "words.py").write_text(text.replace("    skew", "    told: str = ''\n    skew", 1))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert made_with.data(Run(task={"name": "judged.words", "told": "You are a strict judge. " * 20})) == ""

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from pipeline.settings.project import Keep
-from pipeline.workflow.retention import prune
+from pipeline.workflow.retention import may_be_removed, prune
 from tests.small_workflow import Workflow
 
 LAST_ROUND = {"rollout": 2, "reference": 2, "adjoint": 1, "train": 1, "evaluate": 1, "report": 1}
@@ -55,3 +55,8 @@ def test_rounds_are_counted_back_from_the_newest(tmp_path, newest, left):
     prune(tmp_path, newest, Keep(buffers=2))
     assert [number for number in (1, 2, 3) if (tmp_path / f"round_{number:03d}" / "rollouts").exists()] == left
     assert (tmp_path / "round_000" / "rollouts").exists()
+
+
+def test_a_file_of_ones_own_in_a_run_is_kept_in_mind():
+    assert may_be_removed("round_001/rollouts/00.parquet") and may_be_removed("logs/base.log")
+    assert not may_be_removed("round_notes.txt") and not may_be_removed("round_001/policy/config.json")
