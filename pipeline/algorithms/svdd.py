@@ -31,6 +31,7 @@ from pipeline.samplers.unmasking_order import schedule
 from pipeline.settings.algorithms import Svdd
 
 FAR = 60.0
+"""A gap between two log w, beyond which the smaller never wins."""
 STEP = 0.024
 
 

@@ -59,9 +59,9 @@ def family_row(name: str, runs: Sequence[RunMetrics], published: Published) -> F
 
     `final` and `base` are the metrics after the last round and of the base model, `seeds` the final headline metric of
     each run. `by_seed` has each run's final reward and metrics by its seed, for paired comparisons, those by ancestral
-    sampling under names such as "ancestral grid_accuracy". `splits` are the
-    final metrics on the other held-out splits and by ancestral sampling. `lengths` and `base_lengths` are the metrics
-    by number of answer tokens, empty if there is only one number. `cache` is that of decoding, "" for none.
+    sampling under names such as "ancestral grid_accuracy". `splits` are the final metrics on the other held-out splits
+    and by ancestral sampling. `lengths` and `base_lengths` are the metrics by number of answer tokens, empty if there
+    is only one number. `cache` is that of decoding, "" for none.
     """
     effort = summarize([{"rollouts": run["rollouts"], "cpu_seconds": run["time"]["cpu_seconds"]} for run in runs])
     headline = headline_metric(runs[0]["final"])
