@@ -36,7 +36,7 @@ class Settings(PluginSection):
     whole: ClassVar[bool] = False
     renamed: ClassVar[Mapping[str, str]] = {"ess": "min_ess", "window": "replay_rounds", "clip": "epsilon"}
 
-    alpha: PositiveFloat = 0.01
+    alpha: float = Field(default=0.01, ge=1e-12)
     kl_rollouts: PositiveInt = 512
 
     @property

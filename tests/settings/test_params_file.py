@@ -32,7 +32,7 @@ from tests.settings.conftest import broken
         ("defaults.task", {"name": "gsm8k"}, "asks in chat messages: base.path must name a checkpoint"),
         ("defaults.rounds", 0, "rounds is 0, but algorithm 'dam' trains"),
         ("defaults.rounds", "ten", "defaults.rounds: input should be a valid integer"),
-        ("defaults.algorithm.alpha", 0, "algorithm: alpha: input should be greater than 0"),
+        ("defaults.algorithm.alpha", 0, "algorithm: alpha: input should be greater than or equal to 0.000000000001"),
         ("defaults.algorithm.weights", "diret", "input should be 'tempered' or 'direct'"),
         ("defaults.algorithm.tilt", "annealed", "defaults.algorithm: 'tilt' is now called weights"),
         ("defaults.rollout.branch", "root", "'defaults.rollout.branch' is now called start"),
