@@ -89,10 +89,14 @@ def _with_reward(final: Summary) -> Summary:
 
 
 def _sampled(run: RunMetrics) -> Summary:
-    """The headline metric by ancestral sampling, where a run that decodes greedily was tested so, too."""
-    found, name = run["evaluations"][-1]["splits"]["test"], headline_metric(run["final"])
-    samplers = [key for key in found if run["sampler"] == "greedy" and key.startswith("ancestral")]
-    return {f"{sampler_title(key)} {name}": scalars(found[key])[name] for key in samplers}
+    """The headline metric by ancestral sampling, where a run that decodes greedily was tested so, too. The exact KL
+    belongs to no sampler."""
+    if run["sampler"] != "greedy":
+        return {}
+    name = headline_metric(run["final"])
+    found = {key: scalars(one) for key, one in run["evaluations"][-1]["splits"]["test"].items()}
+    sampled = {key: one for key, one in found.items() if key.startswith("ancestral") and name in one}
+    return {f"{sampler_title(key)} {name}": one[name] for key, one in sampled.items()}
 
 
 def learning_curve(runs: Sequence[RunMetrics]) -> list[Summary]:
