@@ -168,7 +168,7 @@ def test_rewards_of_this_package_need_no_process(name):
 def test_any_kind_of_number_is_a_float(scorer):
     """What NumPy and others count with cannot be written as JSON."""
     (metrics,) = scorer("numpy_numbers", 5.0)([ITEM], ["text"])
-    assert metrics == {"reward": 0.5, "right": 1.0, "n": 3.0}
+    assert metrics == {"reward": 0.5, "right": 1.0, "count": 3.0}
     assert {type(value) for value in metrics.values()} == {float}
 
 

@@ -66,7 +66,7 @@ def counts(item, answer):
 
 
 def numpy_numbers(item, answer):
-    return {"reward": np.float32(0.5), "right": np.bool_(True), "n": 3}
+    return {"reward": np.float32(0.5), "right": np.bool_(True), "count": 3}
 
 
 def several(item, answer):
