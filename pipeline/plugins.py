@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError, users_code
 if TYPE_CHECKING:  # the Snakefile imports this module, and must not import PyTorch
     from pipeline.algorithms.base import Algorithm
     from pipeline.models.base import Model
-    from pipeline.settings.algorithms import Settings
+    from pipeline.settings.method import Settings
     from pipeline.settings.validation import PluginSection
     from pipeline.tasks.base import Task
 

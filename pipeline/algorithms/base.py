@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.objectives.context import Context, DecodeContext, LossContext
 from pipeline.objectives.targets import Rollouts, Targets
-from pipeline.settings.algorithms import Settings
+from pipeline.settings.method import Settings
 from pipeline.settings.sections import Rollout
 from pipeline.training.replay_buffer import Batch, Replay, States
 

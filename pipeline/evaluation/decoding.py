@@ -24,7 +24,7 @@ from pipeline.runtime.distributed import device
 from pipeline.runtime.random_streams import Stream, uniforms
 from pipeline.samplers import low_confidence
 from pipeline.samplers.ancestral import rollout
-from pipeline.settings.algorithms import Settings
+from pipeline.settings.method import Settings
 from pipeline.settings.sections import Sampler
 from pipeline.settings.stages import EvaluateSettings
 from pipeline.tasks.base import Item

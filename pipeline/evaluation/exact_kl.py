@@ -8,7 +8,7 @@ from pipeline.algorithms.base import Algorithm
 from pipeline.ctmc import exact
 from pipeline.objectives.context import Context
 from pipeline.samplers.enumeration import posterior_table
-from pipeline.settings.algorithms import Settings
+from pipeline.settings.method import Settings
 from pipeline.tasks.base import Enumerated
 
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.settings.algorithms import Frozen, Settings
+from pipeline.settings.method import Frozen, Settings
 from pipeline.settings.sections import Evaluate, Rollout
 from pipeline.tasks.base import Enumerated, Task, TaskSettings
 from pipeline.text.tokenizer import encode, mask_id

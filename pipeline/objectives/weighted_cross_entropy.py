@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pipeline.ctmc.losses import matching_loss
 from pipeline.objectives.context import LossContext
 from pipeline.samplers.posterior import completion_log_prob, cross_entropy, log_posterior, log_prob_of_completions
-from pipeline.settings.algorithms import Settings
+from pipeline.settings.method import Settings
 from pipeline.training.replay_buffer import Batch
 
 

@@ -7,7 +7,8 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, Va
 
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_algorithm, load_task, resolve_task
-from pipeline.settings.algorithms import SETTINGS, Dam, Settings
+from pipeline.settings.algorithms import SETTINGS, Dam
+from pipeline.settings.method import Settings
 from pipeline.settings.sections import Base, Evaluate, ModelSection, Rollout, Train, judged_by
 from pipeline.settings.validation import PluginSection, Section, describe
 

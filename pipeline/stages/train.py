@@ -17,7 +17,7 @@ from pipeline.plugins import load_algorithm, load_model, resolve_task
 from pipeline.runtime.compilation import compile_blocks, compiles
 from pipeline.runtime.distributed import device, distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream
-from pipeline.settings.algorithms import Frozen, Settings
+from pipeline.settings.method import Frozen, Settings
 from pipeline.settings.sections import Train
 from pipeline.settings.stages import TrainSettings, plain_json
 from pipeline.stages.command_line import main
