@@ -9,10 +9,11 @@ At the round's first update, with β = 0, the expected gradient is therefore (1 
 block cache and a `rollout.temperature` other than 1 are refused: l would be that of another law than the one sampled.
 
 Checked against the author's code (github.com/probablyabot/agrpo, commits 837b292 and 98f1182): the steps' exact
-log-probabilities, centred rewards, clipping, the penalty times ρ, β = 0. Differences: one update on each batch of new
-rollouts, so that ε = 0.2 is never reached, here `train.updates`; ratio, clip and penalty for each token, here for a
-step; 24 steps of a completion, chosen more often where the entropy is high and reweighted, none after its last token,
-here one, uniform over all; temperature 0.6 with top-k and top-p, which l takes into account.
+log-probabilities, centred rewards, clipping, the penalty times ρ, β = 0. Differences: the author makes one update on
+each batch of new rollouts, so that ε = 0.2 is never reached; here there are `train.updates`. The author's ratio, clip
+and penalty are those of each token, here those of a step. The author takes 24 steps of a completion, more often where
+the entropy is high (and reweighted), none after its last token; here one is drawn uniformly from all. The author draws
+at temperature 0.6 with top-k and top-p, and l takes that into account.
 """
 
 from torch import Tensor, nn

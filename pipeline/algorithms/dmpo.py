@@ -15,7 +15,7 @@ sign of the log ratio in the second, the factor 1/m, the complementary pairs and
 the log-likelihood ratio along the sampled path, as here; the second takes an ELBO with shared masks. Their softmax may
 run over the rows of one device only; here it is over the group. Their loss is a sum over rows without the factor K;
 only the scale differs. Each of their 8 updates on 64 or 128 rollouts takes all of them under new masks, with a third of
-d1's learning rate; here a batch is of `batch_size`/4K groups, whose weights add up to 0 if they are whole. They sample
+d1's learning rate; here a batch is of `batch_size`/4K groups, whose weights add up to 0. They sample
 at temperature 0 or 0.2 and take the ratio at 1; here it is that of the law sampled.
 """
 

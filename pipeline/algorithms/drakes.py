@@ -12,12 +12,11 @@ r(a, b): an enumerated task of two tokens.
 Checked against the authors' code (github.com/ChenyuWang-Monica/DRAKES, commit 91d7a0e, drakes_dna): Gumbel noise, the
 straight-through answer, the gradient through states, the terms of the penalty. Differences: the states of their last 50
 of 128 steps are relaxed, here all are one-hot; before those 50 no gradient flows; their softness is 1. Their penalty
-weighs a position by what it already shows, so it is 0 in one-hot states and some in relaxed ones; and it is a sum over
-steps without their length, so that their α = 0.001 belongs to no p*. Here it is the KL of the paths.
+weighs a position by what it already shows, so it is 0 in one-hot states and positive only in relaxed ones; and it is
+a sum over steps without their length, so that their α = 0.001 belongs to no p*. Here it is the KL of the paths.
 """
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -25,8 +24,7 @@ from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.runtime.random_streams import Stream, uniforms
-from pipeline.samplers.enumeration import masked_states
-from pipeline.samplers.posterior import log_posterior
+from pipeline.samplers.enumeration import all_posteriors
 from pipeline.settings.algorithms import Drakes
 from pipeline.training.replay_buffer import Batch
 
@@ -39,15 +37,16 @@ def make_targets(rollouts: Rollouts, settings: Drakes) -> Targets:
 def loss(policy: nn.Module, batch: Batch, context: LossContext[Drakes]) -> Tensor:
     """L of one sampled answer for each row, [n]."""
     settings, answer, count = context.algorithm, batch.prompt.shape[1], len(context.values)
-    table = _posteriors(policy, batch, context)
+    known = (batch.prompt[0], context.values, context.mask_id)
+    table = all_posteriors(policy, *known)
     with torch.no_grad():
-        base = _posteriors(context.frozen["base"], batch, context)
+        base = all_posteriors(context.frozen["base"], *known)
     order = batch.noise[:, answer:-1].argsort(dim=1).argsort(dim=1)
     shown = one_hot(torch.full_like(batch.state, count), count + 1).to(table)
     penalty = table.new_zeros(len(shown))
     for step in range(shown.shape[1]):
         masked, reveal = order >= step, order == step
-        log_prob, log_base = (torch.einsum("niu,iuv->niv", shown.flip(1), known) for known in (table, base))
+        log_prob, log_base = (torch.einsum("niu,iuv->niv", shown.flip(1), one) for one in (table, base))
         divergence = (log_prob.exp() * (log_prob - log_base) - log_prob.exp() + log_base.exp()).sum(dim=2)
         penalty = penalty + (divergence * masked).sum(dim=1) / masked.sum(dim=1)
         drawn = _straight_through(log_prob[reveal], settings.softness, _uniforms(batch, step, log_prob))
@@ -55,13 +54,6 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[Drakes]) -> Tenso
         shown = torch.where(reveal[..., None], drawn[:, None], shown)
     reward = torch.from_numpy(context.problem.reward).to(table)
     return settings.alpha * penalty - torch.einsum("na,ab,nb->n", shown[:, 0, :-1], reward, shown[:, 1, :-1])
-
-
-def _posteriors(model: nn.Module, batch: Batch, context: LossContext[Drakes]) -> Float[Tensor, "2 S M"]:
-    """log p(x_i = v | x_j = u) at [i, u, v], as `samplers.enumeration.posterior_table`, with a gradient."""
-    states, select = masked_states(context.values.to(batch.state.device), context.mask_id)
-    log_prob = log_posterior(model, batch.prompt[:1].expand(len(states), -1), states, select)
-    return log_prob[:, context.values].view(2, -1, len(context.values))
 
 
 def _uniforms(batch: Batch, step: int, like: Tensor) -> Tensor:

@@ -38,10 +38,10 @@ def block_by_block(
     free: Bool[Tensor, "n L"],
     block: Int[Tensor, "*#n L"],
 ) -> tuple[Float[Tensor, "n L"], Bool[Tensor, "n L"]]:
-    """`order_noise` for `remask` such that blocks are hidden as rollouts reveal them, and the active block.
+    """`order_noise` for `remask`, changed so that what is hidden is what a rollout in blocks has not revealed yet; and
+    the positions of the active block.
 
-    With |M| = m, all later blocks are hidden, the active one in part, and no earlier one: the positions of X_t that
-    sampling block by block visits, uniform over the order within a block.
+    The later blocks are hidden, the active one in part, and no earlier one; within a block all sets are equally likely.
 
     Args:
         free: the positions that can be masked.

@@ -54,7 +54,7 @@ def install(model: nn.Module, values: Int[Tensor, " M"], log_posterior: Float[Te
     table, mask_id = cast(Tabular, model).table, cast(Tabular, model).sizes["mask_id"]
     shown = torch.cat([values, torch.tensor([mask_id])])
     table.fill_(NEVER)
-    table[:, shown[:, None], values] = log_posterior.nan_to_num(nan=0.0, neginf=NEVER).to(table.dtype)
+    table[:, shown[:, None], values] = log_posterior.nan_to_num(nan=0.0).clamp(min=NEVER).to(table.dtype)
 
 
 PLUGIN = Model(create=create, load=partial(load_module, Tabular), save=save_module, install=install)

@@ -42,8 +42,8 @@ def surrogate_loss(
     Args:
         log_prob: model -> l, the same masks and noise for every model.
         advantage: A, of a shape that broadcasts to that of l.
-        weighted_penalty: the penalty is multiplied by ρ. If l is exact, its mean over samples of p_old and the gradient
-            of that are those of KL(p ‖ p_ref). Without ρ the gradient at p = p_old is that of KL(p_ref ‖ p).
+        weighted_penalty: multiply the penalty by ρ. If l is exact, its mean over samples of p_old is then
+            KL(p ‖ p_ref), and so is the gradient. Without ρ the gradient at p = p_old is that of KL(p_ref ‖ p).
     """
     new = log_prob(policy)
     with torch.no_grad():

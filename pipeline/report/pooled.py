@@ -14,7 +14,8 @@ def pooled(rows: Sequence[FamilyRow]) -> list[FamilyRow]:
     """The rows with those of one family merged, in the order in which the families first occur.
 
     Raises:
-        PipelineError: if two rows of a family have a seed in common, or were evaluated after different rounds.
+        PipelineError: if two rows of a family have a seed in common or do not name their seeds, have other metrics, or
+            were evaluated after other rounds.
     """
     families: dict[str, FamilyRow] = {}
     for row in rows:
@@ -28,24 +29,31 @@ def pooled_summary(*parts: Summary) -> Summary:
 
     Part i has n_i seeds with mean m_i and error e_i = s_i/√n_i. Then n = Σ n_i, m = Σ n_i m_i / n, and
     n (n - 1) e² = Σ [n_i (n_i - 1) e_i² + n_i (m_i - m)²], the sum of all squared deviations from m.
+
+    Raises:
+        PipelineError: if the parts have other metrics.
     """
+    if any(part.keys() != parts[0].keys() for part in parts):
+        raise PipelineError(f"one file has the metrics {', '.join(parts[0])}, another {', '.join(parts[-1])}")
     count = sum(part["n"] for part in parts)
-    found: Summary = {"n": count}
-    for name in parts[0].keys() - {"n"}:
+    found = dict(parts[0])
+    for name in found.keys() - {"n"}:
         if name.endswith("_se"):
             continue
         found[name] = mean = math.fsum(part["n"] * part[name] for part in parts) / count
-        if f"{name}_se" in parts[0]:
+        if f"{name}_se" in found:
             within = math.fsum(part["n"] * (part["n"] - 1) * part[f"{name}_se"] ** 2 for part in parts)
             between = math.fsum(part["n"] * (part[name] - mean) ** 2 for part in parts)
             found[f"{name}_se"] = math.sqrt((within + between) / (count * (count - 1)))
-    return found
+    return found | {"n": count}
 
 
 def _merged(one: FamilyRow, other: FamilyRow) -> FamilyRow:
     known, more = one.get("by_seed", {}), other.get("by_seed", {})
+    if not known or not more:
+        raise PipelineError(f"two files have {one['run']}, and one of them does not name its seeds")
     if shared := sorted(known.keys() & more.keys()):
-        raise PipelineError(f"two files have {one['run']} with seed {shared[0]}")
+        raise PipelineError(f"two files have {one['run']}" + (f" with seed {shared[0]}" if shared[0] else ""))
     rounds, others = ([int(point["round"]) for point in row["curve"]] for row in (one, other))
     if rounds != others:
         raise PipelineError(f"{one['run']} was evaluated after rounds {rounds} in one file, {others} in another")

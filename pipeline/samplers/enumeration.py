@@ -11,13 +11,21 @@ from pipeline.samplers.posterior import log_posterior
 def posterior_table(
     model: nn.Module, prompt: Int[Tensor, " P"], values: Int[Tensor, " M"], mask_id: int
 ) -> Float[Tensor, "2 S M"]:
-    """log p(x_i = v | x_j = u) at [i, u, v] for the M values, u = M for [MASK]; float64, not renormalised over v.
+    """`all_posteriors` in float64. The table is in memory; model, prompt and values may be on another device."""
+    return all_posteriors(model, prompt, values, mask_id, torch.float64).cpu()
 
-    The table is in memory; model, prompt and values may be on another device.
-    """
+
+def all_posteriors(
+    model: nn.Module,
+    prompt: Int[Tensor, " P"],
+    values: Int[Tensor, " M"],
+    mask_id: int,
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "2 S M"]:
+    """log p(x_i = v | x_j = u) at [i, u, v] for the M values, u = M for [MASK]; not renormalised over v."""
     states, select = masked_states(values, mask_id)
-    log_prob = log_posterior(model, prompt.expand(len(states), -1), states, select, dtype=torch.float64)
-    return log_prob[:, values].view(2, -1, len(values)).cpu()
+    log_prob = log_posterior(model, prompt.expand(len(states), -1), states, select, dtype=dtype)
+    return log_prob[:, values].view(2, -1, len(values))
 
 
 def masked_states(values: Int[Tensor, " M"], mask_id: int) -> tuple[Int[Tensor, "s 2"], Bool[Tensor, "s 2"]]:

@@ -12,6 +12,7 @@ from pipeline.ctmc.masking import block_by_block, remask, stratified_counts
 from pipeline.runtime.random_streams import Stream, generator, torch_generator, uniforms
 from pipeline.samplers.ancestral import rollout
 from pipeline.samplers.posterior import offset_in_block
+from pipeline.samplers.unmasking_order import block_of
 from pipeline.settings.sections import Rollout
 
 
@@ -41,7 +42,7 @@ def sample_states(
     `prompts` holds the prompts of all states of the round and `starts` the answers as they begin: empty, all [MASK], or
     partly revealed. Prompts, and starts, of the given states must have the same length.
     `start: empty`: x is that beginning. `start: remasked`: x ~ p(x_t | X_1) for X_1 ~ p^u from there and t ~ U(0,1);
-    with `block_length`, a state as rollouts visit them, block by block.
+    with `block_length`, a state that a rollout in blocks passes through.
     """
     on = next(policy.parameters()).device
     options = settings.model_dump(include={"order", "tokens_per_step", "block_length", "temperature", "cache"})
@@ -58,7 +59,7 @@ def sample_states(
         free, hidden = start == mask_id, noise[2]
         if settings.block_length:
             offset = offset_in_block(policy, prompt, settings.block_length)
-            block = (torch.arange(length, device=on) + offset) // settings.block_length
+            block = block_of(free, settings.block_length, offset)
             hidden, _ = block_by_block(counts, hidden, free, block)
         start = torch.where(remask(counts, hidden.masked_fill(~free, torch.inf)), mask_id, x_1)
     samples = settings.completions

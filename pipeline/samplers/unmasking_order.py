@@ -24,7 +24,7 @@ def schedule(
 
     A block with m masked positions takes ⌈m / tokens_per_step⌉ steps. `noise` are uniforms in [0, 1).
     """
-    block = _block(masked, block_length, offset)
+    block = block_of(masked, block_length, offset)
     rank = torch.where(masked, block + noise, math.inf).argsort(dim=1).argsort(dim=1)
     count = torch.zeros(len(masked), int(block[-1]) + 1, dtype=torch.long, device=masked.device)
     count.index_add_(1, block, masked.long())
@@ -53,9 +53,10 @@ def leftmost(masked: Bool[Tensor, "n L"], block_length: int | None, offset: int 
     """The masked positions of each row's first block that has any."""
     if block_length is None:
         return masked
-    block = _block(masked, block_length, offset).expand_as(masked)
+    block = block_of(masked, block_length, offset).expand_as(masked)
     return masked & (block == block.masked_fill(~masked, masked.shape[1]).amin(dim=1, keepdim=True))
 
 
-def _block(masked: Bool[Tensor, "n L"], block_length: int | None, offset: int) -> Int[Tensor, " L"]:
+def block_of(masked: Bool[Tensor, "n L"], block_length: int | None, offset: int) -> Int[Tensor, " L"]:
+    """The number of each position's block."""
     return (torch.arange(masked.shape[1], device=masked.device) + offset) // (block_length or masked.shape[1])

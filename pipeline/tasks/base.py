@@ -77,6 +77,11 @@ class Saved:
     cells: Callable[[Item], int] | None = None
 
 
+def is_statistic(name: str) -> bool:
+    """Whether the name is that of a statistic of metrics (`evaluation.summary`), so that no metric may have it."""
+    return name == "n" or name.endswith("_se")
+
+
 @dataclass(frozen=True)
 class Task(Generic[S]):
     """A task, composed of functions. It never imports PyTorch, so the Snakefile can check it before anything runs.

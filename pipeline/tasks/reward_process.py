@@ -22,15 +22,16 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_task, resolve_task
-from pipeline.tasks.base import Item, TaskSettings
+from pipeline.tasks.base import Item, TaskSettings, is_statistic
 
 Score = Callable[[Item, str], Mapping[str, float]]
 Outcome = dict[str, float] | str
 """The metrics of an answer, or what is wrong with them."""
 FRAMES = 20
 LONGEST = 1e6
-LARGEST = 1e100
 """Seconds that one can wait for at most."""
+LARGEST = 1e100
+"""The largest size of a metric: squares of larger ones would overflow in standard errors."""
 DUMP_SECONDS = 0.2
 """How long a hanging process may take to write where it hangs."""
 
@@ -134,11 +135,12 @@ def _wrong(metrics: object) -> str:
     for name, value in metrics.items():
         if not isinstance(name, str):
             return f"the score has a metric called {_short(name)}, which is not a text,"
-        if name == "n" or name.endswith("_se"):
-            return f"the score has a metric called {name!r}, the name of a statistic of other metrics,"
+        if is_statistic(name):
+            return f"the score has a metric called {name!r}, the name of a statistic of others,"
         if not _finite(value) or abs(value) > LARGEST:
             what = "the reward" if name == "reward" else f"the metric {name!r}"
-            return f"{what} is {_short(value)}, not a {'usable' if _finite(value) else 'finite'} number,"
+            wanted = f"number between ±{LARGEST:g}" if _finite(value) else "finite number"
+            return f"{what} is {_short(value)}, not a {wanted},"
     return ""
 
 

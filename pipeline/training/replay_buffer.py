@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -146,7 +145,7 @@ class Replay:
         draws: dict[States, Callable[[Tensor, torch.Generator], Batch]] = {
             "remasked_completions": self._remasked,
             "weighted_completions": self._remasked,
-            "complementary_masks": partial(self._complementary, rows=batch_size),
+            "complementary_masks": self._complementary,
             "starting_states": self._starting,
             "path_states": self._on_path,
         }
@@ -161,10 +160,9 @@ class Replay:
         """The completions of each batch; of `starting_states` the groups."""
         if self.states == "complementary_masks":
             count = self.tokens.shape[1]
-            groups = -(-batch_size // (REPLICATES * count))
+            groups = batch_size // (REPLICATES * count)
             for group in systematic(torch.ones(len(self.tokens)), updates * groups, order).split(groups):
-                whole = (group[:, None] * count + torch.arange(count)).flatten()
-                yield whole[: -(-batch_size // REPLICATES)]
+                yield (group[:, None] * count + torch.arange(count)).flatten()
             return
         weight = self.weight if self.states == "remasked_completions" else torch.ones_like(self.weight)
         weight = weight[:, 0] if self.states == "starting_states" else weight.flatten()
@@ -190,13 +188,13 @@ class Replay:
         prompt = self.prompt[index // self.tokens.shape[1]]
         return (prompt != PADDING).sum(dim=1, keepdim=True) % self.block_length
 
-    def _complementary(self, index: Int[Tensor, " c"], generator: torch.Generator, rows: int) -> Batch:
-        """The first `rows` of the completions' states, all but at most 3; those of one completion together."""
+    def _complementary(self, index: Int[Tensor, " c"], generator: torch.Generator) -> Batch:
+        """Each completion under two masks and their complements; these four rows follow each other."""
         length = self.tokens.shape[2]
         level = LEAST_MASKED + (1 - LEAST_MASKED) * torch.rand(len(index), 2, 1, generator=generator)
         mask = torch.rand(len(index), 2, length, generator=generator) < level
-        masked = torch.cat([mask, ~mask], dim=1).flatten(0, 1)[:rows]
-        repeated = index.repeat_interleave(REPLICATES)[:rows]
+        masked = torch.cat([mask, ~mask], dim=1).flatten(0, 1)
+        repeated = index.repeat_interleave(REPLICATES)
         masked &= self.start[repeated // self.tokens.shape[1]] == self.mask_id
         return self._batch(repeated, masked, masked, self._noise(repeated, generator))
 

@@ -33,7 +33,7 @@ def check_items(name: str, runs: Mapping[str, Run], origins: Mapping[str, str], 
         return
     command = [sys.executable, "-m", "pipeline.stages.check_items", "--settings", settings_json(run, "base")]
     command += ["--limits", prompt_limits(origins[name], runs, origins), "--checkpoint", str(checkpoint)]
-    said = _last_line(command)
+    said = _said(command)
     if said is None:
         print(f"note: {name}: its items took longer than {SECONDS:g} s; rule base checks them", file=sys.stderr)
     elif said.startswith(ERROR):
@@ -49,8 +49,9 @@ def _at_hand(run: Run) -> bool:
     return "." in run.task.name
 
 
-def _last_line(command: list[str]) -> str | None:
-    """The last line that the command writes to its standard error; None if it takes longer than `SECONDS`."""
+def _said(command: list[str]) -> str | None:
+    """The last error that the command writes to its standard error, or else the last line, "" if there is none; None
+    if it takes longer than `SECONDS`."""
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     process = subprocess.Popen(
         command,

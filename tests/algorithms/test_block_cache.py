@@ -27,6 +27,7 @@ from pipeline.settings.sections import Rollout
 from pipeline.settings.stages import AdjointSettings
 from pipeline.stages.reference import log_prob_of
 from pipeline.storage import parquet
+from tests.algorithms.harness import Bench
 from tests.conftest import llada
 
 VALUES, LENGTH, BLOCK, ALPHA = 2, 4, 2, 0.5
@@ -132,3 +133,12 @@ def test_the_law_without_a_cache_goes_to_the_optimum_with_one(record_property, c
         record_property(f"{weights}: KL of the law without, with a cache", (uncached, cached))
         with capsys.disabled():
             print(f"\n{weights} weights: KL(p̃* ‖ p) = {uncached:.4f}, KL(p̃* ‖ p̃) = {cached:.4f}")
+
+
+def test_remasked_starts_follow_the_blocks_of_rollouts():
+    """The second block of one token is masked wherever an answer starts, the first one sometimes."""
+    bench = Bench()
+    run = bench.run(rollout={"start": "remasked", "block_length": 1})
+    table = bench.rollouts(bench.policy(bench.log_base), run, 40)
+    masked = torch.tensor(table.column("start").to_pylist()) == bench.mask_id
+    assert masked[:, 1].all() and 0 < masked[:, 0].float().mean() < 1

@@ -9,6 +9,7 @@ import torch
 from pipeline.ctmc import exact
 from pipeline.errors import PipelineError
 from pipeline.runtime.random_streams import Stream
+from pipeline.samplers.enumeration import posterior_table
 from pipeline.training.replay_buffer import Replay
 from tests.algorithms.harness import ALPHA, Bench, plugin
 
@@ -193,3 +194,17 @@ def test_drakes_learns_how_a_token_changes_the_law_of_the_next_one(independent):
     (gradient,) = torch.autograd.grad(loss.sum(), policy.table)
     empty = gradient[0, bench.mask_id]  # of the logits of the first token of an empty answer
     assert (empty.abs().max() < 1e-12) == independent
+
+
+def test_the_drakes_loss_is_the_penalised_reward(bench):
+    """Its mean over answers: - E[r] + α KL of the paths, within five standard errors."""
+    run, policy = bench.run("drakes", softness=0.5), bench.policy(bench.log_base, noise=0.7)
+    rows = bench.targets(bench.policy(bench.log_base), run, 256)
+    batch = next(bench.replay(rows, run).batches(1, 4000, 0, Stream.REPLAY, 1))
+    loss = plugin(run).loss(policy, batch, bench.context(policy, run)).detach()
+    known = (torch.tensor([bench.values]), torch.arange(bench.values), bench.mask_id)
+    p, q = (posterior_table(model, *known) for model in (policy, bench.policy(bench.log_base)))
+    kl = (p.exp() * (p - q) - p.exp() + q.exp()).sum(2)
+    second = (p[0, -1].exp() * kl[1, :-1]).sum() + (p[1, -1].exp() * kl[0, :-1]).sum()
+    wanted = ALPHA * (kl[:, -1].mean() + second / 2) - (exact.path_law(p).exp() * bench.reward).sum()
+    assert abs(loss.mean() - wanted) < 5 * loss.std() / len(loss) ** 0.5

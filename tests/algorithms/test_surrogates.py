@@ -2,6 +2,7 @@
 is 1, with nothing clipped, until the round's first update has been made."""
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -173,6 +174,19 @@ def test_the_loss_stops_at_the_first_end():
     assert mean_to_the_end(value, tokens, torch.tensor([[False, True, False, True]]), {9}).tolist() == [4.0]
     after_it = torch.tensor([[False, False, True, True]])
     assert mean_to_the_end(value[:, :1], tokens[:, :1], after_it, {9}).tolist() == [0.0]
+
+
+def test_the_agrpo_loss_is_its_formula(bench):
+    """Step by step, with the penalty times ρ."""
+    run = bench.run("agrpo", epsilon=0.2, beta=0.3)
+    policy, behavior, base = (values_only(bench, noise) for noise in (0.5, 0.0, 0.9))
+    batch = next(bench.replay(bench.targets(behavior, run, 6), run).batches(1, 64, 0, Stream.REPLAY, 1))
+    context = replace(bench.context(behavior, run), frozen={"behavior": behavior, "base": base})
+    new, old, known = (agrpo.step_log_prob(model, batch).detach() for model in (policy, behavior, base))
+    ratio, advantage = (new - old).exp(), batch.weight[:, 0]
+    surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+    wanted = 0.3 * ratio * ((known - new).exp() - (known - new) - 1) - surrogate
+    torch.testing.assert_close(plugin(run).loss(policy, batch, context).detach(), wanted)
 
 
 def test_the_penalty_times_the_ratio_is_the_kl_to_the_base():

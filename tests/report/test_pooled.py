@@ -35,7 +35,7 @@ def flat(value, place=()):
 def test_pooled_rows_are_those_of_all_seeds(first):
     """One seed has the error over its items, which does not enter; tables and paired tests are the same as well."""
     found, whole = pooled([*rows(range(first)), *rows(range(first, 4))]), rows(range(4))
-    assert dict(flat(found)) == dict(flat(whole))
+    assert list(flat(found)) == list(flat(whole))
     assert suite_tables(found) == suite_tables(whole)
     assert suite_tables(whole)["Paired by seed: sudoku, differences from one"][1][:2] == ["other", "4"]
 
@@ -50,6 +50,20 @@ def test_a_block_that_names_two_files(tmp_path):
 def test_a_seed_in_two_files():
     with pytest.raises(PipelineError, match=r"^two files have one with seed 1$"):
         pooled([*rows(range(2)), *rows(range(1, 4))])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row.pop("by_seed"), "two files have one, and one of them does not name its seeds"),
+        (lambda row: row["final"].pop("grid_accuracy"), "one file has the metrics n, grid_accuracy, "),
+    ],
+)
+def test_rows_that_do_not_fit_together(change, message):
+    other = rows(range(2, 4))
+    change(other[0])
+    with pytest.raises(PipelineError, match=message):
+        pooled([*rows(range(2)), *other])
 
 
 def test_other_rounds():

@@ -35,8 +35,8 @@ PLUGIN = replace(PLUGIN, score=score)
         ("rollout", "return {'reward': -float('inf')}", "the reward is -inf, not a finite number, on item "),
         ("rollout", "return {'reward': 10**400}", "the reward is 1000"),
         ("rollout", "return {'reward': 'high'}", "the reward is 'high', not a finite number, on item "),
-        ("rollout", "return {'reward': -1e200}", "the reward is -1e+200, not a usable number, on item "),
-        ("rollout", "return {'reward': 0, 'n': 5}", "the score has a metric called 'n', the name of a statistic"),
+        ("rollout", "return {'reward': -1e200}", "the reward is -1e+200, not a number between ±1e+100, on"),
+        ("rollout", "return {'reward': 0, 'n': 5}", "the score has a metric called 'n', the name of a"),
         (
             "evaluate",
             "return {'reward': 0, 'a_se': 5}",

@@ -126,9 +126,9 @@ def test_a_late_row_is_found_before_anything_runs(dry_run, workflow, checkpoint)
     assert not (workflow.directory / "data").exists()
 
 
-def test_what_a_process_prints_after_its_error_hides_it_not():
+def test_an_error_is_found_before_later_lines():
     lines = "import atexit, sys; atexit.register(print, 'bye', file=sys.stderr); sys.exit('error: too long')"
-    assert item_check._last_line([sys.executable, "-c", lines]) == "error: too long"
+    assert item_check._said([sys.executable, "-c", lines]) == "error: too long"
 
 
 def test_items_that_take_too_long_are_left_to_the_rules(workflow, checkpoint, monkeypatch, capsys):

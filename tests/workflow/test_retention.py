@@ -57,6 +57,6 @@ def test_rounds_are_counted_back_from_the_newest(tmp_path, newest, left):
     assert (tmp_path / "round_000" / "rollouts").exists()
 
 
-def test_a_file_of_ones_own_in_a_run_is_kept_in_mind():
+def test_only_logs_and_pruned_files_may_be_removed():
     assert may_be_removed("round_001/rollouts/00.parquet") and may_be_removed("logs/base.log")
     assert not may_be_removed("round_notes.txt") and not may_be_removed("round_001/policy/config.json")
