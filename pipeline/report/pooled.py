@@ -6,6 +6,7 @@ from typing import cast
 
 from pipeline.errors import PipelineError
 from pipeline.report.json_types import FamilyRow, Summary
+from pipeline.tasks.base import is_statistic
 
 EFFORT = ("n", "rollouts", "rollouts_se", "cpu_seconds", "cpu_seconds_se")
 
@@ -37,9 +38,7 @@ def pooled_summary(*parts: Summary) -> Summary:
         raise PipelineError(f"one file has the metrics {', '.join(parts[0])}, another {', '.join(parts[-1])}")
     count = sum(part["n"] for part in parts)
     found = dict(parts[0])
-    for name in found.keys() - {"n"}:
-        if name.endswith("_se"):
-            continue
+    for name in [name for name in found if not is_statistic(name)]:
         found[name] = mean = math.fsum(part["n"] * part[name] for part in parts) / count
         if f"{name}_se" in found:
             within = math.fsum(part["n"] * (part["n"] - 1) * part[f"{name}_se"] ** 2 for part in parts)

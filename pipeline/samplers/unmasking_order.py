@@ -57,6 +57,8 @@ def leftmost(masked: Bool[Tensor, "n L"], block_length: int | None, offset: int 
     return masked & (block == block.masked_fill(~masked, masked.shape[1]).amin(dim=1, keepdim=True))
 
 
-def block_of(masked: Bool[Tensor, "n L"], block_length: int | None, offset: int) -> Int[Tensor, " L"]:
-    """The number of each position's block."""
+def block_of(
+    masked: Bool[Tensor, "n L"], block_length: int | None, offset: int | Int[Tensor, "n 1"]
+) -> Int[Tensor, "*#n L"]:
+    """The number of each position's block; `offset` is that of all rows, or of each."""
     return (torch.arange(masked.shape[1], device=masked.device) + offset) // (block_length or masked.shape[1])

@@ -49,6 +49,10 @@ class Settings(PluginSection):
         """Whether the loss reads log p(v | x, i) of all tokens v, not of those in the completions alone."""
         return self.whole
 
+    def held_whole(self, rollout: Rollout, answer: int) -> int:
+        """Of an answer's tokens, those at which the loss holds all of log p(v | x, i) at once: at most a block."""
+        return min(answer, rollout.block_length or answer) if self.whole_distribution else 0
+
     def passes(self, rollout: Rollout) -> int:
         """How many sequences the loss passes through the policy for each state of a training batch."""
         return 1

@@ -83,13 +83,12 @@ def prepare_policy(
 ) -> Train:
     """Make the policy trainable, on all ranks; returns the section `train` with what gradient checkpointing became."""
     sharded, answer = args.sharding == "full", max(parquet.lengths(targets, "tokens"))
-    whole = min(answer, settings.rollout.block_length or answer) if settings.algorithm.whole_distribution else 0
     recompute = decide_checkpointing(
         settings.train,
         policy,
         prompt=max(parquet.lengths(targets, "prompt_tokens")),
         answer=answer,
-        whole=whole,
+        whole=settings.algorithm.held_whole(settings.rollout, answer),
         passes=settings.algorithm.passes(settings.rollout),
         copies=len(settings.algorithm.frozen_policies),
         sharded=sharded,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.ctmc.masking import REVEALED, block_by_block, remask, stratified_counts
 from pipeline.runtime.random_streams import Stream, torch_generator
+from pipeline.samplers.unmasking_order import block_of
 from pipeline.settings.sections import Rollout
 from pipeline.storage.parquet import matrix
 from pipeline.text.tokenizer import PADDING
@@ -173,7 +174,7 @@ class Replay:
         noise = torch.rand(len(index), length, generator=generator)
         count, active = stratified_counts(free.sum(dim=1), generator), torch.ones_like(free)
         if self.block_length:
-            block = (torch.arange(length) + self._offset(index)) // self.block_length
+            block = block_of(free, self.block_length, self._offset(index))
             noise, active = block_by_block(count, noise, free, block)
         masked = remask(count, noise.masked_fill(~free, torch.inf))
         read = masked & active

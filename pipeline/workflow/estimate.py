@@ -7,7 +7,6 @@ writes. Chat prompts count as 200 tokens, other prompts as many as the answer.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,9 +141,8 @@ class Estimate:
         rows = float(train.updates * train.batch_size * self.passes)
         read = rows * self.answer * algorithm.share_read
         copies = 0 if self.adapters else frozen
-        training = self._training(train, self.answer, self.adapters, self.passes, copies)
-        if algorithm.whole_distribution:
-            training = replace(training, whole=self._block_length(self.run.rollout, self.answer))
+        whole = algorithm.held_whole(self.run.rollout, self.answer)
+        training = self._training(train, self.answer, self.adapters, self.passes, copies, whole)
         recompute = training.recomputes(train.gradient_checkpointing, self.card)
         flops = self.shape.training(rows, self.length, read, self.adapters, recompute)
         flops += frozen * self.shape.forward(rows, self.length, read, self.adapters)
@@ -200,7 +198,7 @@ class Estimate:
         return PROCESS + self.weights + tokens * per_token + logits + self.head
 
     def _training(
-        self, section: Optimizer, answer: int, adapters: int = 0, passes: int = 1, copies: int = 0
+        self, section: Optimizer, answer: int, adapters: int = 0, passes: int = 1, copies: int = 0, whole: int = 0
     ) -> Training:
         """The sizes of one process of a training job."""
         processes = self.hardware.processes
@@ -212,6 +210,7 @@ class Estimate:
             itemsize=self.itemsize,
             adapters=adapters,
             copies=copies,
+            whole=whole,
             parts=processes if self.hardware.sharding == "full" else 1,
             compiled=self.on_gpu and self.hardware.compile is not False,
         )
