@@ -81,7 +81,7 @@ def make_targets(rollouts: Rollouts, settings: Dam) -> Targets:
         "log_ratio_spread": float(rollouts.in_groups(new_ratio).std(dim=1).mean()),
         "reward_spread": float((rollouts.reward / settings.alpha).std(dim=1).mean()),
     }
-    return targets_from_weights(rollouts, older, Weights(log_ratio, step, log_weight, weight, report=report))
+    return targets_from_weights(rollouts, older, Weights(weight, log_ratio, step, log_weight, report=report))
 
 
 def exponent(log_weight: Tensor, rollouts: Rollouts, settings: Dam) -> float:

@@ -19,14 +19,11 @@ d1's learning rate; here a batch is of `batch_size`/4K groups, whose weights add
 at temperature 0 or 0.2 and take the ratio at 1; here it is that of the law sampled.
 """
 
-import torch
-
 from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.ctmc.weights import log_weights, self_normalized
-from pipeline.objectives.targets import Rollouts, Targets, Weights, targets_from_weights
+from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.objectives.weighted_cross_entropy import matching
 from pipeline.settings.algorithms import Dmpo
-from pipeline.storage.parquet import TARGETS
 
 
 def make_targets(rollouts: Rollouts, settings: Dmpo) -> Targets:
@@ -35,9 +32,7 @@ def make_targets(rollouts: Rollouts, settings: Dmpo) -> Targets:
     plus, minus = (
         log_weights(rollouts.in_groups(log_ratio), rollouts.reward, sign / settings.alpha) for sign in (1, -1)
     )
-    weight = (self_normalized(plus) - self_normalized(minus)).flatten()
-    step = torch.ones_like(log_ratio)
-    return targets_from_weights(rollouts, TARGETS.empty_table(), Weights(log_ratio, step, plus.flatten(), weight))
+    return targets_of_this_round(rollouts, self_normalized(plus) - self_normalized(minus), log_ratio)
 
 
 PLUGIN = Algorithm(

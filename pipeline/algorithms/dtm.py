@@ -19,6 +19,7 @@ the moving average, from which the next phase starts. Two differences: the autho
 few updates, while a round here draws all its rollouts first; and here the learning rate does not fall within a phase.
 """
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, batches_of
@@ -46,9 +47,9 @@ def make_targets(rollouts: Rollouts, settings: Dtm) -> Targets:
     if (largest := float(log_weight.max())) > LARGEST:
         most = taken * LARGEST / largest
         raise PipelineError(f"algorithm.step {settings.step:g}: e^(step · reward) overflows; take at most {most:.2g}")
-    zero = log_weight * 0
     report = {"inverse_alpha_step": taken, "inverse_alpha_total": spent + taken}
-    weights = Weights(zero, zero + taken, log_weight, log_weight.exp(), spent + taken, report)
+    step = torch.full_like(log_weight, taken)
+    weights = Weights(log_weight.exp(), step=step, log_weight=log_weight, spent=spent + taken, report=report)
     return targets_from_weights(rollouts, TARGETS.empty_table(), weights)
 
 

@@ -26,8 +26,7 @@ def make_targets(rollouts: Rollouts, settings: Raft) -> Targets:
     older = rollouts.window(settings.replay_rounds)
     best = (rollouts.reward == rollouts.reward.amax(dim=1, keepdim=True)).double()
     weight = torch.cat([column(older, "weight"), (best / best.mean(dim=1, keepdim=True)).flatten()])
-    zero = torch.zeros_like(weight)
-    return targets_from_weights(rollouts, older, Weights(log_ratio=zero, step=zero, log_weight=zero, weight=weight))
+    return targets_from_weights(rollouts, older, Weights(weight))
 
 
 PLUGIN = Algorithm(

@@ -38,7 +38,7 @@ def make_targets(rollouts: Rollouts, settings: Rwr) -> Targets:
     log_weight = step * torch.cat([column(older, "reward"), reward.flatten()])
     weight = self_normalized(rollouts.in_groups(log_weight)).flatten()
     report = {"inverse_alpha_step": taken, "inverse_alpha_total": spent + taken}
-    weights = Weights(torch.zeros_like(step), step, log_weight, weight, spent + taken, report)
+    weights = Weights(weight, step=step, log_weight=log_weight, spent=spent + taken, report=report)
     return targets_from_weights(rollouts, older, weights)
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pipeline.ctmc.weights import effective_sample_size, self_normalized
+from pipeline.ctmc.weights import effective_sample_size
 from pipeline.runtime.random_streams import Stream, generator
 from pipeline.settings.sections import Rollout
 from pipeline.settings.stages import AdjointSettings
@@ -76,13 +76,14 @@ class Weights:
     """Columns of `parquet.TARGETS`, [rows]: first the rows that the replay window keeps, then this round's.
 
     Attributes:
+        log_ratio, step, log_weight: None where the method has none; the column is then 0.
         report: what the method says about its step, for metrics.json.
     """
 
-    log_ratio: Float[Tensor, " rows"]
-    step: Float[Tensor, " rows"]
-    log_weight: Float[Tensor, " rows"]
     weight: Float[Tensor, " rows"]
+    log_ratio: Float[Tensor, " rows"] | None = None
+    step: Float[Tensor, " rows"] | None = None
+    log_weight: Float[Tensor, " rows"] | None = None
     spent: float = 0.0
     report: dict[str, float] = field(default_factory=dict)
 
@@ -101,22 +102,28 @@ def column(table: pa.Table, name: str) -> Float[Tensor, " rows"]:
 
 
 def targets_from_weights(rollouts: Rollouts, older: pa.Table, weights: Weights) -> Targets:
-    """The `older` rows and then this round's, with their weights; diagnostics of this round's."""
-    table = rollouts.table
+    """The `older` rows and then this round's, with their weights ≥ 0; diagnostics of this round's."""
+    ess = _sample_sizes(rollouts.in_groups(weights.weight[len(older) :]))
+    return Targets(_columns(rollouts.table, older, weights), _diagnostics(rollouts) | ess | weights.report)
+
+
+def targets_of_this_round(
+    rollouts: Rollouts, weight: Float[Tensor, "g K"], log_ratio: Float[Tensor, " rows"] | None = None
+) -> Targets:
+    """This round's rows alone, with numbers that have no effective sample size, such as advantages."""
+    weights = Weights(weight.flatten(), log_ratio)
+    return Targets(_columns(rollouts.table, TARGETS.empty_table(), weights), _diagnostics(rollouts))
+
+
+def _columns(table: pa.Table, older: pa.Table, weights: Weights) -> dict[str, Column]:
     columns: dict[str, Column] = {
         name: pa.chunked_array([*older.column(name).chunks, *table.column(name).chunks]) for name in ROLLOUTS.names
     }
-    columns |= {name: getattr(weights, name).numpy() for name in ("log_ratio", "step", "log_weight", "weight")}
+    for name in ("log_ratio", "step", "log_weight", "weight"):
+        values = getattr(weights, name)
+        columns[name] = np.zeros(len(weights.weight)) if values is None else values.numpy()
     columns["spent"] = np.full(len(weights.weight), weights.spent)
-    new = rollouts.in_groups(weights.log_weight[len(older) :])
-    return Targets(columns, _diagnostics(rollouts, new) | weights.report)
-
-
-def targets_of_this_round(rollouts: Rollouts, weight: Float[Tensor, "g K"]) -> Targets:
-    """This round's rows alone, with weights that are no importance weights, such as advantages."""
-    zero = torch.zeros(weight.numel(), dtype=torch.float64)
-    weights = Weights(log_ratio=zero, step=zero, log_weight=zero, weight=weight.flatten())
-    return targets_from_weights(rollouts, TARGETS.empty_table(), weights)
+    return columns
 
 
 def rows_to_replay(rollout: Rollout, wanted: int, seed: int, round_: int) -> np.ndarray:
@@ -125,19 +132,24 @@ def rows_to_replay(rollout: Rollout, wanted: int, seed: int, round_: int) -> np.
     return np.sort(rng.permutation(rollout.prompts * rollout.completions)[:wanted])
 
 
-def _diagnostics(rollouts: Rollouts, log_weight: Float[Tensor, "g K"]) -> dict[str, float]:
-    ess = effective_sample_size(self_normalized(log_weight))
+def _sample_sizes(weight: Float[Tensor, "g K"]) -> dict[str, float]:
+    """Effective sample sizes of groups of weights ≥ 0, whatever their sum."""
+    ess = effective_sample_size(weight / weight.mean(dim=1, keepdim=True))
+    return {
+        "ess_mean": float(ess.mean()),
+        "ess_min": float(ess.min()),
+        "ess_below_2": float((ess < 2).double().mean()),
+    }
+
+
+def _diagnostics(rollouts: Rollouts) -> dict[str, float]:
     state = column(rollouts.table, "state_id").long()
     reward, reward_se = mean_and_error(column(rollouts.table, "reward"), state)
     kl, kl_se = mean_and_error(-rollouts.base_log_ratio, state[rollouts.replayed])
     return {
         "reward_mean": reward,
         "reward_se": reward_se,
-        "ess_mean": float(ess.mean()),
-        "ess_min": float(ess.min()),
-        "ess_below_2": float((ess < 2).double().mean()),
         "flat_groups": float((~rollouts.rewards_differ).double().mean()),
-        "log_weight_mean": float(log_weight.mean()),
         "kl_to_base": kl,
         "kl_to_base_se": kl_se,
     }

@@ -39,8 +39,8 @@ def curve(metrics: RunMetrics) -> dict[str, list[dict[str, object]]]:
         found = entry["splits"]["test"]
         scores = scalars(found[judged_by(found)]) | metrics["exact"].get(entry["round"], {})
         evaluations.append({"evaluated_round": entry["round"], "score": scores[name]})
-    rounds = [
-        {"round": row["round"], **{ours: row.get(key) for key, ours in DRAWN.items()}, "loss": row["loss"]}
-        for row in metrics["rounds"]
-    ]
+    rounds: list[dict[str, object]] = []
+    for row in metrics["rounds"]:
+        drawn = {DRAWN[key]: value for key, value in row.items() if key in DRAWN}
+        rounds.append({"round": row["round"], **drawn, "loss": row["loss"]})
     return {"evaluations": evaluations, "rounds": rounds}

@@ -77,9 +77,11 @@ def _curve(
 
 
 def diagnostics(metrics: RunMetrics) -> list[Panel]:
-    """Mean reward, effective sample size, KL to the base and the method's step (τ or 1/α), over rounds."""
+    """Mean reward, effective sample size, KL to the base and the method's step (τ or 1/α), over rounds; those that the
+    method has."""
     rounds = [scalars(entry) for entry in metrics["rounds"]]
-    shown = DIAGNOSTICS | {key: STEPS[key] for key in ("tau", "inverse_alpha_total") if rounds and key in rounds[0]}
+    known = DIAGNOSTICS | {key: STEPS[key] for key in ("tau", "inverse_alpha_total")}
+    shown = {key: title for key, title in known.items() if rounds and key in rounds[0]}
 
     def draw(axis: Axes, key: str) -> None:
         error = [entry.get(key.replace("_mean", "") + "_se", 0) for entry in rounds]
@@ -90,7 +92,7 @@ def diagnostics(metrics: RunMetrics) -> list[Panel]:
         if key == "ess_mean":  # often the same in all rounds but for rounding
             axis.set_ylim(bottom=0)
 
-    return [Panel(f"{shown[key]} over rounds", partial(draw, key=key)) for key in shown if rounds]
+    return [Panel(f"{shown[key]} over rounds", partial(draw, key=key)) for key in shown]
 
 
 def losses(metrics: RunMetrics) -> list[Panel]:

@@ -20,8 +20,8 @@ PAUSE = 60.0
 """If no stage runs for this many seconds, the workflow counts as stopped, not as slow."""
 Timings = list[tuple[str, Timing]]
 """(stage, its timing), a stage once for each round and shard."""
-DIAGNOSTICS = ("reward_mean", "reward_se", "ess_mean", "ess_min", "ess_below_2", "kl_to_base", "kl_to_base_se")
-"""Keys of adjoint.json that the report shows: statistics of a round's rollouts and their weights."""
+DIAGNOSTICS = ("reward_mean", "reward_se", "kl_to_base", "kl_to_base_se")
+"""Keys of adjoint.json that the report shows: statistics of a round's rollouts."""
 STEPS = {
     "tau": "τ",
     "log_ratio_spread": "spread of log pᵇᵃˢᵉ/pᵘ",
@@ -102,7 +102,7 @@ def _round(number: int, folder: Path, scores: Summary, timings: Timings) -> Roun
     for stage, timing in timings:
         seconds[stage] = seconds.get(stage, 0.0) + timing["finished"] - timing["ready"]
         cpu_seconds += timing["cpu_seconds"] if stage != "evaluate" else 0.0
-    return cast(Round, {**entry, **scores, **entry, "seconds": seconds, "cpu_seconds": cpu_seconds})
+    return cast(Round, {**scores, **entry, "seconds": seconds, "cpu_seconds": cpu_seconds})
 
 
 def selected_round(evaluations: Sequence[EvaluatedRound]) -> Summary | None:

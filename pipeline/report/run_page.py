@@ -70,7 +70,7 @@ def run_page(metrics: RunMetrics, settings: Run, laws: Mapping[str, np.ndarray] 
         lengths=by_length(metrics, settings.rounds),
         groups=by_group(metrics),
         rounds=by_round(metrics),
-        steps=[key for key in STEPS if metrics["rounds"] and key in metrics["rounds"][0]],
+        steps=[key for key in ("ess_mean", *STEPS) if metrics["rounds"] and key in metrics["rounds"][0]],
         configuration=configuration(settings),
         text=json.dumps(json.loads(plain_json(settings)), indent=2),
         provenance=provenance(metrics, settings),
@@ -152,11 +152,13 @@ def by_group(metrics: RunMetrics) -> Cells:
 
 
 def by_round(metrics: RunMetrics) -> Cells:
-    """Diagnostics of every round."""
+    """Diagnostics of every round, those that the method has."""
     if not metrics["rounds"]:
         return []
+    has_ess = "ess_mean" in metrics["rounds"][0]
     steps = {key: title for key, title in STEPS.items() if key in metrics["rounds"][0]}
-    head = ["round", "reward", "ESS mean", "ESS min", "ESS < 2", *steps.values(), "KL to base", "loss"]
+    sizes = ["ESS mean", "ESS min", "ESS < 2"] if has_ess else []
+    head = ["round", "reward", *sizes, *steps.values(), "KL to base", "loss"]
     lines = []
     for entry in metrics["rounds"]:
         row: Mapping[str, Any] = {**entry}
@@ -164,15 +166,17 @@ def by_round(metrics: RunMetrics) -> Cells:
             [
                 str(row["round"]),
                 f"{row['reward_mean']:.3f} ± {row['reward_se']:.3f}",
-                f"{row['ess_mean']:.2f}",
-                f"{row['ess_min']:.2f}",
-                f"{100 * row['ess_below_2']:.1f} %",
+                *(_sample_sizes(row) if has_ess else []),
                 *(f"{row[key]:.3g}" for key in steps),
                 f"{row['kl_to_base']:.2f} ± {row['kl_to_base_se']:.2f}",
                 "" if row["loss"] is None else f"{row['loss']:.4f}",
             ]
         )
     return [head, *lines]
+
+
+def _sample_sizes(row: Mapping[str, Any]) -> list[str]:
+    return [f"{row['ess_mean']:.2f}", f"{row['ess_min']:.2f}", f"{100 * row['ess_below_2']:.1f} %"]
 
 
 def configuration(settings: Run) -> dict[str, list[tuple[str, str, str]]]:

@@ -102,15 +102,15 @@ class Progress:
             PipelineError: if a file of the round is gone.
         """
         run, folder = self.params.runs[job.run], Path("data/runs", job.run)
-        now = read_json(folder / f"round_{job.round:03d}" / "adjoint.json", "reward_mean", "ess_mean", "kl_to_base")
+        now = read_json(folder / f"round_{job.round:03d}" / "adjoint.json", "reward_mean", "kl_to_base")
         reward = short(now["reward_mean"])
         if job.round > 1:
             before = read_json(folder / f"round_{job.round - 1:03d}" / "adjoint.json", "reward_mean")["reward_mean"]
             reward = f"{short(before)} → {reward}"
         parts = [f"round {job.round:>{len(str(run.rounds))}}/{run.rounds}", f"reward {reward:<13}"]
         parts += [f"{symbol} {now[key]:#.2g}".rstrip(".") for key, symbol in STEP.items() if key in now]
-        parts += [f"ESS {now['ess_mean']:.1f}/{run.rollout.completions}", f"KL {short(now['kl_to_base'])}"]
-        return "  ".join([*parts, *self._evaluated(folder, job.round)])
+        parts += [f"ESS {now['ess_mean']:.1f}/{run.rollout.completions}"] if "ess_mean" in now else []
+        return "  ".join([*parts, f"KL {short(now['kl_to_base'])}", *self._evaluated(folder, job.round)])
 
     def _evaluated(self, folder: Path, last: int) -> list[str]:
         """The headline metric of the last evaluation so far: of the test split."""

@@ -116,6 +116,19 @@ def test_raft_keeps_the_best_of_its_window(bench):
     assert second.column("weight").to_pylist()[:160] == first.column("weight").to_pylist()
 
 
+def test_sample_sizes_are_those_of_the_weights_and_of_nothing_else(bench):
+    made = {}
+    for name in ("raft", "dtm", "dmpo", "agrpo"):
+        run = bench.run(name)
+        made[name] = bench.make_targets(run, bench.rollouts(bench.policy(bench.log_base), run, 8))
+    for name in ("raft", "dtm"):
+        weight = made[name].columns["weight"].reshape(-1, 16)
+        sizes = weight.sum(axis=1) ** 2 / (weight**2).sum(axis=1)
+        assert made[name].diagnostics["ess_min"] == pytest.approx(sizes.min())
+        assert made[name].diagnostics["ess_mean"] == pytest.approx(sizes.mean()) and sizes.mean() < 16
+    assert not [name for name in ("dmpo", "agrpo") if any("ess" in key for key in made[name].diagnostics)]
+
+
 def test_block_aligned_states_are_those_of_a_rollout_in_blocks():
     """Blocks of 3 in 8 positions: clean ones, one in part, then all masked; the loss reads the one in part."""
     tokens = torch.randint(0, MASK, (50, 1, 8), generator=torch.Generator().manual_seed(0))
