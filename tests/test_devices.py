@@ -119,7 +119,7 @@ def test_eight_devices(tmp_path: Path):
     assert max(idle_although(waiting, held)) < 2 * longest  # Snakemake and the launcher take less than a short job
 
     alone = configured(tmp_path / "alone", devices=1, shards=1, decoders=1)
-    assert alone.start("--cores", "2").wait(timeout=SECONDS) == 0, (alone.directory / "out").read_text()[-3000:]
+    alone()
     assert {tuple(job.devices) for job in jobs(alone).values()} == {("0",)}
     for file in ("round_000/evaluation.json", "round_001/evaluation.json"):
         assert (alone.run_directory / file).read_bytes() == (many.run_directory / file).read_bytes()
@@ -157,3 +157,13 @@ def test_what_each_stage_asks_for(tmp_path: Path):
     picture = {"task": {"name": "checkerboard"}, "model": {"name": "tabular"}, "base": {"exact": True}}
     workflow.params["defaults"] |= {**picture, "algorithm": {"weights": "direct"}, "train": {}}
     assert commands(workflow)["base"] == none
+
+
+def test_jobs_of_a_cluster_without_one(copied: Workflow):
+    """With --jobs a local Snakemake hands out no devices, which is said."""
+    copied.params["hardware"] |= {"devices": 2}
+    (copied.run_directory / "report.html").unlink()
+    warning = "all jobs use the first GPU: give --cores alone, without --jobs"
+    assert warning in copied("--jobs", "2")
+    (copied.run_directory / "report.html").unlink()
+    assert warning not in copied()

@@ -63,6 +63,7 @@ def bounded_ratio(log_ratio: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 
 
 def k3_kl(log_prob: Float[Tensor, "*n"], reference: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """e^{q - p} - (q - p) - 1 ≥ 0 for log-probabilities p and q: of mean KL(p ‖ q) over samples of p."""
+    """e^{q - p} - (q - p) - 1 ≥ 0 for log-probabilities p and q: of mean KL(p ‖ q) over samples of p. The exponential
+    is `bounded_ratio`."""
     difference = reference - log_prob
-    return difference.exp() - difference - 1
+    return bounded_ratio(difference) - difference - 1

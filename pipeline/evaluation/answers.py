@@ -16,7 +16,7 @@ from pipeline.settings.sections import Evaluate, Sampler
 from pipeline.settings.validation import Section
 from pipeline.storage import parquet
 from pipeline.storage.provenance import hardware, provenance
-from pipeline.tasks.base import Item, Task, TaskSettings, is_statistic
+from pipeline.tasks.base import Item, Task, TaskSettings, is_reserved
 
 Splits = Mapping[str, Sequence[Item]]
 """The held-out items by the name of their split."""
@@ -76,8 +76,8 @@ def judged(answers: Sequence[Answer], items: Sequence[Item], task: Task[TaskSett
     sound = all(metrics.keys() == more[0].keys() and all(map(math.isfinite, metrics.values())) for metrics in more)
     if len(more) != len(answers) or not sound:
         raise PipelineError("the task's judge must give every answer the same metrics, all of them finite numbers")
-    if taken := [name for name in (more[0] if more else ()) if is_statistic(name)]:
-        raise PipelineError(f"the task's judge has a metric called {taken[0]!r}, the name of a statistic of others")
+    if taken := [name for name in (more[0] if more else ()) if is_reserved(name)]:
+        raise PipelineError(f"the task's judge has a metric called {taken[0]!r}, a name of the report itself")
     pairs = zip(answers, more, strict=True)
     return [answer._replace(metrics={**metrics, **answer.metrics}) for answer, metrics in pairs]
 

@@ -77,7 +77,9 @@ class Adapters:
 @dataclass(frozen=True)
 class Model:
     """A kind of model. Its modules map (input_ids [n, T], select [n, T]) to an `Output` with logits [s, V]; with
-    tokens [s, K] as a third input, to one with log_prob [s, K].
+    tokens [s, K] as a third input, to one with log_prob [s, K]. Where rows differ in length they also get
+    attention_mask [n, T], 0 at padding. In training with several processes every trainable parameter must take part in
+    every pass.
 
     Attributes:
         create: (the section `model`, vocabulary size, id of [MASK], answer length) -> a module with fresh weights,
@@ -124,6 +126,11 @@ def blocks_of(module: nn.Module) -> int | None:
     """B, if position i sees j only where ⌊j/B⌋ ≤ ⌊i/B⌋, counted from the first token of the prompt. None otherwise."""
     found: int | None = getattr(module, "block_length", None)
     return found
+
+
+def moves_padding(module: nn.Module) -> bool:
+    """Whether the module takes the padding of a row to its end, so that its tokens follow each other."""
+    return bool(getattr(module, "padding_moves", False))
 
 
 class SmallModule(nn.Module):

@@ -50,10 +50,17 @@ class Shape:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Shape":
         """From a config.json with the keys of a Llama or of BERT, or those of LLaDA or DistilBERT on the Hub, without
-        biases and norms of heads. ELECTRA's embeddings, which are narrower, count as if they were not."""
+        biases and norms of heads. ELECTRA's embeddings, which are narrower, count as if they were not.
+
+        Raises:
+            KeyError: for a size that none of these keys names.
+        """
 
         def size(*names: str) -> int:
-            return int(next(config[name] for name in names if config.get(name) is not None))
+            found = next((config[name] for name in names if config.get(name) is not None), None)
+            if found is None:
+                raise KeyError(names[0])
+            return int(found)
 
         head, heads = int(config.get("head_dim") or 0), size("num_attention_heads", "n_heads")
         hidden = size("hidden_size", "d_model", "dim")
@@ -68,6 +75,15 @@ class Shape:
             head=head if head * heads != hidden else 0,
             gated=config.get("model_type") not in UNGATED,
         )
+
+    @classmethod
+    def of_module(cls, module: object) -> "Shape | None":
+        """That of a module's `config`; None without one, or if it has other keys."""
+        config: Any = getattr(module, "config", None)
+        try:
+            return None if config is None else cls.of(config.to_dict())
+        except (KeyError, AttributeError):
+            return None
 
     @property
     def wide(self) -> int:

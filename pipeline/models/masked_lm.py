@@ -41,6 +41,7 @@ class MaskedLm:
         without_adapters: the linear layers of the head, which sees no rows of the batch, only selected positions.
     """
 
+    padding_moves = True
     frame: Frame
     limit: int
     banned: Int[Tensor, " b"]

@@ -4,6 +4,7 @@ It represents any posteriors, so on two tokens the base is exact and the optimum
 prompt. The table grows as V^L: for answers of a few tokens only.
 """
 
+import math
 from functools import partial
 from typing import cast
 
@@ -11,9 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pipeline.errors import PipelineError
 from pipeline.models.base import Model, Output, SmallModule, load_module, save_module
 from pipeline.settings.sections import ModelSection
 
+LARGEST = 2**28
+"""The most numbers of a table: 1 GiB in fp32."""
 NEVER = -40.0
 """The logit of a token to which installed posteriors give no probability."""
 
@@ -45,6 +49,10 @@ def _powers(vocabulary: int, length: int) -> Int[Tensor, "L L"]:
 
 
 def create(settings: ModelSection, vocabulary: int, mask_id: int, length: int) -> Tabular:
+    """PipelineError for a table of more than `LARGEST` numbers."""
+    if length * math.log(vocabulary) + math.log(length) > math.log(LARGEST):
+        table = f"{length} tokens of {vocabulary} symbols need {length} · {vocabulary}^{length} numbers"
+        raise PipelineError(f"model.name: tabular is for answers of a few tokens; {table}: take another model")
     return Tabular(vocabulary, mask_id, length)
 
 

@@ -5,11 +5,15 @@ results differ by rounding only. PyTorch's modules for it take a second to impor
 """
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import cast
 
 import torch
 from accelerate import PartialState
 from torch import Tensor, distributed, nn
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other, such as for rank 0 while it writes a checkpoint of all weights."""
 
 
 def is_main_process() -> bool:
@@ -37,7 +41,8 @@ def distribute(policy: nn.Module, sharded: bool) -> nn.Module:
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # noqa: PLC0415
 
     mesh, precision = init_device_mesh(device().type, (ranks,)), MixedPrecisionPolicy(reduce_dtype=torch.float32)
-    for layers in [module for module in policy.modules() if isinstance(module, nn.ModuleList)]:
+    lists = [module for module in policy.modules() if isinstance(module, nn.ModuleList)]
+    for layers in reversed(lists):  # inner ones first
         for layer in layers:
             fully_shard(layer, mesh=mesh, mp_policy=precision)
     fully_shard(policy, mesh=mesh, mp_policy=precision)
@@ -111,4 +116,4 @@ def sum_and_leave_group(value: float) -> float:
 
 
 def _state() -> PartialState:
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)

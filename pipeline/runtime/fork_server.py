@@ -95,7 +95,7 @@ def serve(listener: socket.socket) -> None:
     """Fork a process for each connection until standard input closes, then remove the socket and its directory."""
     # Forking is safe only before threads start: import what every stage with a model needs, but compute nothing.
     gc.disable()
-    for module in ("pyarrow.parquet", "pipeline.models.transformer", "pipeline.training.loop"):
+    for module in ("pyarrow.parquet", "pyarrow.dataset", "pipeline.models.transformer", "pipeline.training.loop"):
         importlib.import_module(module)
     gc.enable()
     gc.freeze()
@@ -164,12 +164,13 @@ def _wait_for_turn() -> None:
 
 
 def run(path: str, ranks: int, command: list[str]) -> None:
-    """Run `python -m COMMAND` as `ranks` forks of the server at `path`, or as processes of their own without one."""
+    """Run `python -m COMMAND` as `ranks` forks of the server at `path`, or as processes of their own without one; 0 is
+    one outside `torch.distributed`."""
     die_with_shell()
     locks = hold()
     ranks = limit_to_gpus(ranks)
     try:
-        waiting = _hand_over(path, ranks, command, locks)
+        waiting = _hand_over(path, ranks or 1, command, locks)
     except OSError:
         print("note: no server of preloaded modules answers: this job imports them itself", file=sys.stderr)
         start(ranks, command)

@@ -8,7 +8,7 @@ STATES, TOKENS = 256, 2**16
 
 LESS_MEMORY = {
     "base": "raise base.gradient_accumulation_steps, or set base.gradient_checkpointing: true",
-    "rollout": "lower rollout.batch_size",
+    "rollout": "lower rollout.batch_size, down to rollout.completions",
     "reference": "set model.dtype: bfloat16",
     "train": "set train.adapter, raise train.gradient_accumulation_steps, or set train.gradient_checkpointing: true",
     "decode": "lower evaluate.batch_size",

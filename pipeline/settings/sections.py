@@ -150,7 +150,8 @@ class Rollout(InBlocks):
     """Each round takes `prompts` states x and draws K = `completions` trajectories from each.
 
     With `start: empty` x is the empty answer; with `start: remasked` it is a rollout of its own, re-masked at a random
-    level (the paper's reciprocal projection). `shards` is the number of files, and of jobs that may run at once; it
+    level (the paper's reciprocal projection). `batch_size` trajectories are drawn at once, or as many fewer as make
+    whole groups; at least K. `shards` is the number of files, and of jobs that may run at once; it
     changes no row. `prefill` begins every answer of a chat task. `length` is the number of answer tokens that are drawn
     and trained on; null is the task's own.
     """

@@ -87,9 +87,9 @@ def _unread(run: Run, key: str) -> str:
     section, _, field = key.partition(".")
     if section in ("rollout", "train") and run.rounds == 0:
         return "its rounds are 0"
-    if section == "base" and field not in ("path", "exact") and (run.base.path or run.base.exact):
+    if section == "base" and field not in ("path", "exact") and not run.base.trains:
         return "its base is not trained (base.path, base.exact)"
-    if section == "model" and field not in ("name", "dtype") and run.base.path:
+    if section == "model" and field not in ("name", "dtype", "block_length") and run.base.path:
         return "base.path names a model of its own"
     return ""
 

@@ -158,7 +158,7 @@ def tokenizer_of(source: Source) -> Tokenizer:
     """One token for each residue, between the tokens for start and end."""
     ids = {token: number for number, token in enumerate(source.vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=source.unknown))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([token for token in source.vocabulary if token not in RESIDUES])
     frame = [(token, ids[token]) for token in (source.start, source.end)]

@@ -77,9 +77,18 @@ class Saved:
     cells: Callable[[Item], int] | None = None
 
 
+RESERVED = ("cpu_seconds", "groups", "kl", "kl_jump_1", "kl_jump_2", "rollouts", "round", "samples")
+"""What else reports and tables write beside metrics."""
+
+
 def is_statistic(name: str) -> bool:
-    """Whether the name is that of a statistic of metrics (`evaluation.summary`), so that no metric may have it."""
+    """Whether the name is that of a statistic of metrics (`evaluation.summary`)."""
     return name == "n" or name.endswith("_se")
+
+
+def is_reserved(name: str) -> bool:
+    """Whether no metric may have the name."""
+    return is_statistic(name) or name in RESERVED
 
 
 @dataclass(frozen=True)

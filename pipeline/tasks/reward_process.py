@@ -22,7 +22,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_task, resolve_task
-from pipeline.tasks.base import Item, TaskSettings, is_statistic
+from pipeline.tasks.base import Item, TaskSettings, is_reserved
 
 Score = Callable[[Item, str], Mapping[str, float]]
 Outcome = dict[str, float] | str
@@ -135,8 +135,8 @@ def _wrong(metrics: object) -> str:
     for name, value in metrics.items():
         if not isinstance(name, str):
             return f"the score has a metric called {_short(name)}, which is not a text,"
-        if is_statistic(name):
-            return f"the score has a metric called {name!r}, the name of a statistic of others,"
+        if is_reserved(name):
+            return f"the score has a metric called {name!r}, a name of the report itself,"
         if not _finite(value) or abs(value) > LARGEST:
             what = "the reward" if name == "reward" else f"the metric {name!r}"
             wanted = f"number between ±{LARGEST:g}" if _finite(value) else "finite number"

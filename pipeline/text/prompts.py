@@ -196,7 +196,8 @@ def prompt_format(
     template = _template(policy, settings)
     special = {name: _token(settings.get(name)) for name in ("bos_token", "eos_token")}
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **special)
-    eos = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    eos = getattr(config, "eos_token_id", None)
+    eos = eos if isinstance(eos, list) else [eos]
     fillers = [token for token in (tokenizer.token_to_id(special["eos_token"] or ""), *eos) if token is not None]
     stops = {token: tokenizer.token_to_id(token) for token in STOP_TOKENS}
     closing = [number for token, number in stops.items() if token in template and number is not None]

@@ -25,7 +25,7 @@ def character_tokenizer(alphabet: str) -> Tokenizer:
     """One token per character of `alphabet`, then [MASK]."""
     vocabulary = {token: index for index, token in enumerate([*alphabet, MASK_TOKEN])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=MASK_TOKEN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([MASK_TOKEN])
     return tokenizer

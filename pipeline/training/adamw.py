@@ -73,8 +73,14 @@ def optimizer_state(optimizer: AdamW) -> dict[str, Tensor]:
     masters = {f"{MASTER}.{name}": master for name, _, master in optimizer.copies()}
     masters |= {f"{AVERAGE}.{name}": average for name, average in optimizer.averages.items()}
     for name, master in optimizer.masters.items():
-        masters |= {f"{moment}.{name}": optimizer.state[master][moment] for moment in MOMENTS}
+        state = optimizer.state.get(master) or _fresh(master)
+        masters |= {f"{moment}.{name}": state[moment] for moment in MOMENTS}
     return gather_tensors(masters.items())
+
+
+def _fresh(master: Tensor) -> dict[str, Tensor]:
+    """The state of a parameter that has not had a gradient yet."""
+    return {"step": torch.zeros(()), **{moment: torch.zeros_like(master) for moment in MOMENTS[1:]}}
 
 
 def load_optimizer_state(path: Path, optimizer: AdamW) -> None:

@@ -37,10 +37,9 @@ def decide_checkpointing(
         copies: frozen policies with weights of their own; those of adapters have none.
         whole: positions of a row at which the loss holds the whole distribution.
     """
-    card, config = card_memory(), getattr(model, "config", None)
-    if section.gradient_checkpointing is not None or card is None or config is None:
+    card, shape = card_memory(), Shape.of_module(model)
+    if section.gradient_checkpointing is not None or card is None or shape is None:
         return bool(section.gradient_checkpointing)
-    shape = Shape.of(config.to_dict())
     training = Training(
         shape,
         rows=passes * section.batch_size / (section.gradient_accumulation_steps * processes()),

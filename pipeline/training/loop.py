@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.errors import PipelineError
+from pipeline.models.base import moves_padding
 from pipeline.models.row_dropout import draw_masks
 from pipeline.runtime.distributed import (
     broadcast_decision,
@@ -33,6 +34,9 @@ from pipeline.storage.atomic_files import read_tensors, replacing
 from pipeline.training.adamw import AdamW, optimizer_state, set_optimizer_state
 from pipeline.training.replay_buffer import Batch
 
+MOST_WRITING = 0.05
+"""The share of the time of training that checkpoints may take."""
+
 
 @dataclass
 class Progress:
@@ -41,7 +45,7 @@ class Progress:
     Attributes:
         path: the checkpoint, one safetensors file beside the output; the stage removes it when training is done.
         key: a digest of everything that the result depends on; a checkpoint with another key is ignored.
-        interval: seconds between checkpoints.
+        interval: seconds between checkpoints, or more if writing them takes more than `MOST_WRITING` of the time.
     """
 
     path: Path
@@ -49,6 +53,7 @@ class Progress:
     interval: float = 60.0
     losses: list[float] = field(default_factory=list)
     saved: float = field(default_factory=time.monotonic)
+    writing: float = 0.0
 
     def save_often_after_sigterm(self) -> None:
         """In a SLURM job SIGTERM announces SIGKILL at an unknown time: after SIGTERM, save after every update."""
@@ -69,8 +74,10 @@ class Progress:
         set_optimizer_state(optimizer, tensors, self.path)
 
     def save(self, optimizer: AdamW) -> None:
-        """Write a checkpoint if `interval` has passed since the last one. Every process must call this."""
-        if not broadcast_decision(time.monotonic() - self.saved >= self.interval):
+        """Write a checkpoint if it is time for one. Every process must call this."""
+        pause = max(self.interval, self.writing / MOST_WRITING) if self.interval else 0.0
+        begun = time.monotonic()
+        if not broadcast_decision(begun - self.saved >= pause):
             return
         tensors = gather_tensors((f"policy.{name}", value) for name, value in optimizer.trained.items())
         tensors |= optimizer_state(optimizer)
@@ -78,6 +85,7 @@ class Progress:
             with replacing(self.path) as temporary:
                 save_file(tensors, temporary, {"key": self.key, "losses": json.dumps(self.losses)})
         self.saved = time.monotonic()
+        self.writing = self.saved - begun
 
 
 def fit(
@@ -120,14 +128,14 @@ def fit(
     progress.save_often_after_sigterm()
     policy.train()
     wrapped, wrapped_optimizer = (policy, optimizer) if is_sharded(policy) else accelerator.prepare(policy, optimizer)
-    done = len(progress.losses)
+    done, end = len(progress.losses), partial(Batch.end, without_padding=moves_padding(policy))
     with tqdm(total=updates, initial=done, desc=title, unit="update", disable=not is_main_process()) as bar:
         for number, batch in enumerate(islice(batches, done, None), start=done):
             for group in wrapped_optimizer.param_groups:
                 group["lr"] = schedule(number)
             seed_torch(seed, Stream.DROPOUT, round_, number, accelerator.process_index)
             draw = partial(draw_masks, policy, seed, round_, number, device=accelerator.device)
-            value, norm = _update(accelerator, wrapped, wrapped_optimizer, batch, loss, settings, draw)
+            value, norm = _update(accelerator, wrapped, wrapped_optimizer, batch, loss, settings, draw, end)
             if not (math.isfinite(value) and math.isfinite(norm)):
                 found = f"the loss of update {number} is {value:.4g}, with a gradient of norm {norm:.4g}"
                 raise PipelineError(f"{title}: {found}: take a lower learning rate or smaller weights of the targets")
@@ -146,7 +154,8 @@ def _update(
     batch: Batch,
     loss: Callable[[nn.Module, Batch], Tensor],
     settings: Optimizer,
-    draw_masks_of: Callable[[range], None],
+    draw_masks_of: Callable[[range, int], None],
+    end: Callable[[Batch], int],
 ) -> tuple[float, float]:
     """One optimiser step on one global batch; returns its mean loss, and the norm of the gradient before clipping.
 
@@ -158,7 +167,7 @@ def _update(
     for micro in range(settings.gradient_accumulation_steps):
         begin = (micro * ranks + accelerator.process_index) * part
         piece = batch.rows(slice(begin, begin + part)).to(accelerator.device)
-        draw_masks_of(range(begin, begin + part))
+        draw_masks_of(range(begin, begin + part), end(batch) - end(piece))
         last = micro == settings.gradient_accumulation_steps - 1
         with accelerator.no_sync(policy) if not last else torch.enable_grad():
             # DDP averages the gradients over ranks, so each rank's share of the mean is multiplied by their number.

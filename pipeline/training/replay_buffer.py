@@ -64,6 +64,13 @@ class Batch:
             part.noise[:, kept.to(part.noise.device)],
         )
 
+    def end(self, *, without_padding: bool) -> int:
+        """The place of the last column, counted from the first column of answers; or, `without_padding`, from the first
+        token of the longest row."""
+        if without_padding:
+            return int(((self.prompt != PADDING).sum(dim=1) + (self.state != PADDING).sum(dim=1)).max())
+        return self.state.shape[1]
+
     def to(self, device: torch.device) -> "Batch":
         return Batch(**{name: value.to(device) for name, value in vars(self).items()})
 

@@ -23,9 +23,8 @@ class Meter:
     """
 
     def __init__(self, model: nn.Module, *, recompute: bool = False):
-        config: Any = getattr(model, "config", None)
         self.model, self.recompute = model, recompute
-        self.shape = Shape.of(config.to_dict()) if config is not None else None
+        self.shape = Shape.of_module(model)
         self.adapters = sum(parameter.numel() for _, parameter in adapters.own_parameters(model))
         self.seconds, self.flops, self.positions = 0.0, 0.0, 0
 

@@ -4,7 +4,6 @@ The formulas for operations are in `flops`. Memory is the peak of one process, a
 writes. Chat prompts count as 200 tokens, other prompts as many as the answer.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 from pipeline.models.family import family_of
 from pipeline.models.files import masked_lm as masked_lm_files
+from pipeline.models.files.family import read_sizes
 from pipeline.models.flops import ACCELERATORS, Shape
 from pipeline.models.memory import CARDS, Training
 from pipeline.plugins import resolve_task
@@ -37,7 +37,7 @@ class Cost(NamedTuple):
 
 
 def shape_of(run: Run) -> Shape | None:
-    """The sizes of the base model: from the section `model`, or from the config.json in `base.path`; a name on the Hub
+    """The sizes of the base model: from the section `model`, or from the directory `base.path`; a name on the Hub
     counts as the family's best-known checkpoint, such as LLaDA-8B. None for models that are not transformers."""
     family, path = family_of(run.model.name), Path(run.base.path or ".")
     if run.model.name == masked_lm_files.NAME and (path / "config.json").is_file():
@@ -47,9 +47,8 @@ def shape_of(run: Run) -> Shape | None:
     if run.base.path is None:
         vocabulary = resolve_task(run.task).characters(run.base.lengths or ())
         return Shape.of({**run.model.model_dump(), "vocab_size": len(vocabulary) + 1})
-    config = Path(run.base.path) / "config.json"
-    if config.is_file():
-        return Shape.of(json.loads(config.read_text(encoding="utf-8")))
+    if path.is_dir():
+        return Shape.of(read_sizes(path, family, run.model.block_length).model_dump())
     return Shape.of(family.published.model_dump())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.plugins import load_task, resolve_task
+from pipeline.plugins import resolve_task
 from pipeline.runtime.devices import NEEDED
 from pipeline.settings.run import Run
 from pipeline.settings.stages import settings_json
@@ -71,7 +71,7 @@ def shards(kind: str, run: Run, wildcards: Any) -> list[str]:
 
 def enumerated(run: Run) -> bool:
     """Whether the task's answers are few enough to enumerate their distribution."""
-    return load_task(run.task.name).enumerated is not None
+    return resolve_task(run.task).enumerated is not None
 
 
 def report_inputs(run: Run, name: str, origins: Mapping[str, str]) -> list[str]:
@@ -125,5 +125,5 @@ def launch(python: str, socket: str = "", *, ranks: int = 0, devices: int = 0) -
     launched as `ranks` processes (0: one, outside torch.distributed)."""
     start = f"{NEEDED}={devices} {shlex.quote(python)}" if devices else shlex.quote(python)
     if socket:
-        return f"{start} -m pipeline.runtime.fork_server run {shlex.quote(socket)} {ranks or 1}"
+        return f"{start} -m pipeline.runtime.fork_server run {shlex.quote(socket)} {ranks}"
     return f"{start} -m pipeline.runtime.launch {ranks}"

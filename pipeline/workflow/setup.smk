@@ -36,7 +36,8 @@ try:
     PARAMS = read_params(config.get("params", "params.yaml"))
     # On a cluster (`nodes` is then its limit of jobs) the GPUs are not ours to hand out.
     LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
-    DEVICES = devices.devices_of(PARAMS.hardware.devices) if LOCAL else []
+    WANTED = PARAMS.hardware.devices
+    DEVICES = devices.devices_of(WANTED) if LOCAL else []
     PARAMS = PARAMS.on(len(DEVICES))
     if workflow.is_main_process:
         wf.check_writable()
@@ -159,7 +160,7 @@ onstart:
     FOLLOWER.start({job.run for job in pending_jobs(workflow).values()} & RUNS.keys())
     if workflow.local_exec:
         devices.share(DEVICES)
-        if not LOCAL and devices.devices_of(HARDWARE.devices):
+        if not LOCAL and devices.devices_of(WANTED):
             print(
                 "all jobs use the first GPU: give --cores alone, without --jobs",
                 file=sys.stderr,

@@ -1,5 +1,7 @@
 """The formulas against PyTorch's own counting, the models' tensors and what is published about LLaDA-8B."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -89,6 +91,14 @@ def test_hub_names_and_grouped_heads():
     config = {"d_model": 4096, "mlp_hidden_size": 12288, "n_layers": 32, "n_heads": 32, "vocab_size": 126464}
     assert Shape.of(config) == LLADA_8B
     assert LLADA_8B.parameters - Shape.of({**config, "n_kv_heads": 8}).parameters == 32 * 2 * 4096 * 3072
+
+
+def test_a_model_with_other_keys_has_no_known_shape():
+    """Such as one of a user's own: its operations are not counted."""
+    known = llada(101, 100, **SIZES)
+    assert Shape.of_module(known) == Shape.of(known.config.to_dict())
+    other = SimpleNamespace(config=SimpleNamespace(to_dict=lambda: {"n_embd": 64}))
+    assert Shape.of_module(other) is None and Shape.of_module(object()) is None
 
 
 def test_peak():

@@ -7,10 +7,10 @@ from pipeline.models.row_dropout import RowDropout, draw_masks, keep
 RATE = 0.3
 
 
-def masks(rows: range, tokens: int, *, layers: int = 2, update: int = 0, seed: int = 0) -> torch.Tensor:
+def masks(rows: range, tokens: int, *, cut: int = 0, layers: int = 2, update: int = 0, seed: int = 0) -> torch.Tensor:
     """What two layers leave of ones, [layers, n, T, D]."""
     module = torch.nn.Sequential(*(RowDropout(RATE) for _ in range(layers)))
-    draw_masks(module, seed, 1, update, rows, torch.device("cpu"))
+    draw_masks(module, seed, 1, update, rows, cut, torch.device("cpu"))
     return torch.stack([layer(torch.ones(len(rows), tokens, 16)) for layer in module])
 
 
@@ -37,11 +37,12 @@ def test_splits_and_padding_change_no_mask():
     for rows in (range(4), range(4, 8), range(5, 6)):
         assert torch.equal(masks(rows, 10), whole[:, rows.start : rows.stop])
         assert torch.equal(masks(rows, 7), whole[:, rows.start : rows.stop, -7:])
+        assert torch.equal(masks(rows, 7, cut=2), whole[:, rows.start : rows.stop, 1:-2])
 
 
 def test_several_completions_of_a_row_have_masks_of_their_own():
     layer = RowDropout(RATE)
-    draw_masks(layer, 0, 1, 0, range(3), torch.device("cpu"))
+    draw_masks(layer, 0, 1, 0, range(3), 0, torch.device("cpu"))
     three, six = layer(torch.ones(3, 5, 16)), layer(torch.ones(6, 5, 16)).view(3, 2, 5, 16)
     assert torch.equal(six[:, 0], three) and not torch.equal(six[:, 0], six[:, 1])
 

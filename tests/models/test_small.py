@@ -41,6 +41,11 @@ def test_selected_logits_are_those_of_the_row_and_mask_is_banned(name):
     torch.testing.assert_close(torch.cat(one_by_one), logits)
 
 
+def test_a_table_of_long_answers_is_refused():
+    with pytest.raises(PipelineError, match=r"16 tokens of 7 symbols need 16 · 7\^16 numbers"):
+        load_model("tabular").create(None, 7, 6, 16)
+
+
 def test_every_state_of_three_tokens_has_its_own_row_in_the_table():
     model = fresh("tabular", length=3)
     states = torch.cartesian_prod(*[torch.arange(6)] * 3)

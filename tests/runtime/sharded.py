@@ -22,6 +22,7 @@ from pipeline.text.tokenizer import character_tokenizer
 from pipeline.training.adamw import AdamW, load_optimizer_state, optimizer_state
 from pipeline.training.loop import Progress, fit
 from pipeline.training.replay_buffer import Batch, Replay
+from tests.runtime import sharded_families
 
 MASK, UPDATES, RATE = 8, 4, 2e-3
 TOKENIZER = character_tokenizer("01234567")
@@ -100,5 +101,8 @@ if __name__ == "__main__":
         for kind in KINDS
         for sharding in ("none", "full")
     }
+    gradients = sharded_families.differences()
     if is_main_process():
         Path(f"{sys.argv[1]}.json").write_text(json.dumps(found))
+        Path(f"{sys.argv[1]}-families.json").write_text(json.dumps(gradients))
+    torch.distributed.destroy_process_group()

@@ -1,17 +1,18 @@
 """One process of two: gradients of every family with DDP and in shards, compared with those of one process.
 
-Run by test_distributed.py with torchrun; prints the largest difference of each.
+Called in both processes that test_distributed.py starts.
 """
 
 from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor, nn
 
 from pipeline.models import FAMILIES
 from pipeline.models.base import blocks_of
 from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
-from pipeline.runtime.distributed import distribute, gather_tensors, is_main_process, processes
+from pipeline.runtime.distributed import distribute, gather_tensors, processes
 from pipeline.runtime.random_streams import Stream
 from pipeline.text.tokenizer import PADDING
 from pipeline.training.replay_buffer import Replay
@@ -42,10 +43,33 @@ def difference(name: str, sharded: bool) -> float:
     return max(((found[name] - wanted[name]).abs().max().item() for name in found), default=0.0)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+class Layers(nn.Module):
+    """A list of layers, each applied to the output of the one before."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x).tanh()
+        return x
+
+
+def difference_of_nested_lists() -> float:
+    """Of a list of layers that hold lists; both processes on the same rows, in shards."""
+    torch.manual_seed(0)
+    model, rows = Layers(*(Layers(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2))), torch.randn(6, 4)
+    model(rows).sum().backward()
+    wanted = {name: value.grad.clone() for name, value in model.named_parameters()}
+    model.zero_grad()
+    distribute(model, sharded=True)(rows).sum().backward()
+    found = gather_tensors((name, value.grad) for name, value in model.named_parameters())
+    return max(((found[name] - wanted[name]).abs().max().item() for name in found), default=0.0)
+
+
+def differences() -> dict[str, float]:
+    """Family and way of sharing -> the largest difference."""
     ways = {"ddp": False, "shards": True}
-    differences = {f"{name}-{way}": difference(name, ways[way]) for name in FAMILIES for way in ways}
-    if is_main_process():
-        print(*(f"{key} {value:.1e}" for key, value in differences.items()), sep="\n")
-    torch.distributed.destroy_process_group()
+    found = {f"{name}-{way}": difference(name, ways[way]) for name in FAMILIES for way in ways}
+    return {**found, "lists-shards": difference_of_nested_lists()}

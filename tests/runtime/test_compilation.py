@@ -29,7 +29,7 @@ def policies(base: Path, backend: str | None, dropout: float = 0.0) -> list[torc
 def logits_and_gradients(models: list[torch.nn.Module], tokens: torch.Tensor) -> list[torch.Tensor]:
     """Of a loss that compares policy and base, as several algorithms do."""
     policy, base = models
-    draw_masks(policy, 0, 1, 0, range(len(tokens)), torch.device("cpu"))
+    draw_masks(policy, 0, 1, 0, range(len(tokens)), 0, torch.device("cpu"))
     policy.train()
     with torch.no_grad():
         known = base(input_ids=tokens).logits[..., :8]

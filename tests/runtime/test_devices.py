@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -74,6 +75,7 @@ def test_a_killed_job_frees_its_devices(pool: Path):
     assert names in ({"0", "1,2,3"}, {"3", "0,1,2"})
     waiting = job(4)
     time.sleep(1)
+    assert waiting.poll() is None and not select.select([waiting.stdout], [], [], 0)[0]
     one.kill()
     three.send_signal(signal.SIGTERM)
     assert first_line(waiting).startswith("device 0,1,2,3 since ")

@@ -11,7 +11,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from pipeline.runtime import fork_server
@@ -85,8 +84,8 @@ def test_nothing_is_left_without_a_server(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def start(server, fault: str) -> tuple[subprocess.Popen, list[psutil.Process]]:
-    """Two ranks, both past their first barrier, and the processes that they are."""
+def start(server, fault: str) -> tuple[subprocess.Popen, list[int]]:
+    """Two ranks, both past their first barrier, and the ids of their processes."""
     directory = server.directory
     for path in directory.glob("*.pid"):
         path.unlink()
@@ -98,7 +97,7 @@ def start(server, fault: str) -> tuple[subprocess.Popen, list[psutil.Process]]:
     while not all((directory / f"{rank}.pid").exists() for rank in (0, 1)) and running.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return running, [process for process in psutil.Process(server.pid).children() if process.is_running()]
+    return running, [int((directory / f"{rank}.pid").read_text()) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -147,14 +146,14 @@ def test_long_names_and_spaces_of_temporary_directories(monkeypatch, request, pl
 
 
 def test_jobs_go_on_without_a_server_that_was_killed(monkeypatch, tmp_path, capfd):
-    """The one that waits for it, and one that comes later."""
+    """The one that waits for it, and one that comes later; each alone, also within an allocation of several GPUs."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.py").write_text("print('done')")
     preloaded = Preloaded(sys.executable, enabled=True)
     preloaded.start()
     preloaded.server.send_signal(signal.SIGSTOP)
-    command = [sys.executable, "-m", "pipeline.runtime.fork_server", "run", preloaded.socket, "1", "job"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pipeline.runtime.fork_server", "run", preloaded.socket, "0", "job"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SLURM_GPUS_ON_NODE": "8"}
     waits = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     connected = f"{preloaded.socket}\n"
     deadline = time.monotonic() + SECONDS

@@ -78,6 +78,13 @@ def test_suites_and_runs_like_others():
     assert params.runs["other"].train.lr == 0.5 != params.runs["small"].train.lr
 
 
+def test_what_a_trained_base_and_a_saved_model_read_can_be_swept():
+    base = {"path": "somewhere", "data": "task"}
+    swept = {"base.lr": [0.1, 0.5], "model.block_length": [4]}
+    raw = {**broken("runs.small", {"base": base}), "suites": {"sweep": {"runs": {"small": swept}}}}
+    assert {run.base.lr for name, run in parse_params(raw).runs.items() if name != "small"} == {0.1, 0.5}
+
+
 def test_sweeps():
     """One run for each combination, named by what it changes; seeds come last, where families are told apart."""
     swept = {"train.lr": [0.1, 0.5], "rollout.start": ["remasked"]}

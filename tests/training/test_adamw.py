@@ -47,6 +47,24 @@ def test_a_restored_optimizer_goes_on_with_its_average():
     assert all(torch.equal(value, whole.trained[name]) for name, value in resumed.trained.items())
 
 
+def test_a_parameter_without_gradient_stays_and_is_saved():
+    """Such as an embedding that no row of the round used."""
+    models = [llada(9, 8) for _ in range(2)]
+    state: dict[str, torch.Tensor] = {}
+    for model in models:
+        kept = model.lm_head.weight.detach().clone()
+        optimizer = AdamW(model, Train(lr=0.05))
+        if state:
+            set_optimizer_state(optimizer, state, None)
+        for name, value in model.named_parameters():
+            value.grad = None if name == "lm_head.weight" else torch.ones_like(value)
+        optimizer.step()
+        state = optimizer_state(optimizer)
+        assert torch.equal(model.lm_head.weight, kept)
+        assert (state["step.lm_head.weight"], state["exp_avg.lm_head.weight"].count_nonzero()) == (0, 0)
+    assert state["step.model.norm.weight"] == 2
+
+
 def test_master_copies_keep_steps_that_bfloat16_would_lose():
     model = cast_weights(llada(9, 8), "bfloat16")
     exact = cast_weights(copy.deepcopy(model), "float32")

@@ -13,6 +13,7 @@ from pipeline.models.llada import PLUGIN
 from pipeline.settings.params_file import parse_params, read_params
 from pipeline.settings.project import Keep
 from pipeline.settings.run import Run
+from pipeline.settings.sections import Adapter
 from pipeline.workflow.dry_run import estimate_table, left_on_disk
 from pipeline.workflow.estimate import shape_of
 from pipeline.workflow.machine import Machine, machine_of
@@ -90,6 +91,9 @@ def test_sizes_come_from_where_the_base_comes_from(tmp_path):
     shape = shape_of(Run(base={"path": str(tmp_path)}))
     assert shape is not None and shape.parameters == sum(value.numel() for value in model.parameters())
     assert shape_of(Run(model={"name": "tabular"})) is None
+    adapters.train(model, Adapter(rank=2), tmp_path, tmp_path / "adapters")
+    PLUGIN.save(model, tmp_path / "adapters")
+    assert shape_of(Run(base={"path": str(tmp_path / "adapters")})) == shape
 
 
 def test_one_table_or_a_line_for_each():
