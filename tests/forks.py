@@ -1,8 +1,9 @@
 """Runs `python -m MODULE …` as forks of processes that have imported what takes seconds to import.
 
 Tests start Snakemake and DVC more than a hundred times, and each Snakemake that runs jobs starts a server of preloaded
-modules. The first are forks of one process that has imported both, the servers of another that imports PyTorch and
-transformers when the first of them connects to it, by `startup/sitecustomize.py` on their PYTHONPATH. A fork is a
+modules; some check items of a checkpoint before. Snakemake and DVC are forks of one process that has imported both, the
+servers and checks of another that imports PyTorch and transformers when the first of them connects to it, by
+`startup/sitecustomize.py` on their PYTHONPATH. A fork is a
 process of its own, with the directory, the environment and the `sys.path` of an ordinary start. Nothing of this
 repository is imported before it, so that a fork imports the copy of the code in whose directory it runs. Where a test
 sends signals, it starts ordinary processes instead.
@@ -24,12 +25,17 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-PRELOADED = ("snakemake.cli", "dvc.cli")
+PRELOADED = (
+    *("snakemake.cli", "snakemake.report", "snakemake_executor_plugin_slurm", "smart_open", "jinja2", "psutil"),
+    *("dvc.cli", "dvc.repo.index", "dvc.repo.status", "dvc.commands.status", "dvc.parsing", "dulwich.repo"),
+    *("tokenizers", "safetensors"),
+)
 MODELS = (
-    *("pyarrow.parquet", "pyarrow.compute", "pydantic", "jaxtyping", "peft", "torch.nn.parallel.distributed"),
+    *("pyarrow.parquet", "pyarrow.dataset", "pyarrow.compute", "pydantic.type_adapter", "jaxtyping", "jinja2", "peft"),
+    *("torch.nn.parallel.distributed", "matplotlib.figure", "matplotlib.backends.backend_svg"),
     *("transformers.conversion_mapping", "transformers.masking_utils", "transformers.models.llama.modeling_llama"),
 )
-"""What a server of preloaded modules imports, but for this repository."""
+"""What commands, and stages, import besides this repository."""
 STARTUP = Path(__file__).parent / "startup"
 SOCKET = "TESTS_MODELS_SOCKET"
 SECONDS = 1800.0
@@ -64,8 +70,7 @@ class Forks:
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end, with its output. TimeoutExpired ends the process; the next command starts another."""
         assert self.server.stdin and self.server.stdout
-        known = os.pathsep.join(filter(None, [str(STARTUP), environment.get("PYTHONPATH", "")]))
-        environment = {**environment, "PYTHONPATH": known, SOCKET: self.socket}
+        environment = {**environment, **self.environment(environment.get("PYTHONPATH", ""))}
         with tempfile.TemporaryDirectory() as place:
             streams = [str(Path(place, name)) for name in ("out", "err")]
             request = [module, list(arguments), str(directory), environment, streams]
@@ -79,6 +84,10 @@ class Forks:
             out, err = (Path(name).read_text(encoding="utf-8", errors="replace") for name in streams)
         return subprocess.CompletedProcess([module, *arguments], status, out, err)
 
+    def environment(self, path: str) -> dict[str, str]:
+        """The variables with which servers and checks become forks; `path` is the command's own PYTHONPATH."""
+        return {"PYTHONPATH": os.pathsep.join(filter(None, [str(STARTUP), path])), SOCKET: self.socket}
+
 
 @cache
 def forks() -> Forks:
@@ -90,6 +99,7 @@ def serve_commands() -> None:
     """Fork for each line of standard input, and answer with the exit status."""
     for module in PRELOADED:
         import_module(module)
+    import_module("snakemake.cli").get_argument_parser()  # it looks for plugins, and remembers them
     gc.freeze()
     path = list(sys.path)
     for line in sys.stdin:
@@ -108,14 +118,15 @@ def serve_models(listener: socket.socket) -> None:
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         for module in MODELS:  # not before the first connection
             import_module(module)
+        import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("llama")  # compiles patterns
         gc.freeze()
         connection = listener.accept()[0]
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _, received, _, _ = socket.recv_fds(connection, 1, 4)
-            module, *arguments, number, directory, environment = json.loads(connection.makefile("rb").readline())
-            fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, 100)  # it stays open, whatever the number of the listener
-            become(module, arguments, directory, environment, dict(zip((0, 1, 2, number), received, strict=True)), path)
+            module, *arguments, numbers, directory, environment = json.loads(connection.makefile("rb").readline())
+            fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, 100)  # it stays open, whatever the numbers are
+            become(module, arguments, directory, environment, dict(zip(numbers, received, strict=True)), path)
             return
         connection.close()
 

@@ -62,8 +62,9 @@ class Workflow:
             )
 
     def __call__(self, *arguments: str, ok: bool = True) -> str:
-        """Run to the end and return the output."""
-        done = forks().run("snakemake", self.command(*arguments)[3:], self.directory, os.environ)
+        """Run to the end and return the output. Its temporary files go to where those of `start` are, if it ran."""
+        place = {"TMPDIR": str(self.directory / "tmp")} if (self.directory / "tmp").exists() else {}
+        done = forks().run("snakemake", self.command(*arguments)[3:], self.directory, {**os.environ, **place})
         output = done.stdout + done.stderr
         assert (done.returncode == 0) == ok, output[-4000:]
         return output

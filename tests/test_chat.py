@@ -36,12 +36,12 @@ TWO_ROUNDS = ("llada-gsm8k", "dream-gsm8k", "sdar-math500")
 
 
 def small(name: str, directory: Path) -> dict[str, Any]:
-    """LoRA on bfloat16 weights, blocks of 8 tokens; one round, or two in two shards; gsm8k of LLaDA in two lengths."""
+    """LoRA on bfloat16 weights, blocks of 8 tokens; one round, or two; gsm8k of LLaDA in two shards and two lengths."""
     family, task = name.split("-")
     section = {"name": task, "template": "chat", "answer_length": 16, "validation_items": 1}
     if task == "sudoku":
         section |= {"base_items": 4}
-    rounds, shards = (2, 2) if name in TWO_ROUNDS else (1, 1)
+    rounds, shards = 2 if name in TWO_ROUNDS else 1, 2 if name == "llada-gsm8k" else 1
     rollout = {"prompts": 2, "completions": 2, "block_length": 8, "temperature": 0.9, "shards": shards}
     return {
         "rounds": rounds,

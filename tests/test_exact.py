@@ -66,15 +66,15 @@ def optimum(base: Path, inverse_alpha: float) -> tuple[torch.Tensor, torch.Tenso
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workflow = Workflow(tmp_path_factory.mktemp("exact"))
-    workflow.params |= {
-        "defaults": PARAMS,
-        "runs": CASES,
-        "suites": {"cases": {"runs": list(CASES)}},
-        "default_run": "empty",
-    }
+    workflow.params |= {"defaults": PARAMS, "runs": CASES, "default_run": "empty"}
     (workflow.directory / "examples").symlink_to(ROOT / "examples")
-    workflow("cases")
+    policies = [f"{case}/round_{last_round(case):03d}/policy" for case in CASES if case != "rwr"]
+    workflow(*(f"data/runs/{path}" for path in (*policies, "rwr/round_001/targets/targets.parquet")))
     return workflow.directory / "data" / "runs"
+
+
+def last_round(case: str) -> int:
+    return int(CASES[case].get("rounds", PARAMS["rounds"]))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "rwr"])
@@ -82,8 +82,7 @@ def test_policy_converges_to_the_tilted_distribution(runs, case):
     base = runs / "empty" / "round_000" / "policy"  # the cases share it
     _, target = optimum(base, 1 / ALPHA)
     kl = []
-    last = CASES[case].get("rounds", PARAMS["rounds"])
-    for path in (base, runs / case / f"round_{last:03d}" / "policy"):
+    for path in (base, runs / case / f"round_{last_round(case):03d}" / "policy"):
         _, policy = law(path)
         kl.append((target * (target / policy).log()).sum().item())
     assert kl[0] > 0.1
@@ -109,8 +108,8 @@ def test_estimated_targets_are_unbiased(runs, case):
         assert ((estimate.mean(dim=0) - exact).abs() < 5 * error).all()
 
 
-def test_policy_equal_to_base_without_reward_has_unit_weights_and_zero_mean_gradient(runs):
-    """r = 0 and policy = base: W_k = 1 exactly, and the loss gradient averages to 0 at the base's own posterior."""
+def test_without_reward_the_gradient_at_the_base_averages_to_zero(runs):
+    """Policy = base: W_k = 1 (tests/algorithms/test_dam.py), and the loss is smallest at the base's own posterior."""
     base = runs / "empty" / "round_000" / "policy"
     table = parquet.read([runs / "empty" / "round_001" / "rollouts" / "00.parquet"], parquet.ROLLOUTS)
     model, _, mask = load_policy(base, load_model("llada"))

@@ -15,6 +15,7 @@ from pipeline.plugins import load_task, resolve_task
 from pipeline.storage import parquet
 from pipeline.tasks.base import Item
 from tests.conftest import ROOT
+from tests.forks import forks
 
 BLOCK = re.compile(r"^(?P<before>[^\n]*):\n\n```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 COMMANDS = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -49,7 +50,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_documented_lines_train_on_a_reward_and_score_with_it(checkout):
     commands = "".join(COMMANDS.findall(section()))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(checkout), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", **forks().environment(str(checkout))}
     done = subprocess.run(
         ["bash", "-ec", commands], cwd=checkout, env=environment, capture_output=True, text=True, check=False
     )

@@ -29,6 +29,8 @@ def clones(tmp_path_factory) -> list[Workflow]:
             subprocess.run(["git", *identity, *command, "-q"], cwd=clone.directory, check=True)
         clone.params["defaults"]["model"]["dtype"] = "bfloat16"
         clone.params["defaults"]["train"] = {"updates": 20, "batch_size": 32, "adapter": {"rank": 4}}
+        clone.params["defaults"]["rollout"]["shards"] = 1
+        clone.params["defaults"]["evaluate"]["every"] = 2
         clone()
         made.append(clone)
     return made

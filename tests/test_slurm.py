@@ -148,9 +148,10 @@ def test_kills_on_the_cluster_change_nothing(finished, attentive):
         job = job_of(train)
     assert train.is_running()  # Snakemake has been killed, its job has not
     workflow("--unlock")
-    assert f"jobs left by a killed Snakemake: {job}" in workflow(*PROFILE)
+    assert f"jobs left by a killed Snakemake: {job}" in workflow(*PROFILE, "data/runs/small/round_002/policy")
 
     assert not train.is_running()
+    workflow()
     found, wanted = workflow.metrics(), finished.metrics()
     # The files of a Git repository name its commit.
     assert found.pop("disk") == pytest.approx(wanted.pop("disk"), rel=0.01)

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import re
+from collections import deque
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +15,8 @@ from pipeline.settings.stages import STAGES
 from pipeline.storage.atomic_files import sha256_of
 
 NOT_FOLLOWED = ("settings", "training/throughput.py")
-"""Imported code that cannot change a stage's results: schemas, whose values are in the stage's settings, and
-measurements of speed."""
+"""Imported code that does not count: schemas, whose values are in the stage's settings (an edit of what they derive
+from these values reruns nothing), and measurements of speed."""
 FILE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,100}")
 
 
@@ -101,12 +102,16 @@ class Module(NamedTuple):
 @cache
 def _read(path: Path) -> Module:
     tree = ast.parse(path.read_bytes())  # of any encoding that Python takes
-    for node in ast.walk(tree):
+    imports, texts, nodes = [], set(), deque[ast.AST]([tree])
+    while nodes:
+        node = nodes.popleft()
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
             node.body = [
                 line for line in node.body if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
             ]
-    nodes = list(ast.walk(tree))
-    texts = (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
-    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            imports.append(node)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts.add(node.value)
+        nodes.extend(ast.iter_child_nodes(node))
     return Module(ast.dump(tree), imports, frozenset(filter(FILE_NAME.fullmatch, texts)))

@@ -75,12 +75,12 @@ def test_a_row_depends_on_its_own_noise_only(model, order):
 
 
 def test_first_tokens_follow_the_posterior(model):
-    """The frequencies of the first token revealed at a position, against p(v | x_0, i)."""
-    count = 40_000
+    """The frequencies of the first of two tokens that are revealed, against p(v | x_0, i)."""
+    count, length = 40_000, 2
     generator = torch.Generator().manual_seed(1)
-    noise = torch.rand(2, count, LENGTH, dtype=torch.float64, generator=generator)
+    noise = torch.rand(2, count, length, dtype=torch.float64, generator=generator)
     noise[0, :, 0] = -1.0  # position 0 first
-    prompt, start = torch.zeros(count, 4, dtype=torch.long), torch.full((count, LENGTH), MASK)
+    prompt, start = torch.zeros(count, 4, dtype=torch.long), torch.full((count, length), MASK)
     with torch.no_grad():
         everything = torch.cat([prompt[:1], start[:1]], dim=1)
         exact = model(input_ids=everything).logits[0, 4].softmax(dim=0)
