@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.objectives.context import LossContext
-from pipeline.objectives.policy_gradient import centred_rewards, mean_to_the_end, surrogate_loss
+from pipeline.objectives.policy_gradient import centred_rewards, group_loss
 from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.settings.algorithms import CoupledGrpo
@@ -41,8 +41,7 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[CoupledGrpo]) -> 
     def log_prob(model: nn.Module) -> Tensor:
         return coupled_log_prob(model, batch, context.algorithm, context.mask_id)
 
-    per_token = surrogate_loss(policy, log_prob, batch.weight[:, :, None], context)
-    return mean_to_the_end(per_token, batch.tokens, batch.state == context.mask_id, context.end_ids)
+    return group_loss(policy, log_prob, batch, context)
 
 
 def coupled_log_prob(model: nn.Module, batch: Batch, settings: CoupledGrpo, mask_id: int) -> Tensor:

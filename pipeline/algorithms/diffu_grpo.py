@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.objectives.context import LossContext
-from pipeline.objectives.policy_gradient import advantage_targets, mean_to_the_end, surrogate_loss
+from pipeline.objectives.policy_gradient import advantage_targets, group_loss
 from pipeline.samplers.posterior import completion_log_prob
 from pipeline.settings.algorithms import DiffuGrpo
 from pipeline.text.tokenizer import PADDING
@@ -31,8 +31,7 @@ def loss(policy: nn.Module, batch: Batch, context: LossContext[DiffuGrpo]) -> Te
     def log_prob(model: nn.Module) -> Tensor:
         return one_step_log_prob(model, batch, context.algorithm.prompt_mask, context.mask_id)
 
-    per_token = surrogate_loss(policy, log_prob, batch.weight[:, :, None], context)
-    return mean_to_the_end(per_token, batch.tokens, batch.state == context.mask_id, context.end_ids)
+    return group_loss(policy, log_prob, batch, context)
 
 
 def one_step_log_prob(model: nn.Module, batch: Batch, prompt_mask: float, mask_id: int) -> Tensor:

@@ -22,7 +22,7 @@ at temperature 0 or 0.2 and take the ratio at 1; here it is that of the law samp
 from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.ctmc.weights import log_weights, self_normalized
 from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
-from pipeline.objectives.weighted_cross_entropy import matching
+from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.settings.algorithms import Dmpo
 
 
@@ -40,5 +40,5 @@ PLUGIN = Algorithm(
     settings=Dmpo,
     make_targets=make_targets,
     replay=batches_of("complementary_masks"),
-    loss=matching,
+    loss=weighted_cross_entropy,
 )

@@ -17,7 +17,7 @@ import torch
 
 from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.objectives.targets import Rollouts, Targets, Weights, column, targets_from_weights
-from pipeline.objectives.weighted_cross_entropy import matching
+from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.settings.algorithms import Raft
 
 
@@ -34,5 +34,5 @@ PLUGIN = Algorithm(
     settings=Raft,
     make_targets=make_targets,
     replay=batches_of("remasked_completions"),
-    loss=matching,
+    loss=weighted_cross_entropy,
 )

@@ -22,7 +22,7 @@ import torch
 from pipeline.algorithms.base import Algorithm, batches_of
 from pipeline.ctmc.weights import largest_step, self_normalized
 from pipeline.objectives.targets import Rollouts, Targets, Weights, column, targets_from_weights
-from pipeline.objectives.weighted_cross_entropy import matching
+from pipeline.objectives.weighted_cross_entropy import weighted_cross_entropy
 from pipeline.settings.algorithms import Rwr
 
 
@@ -47,5 +47,5 @@ PLUGIN = Algorithm(
     settings=Rwr,
     make_targets=make_targets,
     replay=batches_of("remasked_completions"),
-    loss=matching,
+    loss=weighted_cross_entropy,
 )

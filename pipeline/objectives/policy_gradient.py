@@ -16,6 +16,7 @@ from pipeline.ctmc.losses import bounded_ratio, clipped_surrogate, k3_kl
 from pipeline.objectives.context import LossContext
 from pipeline.objectives.targets import Rollouts, Targets, targets_of_this_round
 from pipeline.settings.algorithms import Surrogate
+from pipeline.training.replay_buffer import Batch
 
 
 def centred_rewards(rollouts: Rollouts) -> Float[Tensor, "g K"]:
@@ -54,6 +55,14 @@ def surrogate_loss(
         return -surrogate
     weight = bounded_ratio(new - old) if weighted_penalty else 1.0
     return context.algorithm.beta * weight * k3_kl(new, reference) - surrogate
+
+
+def group_loss(
+    policy: nn.Module, log_prob: Callable[[nn.Module], Tensor], batch: Batch, context: LossContext[Surrogate]
+) -> Float[Tensor, " n"]:
+    """L of each group: `surrogate_loss` of its tokens, [n, K, L], and its `mean_to_the_end`."""
+    per_token = surrogate_loss(policy, log_prob, batch.weight[:, :, None], context)
+    return mean_to_the_end(per_token, batch.tokens, batch.state == context.mask_id, context.end_ids)
 
 
 def mean_to_the_end(

@@ -11,15 +11,12 @@ from pipeline.settings.method import Settings
 from pipeline.training.replay_buffer import Batch
 
 
-def weighted_cross_entropy(policy: nn.Module, batch: Batch) -> Float[Tensor, " n"]:
+def weighted_cross_entropy(
+    policy: nn.Module, batch: Batch, context: LossContext[Settings] | None = None
+) -> Float[Tensor, " n"]:
     """- (1/K) Σ_k W_k mean_{i∈J_k} log p_θ(X^(k)_i | x, i); at K = 1 and W = 1 LLaDA's pre-training objective."""
     log_prob = completion_log_prob(policy, batch.prompt, batch.state, batch.tokens, batch.read)
     return matching_loss(log_prob, batch.weight, batch.loss_positions)
-
-
-def matching(policy: nn.Module, batch: Batch, context: LossContext[Settings]) -> Float[Tensor, " n"]:
-    """`weighted_cross_entropy` as `Algorithm.loss`."""
-    return weighted_cross_entropy(policy, batch)
 
 
 def cross_entropy_with_control_variate(

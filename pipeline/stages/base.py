@@ -115,11 +115,13 @@ def check_items(
     config = plugin.check(source) if source and plugin.check else None
     if task.chat and config is None:  # the model's limits are not known without its weights
         return
+    prefills = {prefill for pairs in limits.values() for prefill, _ in pairs}
+    formats = {prefill: prompt_format(source or Path(), config, tokenizer, task, prefill) for prefill in prefills}
     for split in ("train", *HELD_OUT):
         items = splits[split]
         names = [name_of(number, split, item) for number, item in enumerate(items)]
         for prefill, length in limits["held_out" if split in HELD_OUT else "train"]:
-            of_policy = prompt_format(source or Path(), config, tokenizer, task, prefill)
+            of_policy = formats[prefill]
             of_policy.prompts([item.prompt for item in items], names, length)
             starts = of_policy.starts([item.start for item in items], names, length)
             for name, start in zip(names, starts, strict=True):
