@@ -17,12 +17,25 @@ and one for its weights; a frozen base needs only the first. Norms, softmax, sam
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.settings.sections import Adapter
 
-ACCELERATORS = {"a100": 312e12, "b200": 2250e12, "h100": 989e12, "h200": 989e12}
-"""Operations per second of dense bfloat16 products, as the makers state them (SXM modules)."""
+
+class Card(NamedTuple):
+    """Operations per second of dense bfloat16 products, and bytes of memory."""
+
+    flops: float
+    memory: float
+
+
+CARDS = {
+    "a100": Card(312e12, 80e9),
+    "b200": Card(2250e12, 180e9),
+    "h100": Card(989e12, 80e9),
+    "h200": Card(989e12, 141e9),
+}
+"""As the makers state them (SXM modules)."""
 
 UNGATED = ("bert", "camembert", "distilbert", "electra", "esm", "roberta", "xlm-roberta")
 """Architectures with two matrices in their MLPs instead of three, by `model_type`."""
@@ -30,7 +43,7 @@ UNGATED = ("bert", "camembert", "distilbert", "electra", "esm", "roberta", "xlm-
 
 def peak(device: str) -> float | None:
     """Peak operations per second of a device, by its name, such as "NVIDIA H100 80GB HBM3"; None if unknown."""
-    return next((flops for name, flops in ACCELERATORS.items() if name in device.lower()), None)
+    return next((card.flops for name, card in CARDS.items() if name in device.lower()), None)
 
 
 @dataclass(frozen=True)

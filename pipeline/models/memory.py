@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pipeline.models.flops import Shape
 from pipeline.runtime.memory_limits import CHUNK
 
-CARDS = {"a100": 80e9, "b200": 180e9, "h100": 80e9, "h200": 141e9}
-"""Memory of an accelerator, as the makers state it (SXM modules)."""
 USABLE = 0.92
 """The share of a card's memory that training may take. The CUDA context, libraries and fragmentation take the rest."""
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pipeline.models.flops import ACCELERATORS
+from pipeline.models.flops import CARDS
 from pipeline.settings.params_file import Params
 from pipeline.settings.project import Keep
 from pipeline.workflow.estimate import GPU_FROM, UTILISATION, Cost, Estimate, shape_of
@@ -103,7 +103,7 @@ def _assumptions(estimate: Estimate, machine: Machine) -> str:
     model = f"{size / 1e9:.2f} B parameters" if estimate.on_gpu else f"{size / 1e3:,.0f} k parameters"
     number = f"{estimate.adapters / 1e6:.0f} M" if estimate.adapters >= 1e6 else f"{estimate.adapters / 1e3:,.0f} k"
     adapters = f", {number} in adapters" if estimate.adapters else ""
-    gpu = f"{name} at an assumed {UTILISATION:.0%} of {ACCELERATORS[name] / 1e12:.0f} TFLOP/s"
+    gpu = f"{name} at an assumed {UTILISATION:.0%} of {CARDS[name].flops / 1e12:.0f} TFLOP/s"
     where = gpu if estimate.on_gpu else f"one core at {estimate.speed / 1e9:.0f} GFLOP/s"
     jobs = machine.at_once(estimate.hardware, estimate.on_gpu)
     side_by_side = f"{jobs} job{'s' * (jobs > 1)} at once"

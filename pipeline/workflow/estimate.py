@@ -12,8 +12,8 @@ from typing import NamedTuple
 from pipeline.models.family import family_of
 from pipeline.models.files import masked_lm as masked_lm_files
 from pipeline.models.files.family import read_sizes
-from pipeline.models.flops import ACCELERATORS, Shape
-from pipeline.models.memory import CARDS, Training
+from pipeline.models.flops import CARDS, Shape
+from pipeline.models.memory import Training
 from pipeline.plugins import resolve_task
 from pipeline.runtime.memory_limits import STATES, TOKENS
 from pipeline.settings.project import Hardware
@@ -74,9 +74,9 @@ class Estimate:
         tokens = self.prompt / run.rollout.completions + self.answer
         self.row = 5 * self.answer + tokens * math.log2(shape.vocabulary) / 8
         self.on_gpu = shape.parameters >= GPU_FROM
-        self.card = CARDS[hardware.accelerator] if self.on_gpu else None
+        self.card = CARDS[hardware.accelerator].memory if self.on_gpu else None
         # Operations per second of one GPU or CPU core.
-        gpu, core = UTILISATION * ACCELERATORS[hardware.accelerator], min(CORE, CORE_PER_WIDTH * shape.hidden)
+        gpu, core = UTILISATION * CARDS[hardware.accelerator].flops, min(CORE, CORE_PER_WIDTH * shape.hidden)
         self.speed = gpu if self.on_gpu else core
 
     def stages(self) -> dict[str, Cost]:
