@@ -29,8 +29,11 @@ SMALL = ["*.json", "*.jinja", "merges.txt"]
 """Patterns of the files of a checkpoint that are not its weights; any others are not fetched."""
 
 
-def find_checkpoint(name: str, plugin: Model) -> Path:
+def find_checkpoint(name: str, plugin: Model, revision: str | None = None) -> Path:
     """The directory of a saved model: `name` itself, or its files from the Hub, without any code; weights come last.
+
+    Args:
+        revision: commit, branch or tag on the Hub; None is the newest commit.
 
     Raises:
         PipelineError: if there is none of this name, or the model does not implement what its config.json describes.
@@ -38,10 +41,10 @@ def find_checkpoint(name: str, plugin: Model) -> Path:
     if Path(name).is_dir():
         return Path(name)
     try:
-        small = Path(snapshot_download(name, allow_patterns=SMALL))
+        small = Path(snapshot_download(name, revision=revision, allow_patterns=SMALL))
         if plugin.check:
             plugin.check(small)
-        return Path(snapshot_download(name, allow_patterns=[*SMALL, "*.safetensors"]))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*SMALL, "*.safetensors"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise PipelineError(f"'{name}' is neither a directory nor a model on the Hub: {str(error)[:200]}") from error
 

@@ -82,7 +82,8 @@ class Adapter(Section):
 
 
 class Base(Optimizer):
-    """Masked-diffusion pre-training; the learning rate falls linearly to 0. Or `path`: a saved model to start from.
+    """Masked-diffusion pre-training; the learning rate falls linearly to 0. Or `path`: a saved model to start from, a
+    directory or a name on the Hub; `revision` is then the commit, branch or tag, and null the newest commit.
 
     Or `exact: true`: the posteriors of the task's own joint, for an enumerated task and a model that can hold them.
     `lengths` are the numbers of answer tokens that the updates learn in turn, filled up with the task's end token; null
@@ -93,11 +94,18 @@ class Base(Optimizer):
     """
 
     path: str | None = None
+    revision: str | None = None
     exact: bool = False
     data: str | None = None
     updates: PositiveInt = 1500
     lengths: tuple[PositiveInt, ...] | None = None
     adapter: Adapter | None = None
+
+    @model_validator(mode="after")
+    def _of_the_hub(self) -> "Base":
+        if self.revision and not self.path:
+            raise ValueError("revision is that of a path, a name on the Hub, which is missing")
+        return self
 
     @property
     def trains(self) -> bool:

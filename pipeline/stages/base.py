@@ -54,7 +54,7 @@ ARGUMENTS = {
 def run(args: Namespace, settings: BaseSettings) -> None:
     plugin, task, base = load_model(settings.model.name), resolve_task(settings.task), settings.base
     losses: list[float] = []
-    source = find_checkpoint(base.path, plugin) if base.path else None
+    source = find_checkpoint(base.path, plugin, base.revision) if base.path else None
     imported = described(str(base.path), source) if source else None
     tokenizer = load_tokenizer(source) if source else character_tokenizer(task.characters(base.lengths or ()))
     check_items(read_items(args), args.limits, settings, source, plugin, tokenizer)

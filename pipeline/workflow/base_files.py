@@ -33,9 +33,11 @@ def read_base(run: Run, imported: Path) -> Found | None:
     if name is None:
         return _of_family(embedded_sizes(run, family), family) if family else None
     if (path := _directory(name, imported)) is not None:
+        if run.base.revision and Path(name).is_dir():
+            raise PipelineError(f"base.revision: '{name}' is a directory, which has none")
         _check(path, run.model.name, family, chat=resolve_task(run.task).chat)
     else:
-        path = _on_hub(name)
+        path = _on_hub(name, run.base.revision)
     if path and family:
         return _of_family(read_sizes(path, family, run.model.block_length), family)
     if path and run.model.name == masked_lm_files.NAME:
@@ -72,7 +74,7 @@ def checkpoint_at_hand(run: Run, imported: Path) -> Path | None:
         return found
     import huggingface_hub as hub  # noqa: PLC0415  (not needed for directories)
 
-    cached = hub.try_to_load_from_cache(name, "tokenizer.json")
+    cached = hub.try_to_load_from_cache(name, "tokenizer.json", revision=run.base.revision)
     return Path(cached).parent if isinstance(cached, str) else None
 
 
@@ -101,23 +103,25 @@ def _check(path: Path, name: str, family: Family | None, *, chat: bool) -> None:
         raise PipelineError(f"base.path: '{path}' has no chat template: tokenizer_config.json: {error}") from error
 
 
-def _on_hub(name: str) -> Path | None:
+def _on_hub(name: str, revision: str | None) -> Path | None:
     """The directory of a checkpoint's config.json from the Hub; None where the Hub cannot be reached.
 
     Raises:
-        PipelineError: if there is no checkpoint of this name.
+        PipelineError: if there is no checkpoint of this name, or no such revision of it.
     """
     import huggingface_hub as hub  # noqa: PLC0415  (not needed for directories)
     from huggingface_hub import errors  # noqa: PLC0415
 
     missing = f"base.path: '{name}' is neither a directory nor a model on the Hub"
     try:
-        if isinstance(cached := hub.try_to_load_from_cache(name, "config.json"), str):
+        if isinstance(cached := hub.try_to_load_from_cache(name, "config.json", revision=revision), str):
             return Path(cached).parent
-        hub.get_hf_file_metadata(hub.hf_hub_url(name, "config.json"), timeout=SECONDS)
-        return Path(hub.hf_hub_download(name, "config.json", etag_timeout=SECONDS)).parent
+        hub.get_hf_file_metadata(hub.hf_hub_url(name, "config.json", revision=revision), timeout=SECONDS)
+        return Path(hub.hf_hub_download(name, "config.json", revision=revision, etag_timeout=SECONDS)).parent
     except (errors.HFValidationError, errors.RepositoryNotFoundError) as error:
         raise PipelineError(missing) from error
+    except errors.RevisionNotFoundError as error:
+        raise PipelineError(f"base.revision: '{name}' has no revision '{revision}' on the Hub") from error
     except errors.LocalEntryNotFoundError:
         return None
     except errors.EntryNotFoundError as error:

@@ -139,8 +139,8 @@ def test_names_of_the_hub_are_fetched_without_code(tmp_path, monkeypatch):
     """The weights only if the model implements what config.json describes."""
     asked: list[list[str]] = []
 
-    def snapshot(name: str, allow_patterns: list[str]) -> str:
-        assert name == "GSAI-ML/LLaDA-8B-Base"
+    def snapshot(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        assert (name, revision) == ("GSAI-ML/LLaDA-8B-Base", "v1")
         asked.append(allow_patterns)
         return str(tmp_path)
 
@@ -148,10 +148,10 @@ def test_names_of_the_hub_are_fetched_without_code(tmp_path, monkeypatch):
     small = ["*.json", "*.jinja", "merges.txt"]
     hub.write(tmp_path, hub.CONFIG | {"alibi": True}, hub.random_tensors(hub.CONFIG))
     with pytest.raises(PipelineError, match=r"config\.json says alibi: True"):
-        policies.find_checkpoint("GSAI-ML/LLaDA-8B-Base", PLUGIN)
+        policies.find_checkpoint("GSAI-ML/LLaDA-8B-Base", PLUGIN, "v1")
     assert asked == [small]
     hub.write(tmp_path, hub.CONFIG, hub.random_tensors(hub.CONFIG))
-    assert policies.find_checkpoint("GSAI-ML/LLaDA-8B-Base", PLUGIN) == tmp_path
+    assert policies.find_checkpoint("GSAI-ML/LLaDA-8B-Base", PLUGIN, "v1") == tmp_path
     assert asked[1:] == [small, [*small, "*.safetensors"]]
     assert policies.find_checkpoint(str(tmp_path), PLUGIN) == tmp_path
     monkeypatch.undo()

@@ -127,6 +127,20 @@ def test_names_on_the_hub(monkeypatch, answer, message):
         assert problems(chat("GSAI-ML/LLaDa")) == []
 
 
+def test_revisions(monkeypatch, checkpoint):
+    """Of a name on the Hub; a directory has none."""
+
+    def asked(url: str, timeout: float) -> None:
+        assert url.endswith("/GSAI-ML/LLaDA-1.5/resolve/v2/config.json")
+        raise errors.RevisionNotFoundError.__new__(errors.RevisionNotFoundError)
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", asked)
+    with pytest.raises(PipelineError, match=r"base.revision: 'GSAI-ML/LLaDA-1.5' has no revision 'v2' on the Hub"):
+        problems(chat("", base={"path": "GSAI-ML/LLaDA-1.5", "revision": "v2"}))
+    with pytest.raises(PipelineError, match=r"base.revision: .* is a directory, which has none"):
+        problems(chat("", base={"path": str(checkpoint), "revision": "v2"}))
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
