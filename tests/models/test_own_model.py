@@ -1,0 +1,44 @@
+"""The model of examples/convolutions.py: what docs/models.md asks of a model of one's own, and a run with it."""
+
+import torch
+
+from examples.convolutions import PLUGIN
+from pipeline.models.policy_directory import load_policy
+from pipeline.samplers.posterior import log_posterior
+from pipeline.settings.sections import ModelSection
+from pipeline.storage import parquet
+from pipeline.text.tokenizer import PADDING
+from tests.conftest import ROOT
+
+MASK = 8
+
+
+def test_padding_changes_nothing():
+    model = PLUGIN.create(ModelSection(hidden_size=16, num_hidden_layers=3), 9, MASK, 5)
+    generator = torch.Generator().manual_seed(0)
+    prompt, answer = (torch.randint(9, (4, length), generator=generator) for length in (3, 5))
+    padded = torch.cat([torch.full((4, 2), PADDING), prompt], 1), torch.cat([answer, torch.full((4, 3), PADDING)], 1)
+    alone = log_posterior(model, prompt, answer, answer == MASK)
+    torch.testing.assert_close(log_posterior(model, *padded, padded[1] == MASK), alone)
+    assert (alone[:, MASK] == -torch.inf).all()
+
+
+def test_a_run(workflow):
+    (workflow.directory / "examples").symlink_to(ROOT / "examples")
+    name = "examples.convolutions"
+    workflow.params["defaults"] |= {
+        "rounds": 1,
+        "model": {"name": name, "hidden_size": 32, "num_hidden_layers": 3},
+    }
+    workflow()
+    policy, _, mask = load_policy(workflow.run_directory / "round_001" / "policy", PLUGIN)
+    assert (type(policy).__name__, policy.sizes["mask_id"]) == ("Convolutions", mask)
+    rows = workflow.run_directory / "round_001"
+    recorded, replayed = (
+        parquet.matrix(parquet.read(sorted((rows / folder).iterdir()), schema), column)
+        for folder, schema, column in (
+            ("rollouts", parquet.ROLLOUTS, "log_prob"),
+            ("references", parquet.REFERENCES, "base_log_prob"),
+        )
+    )
+    torch.testing.assert_close(torch.from_numpy(replayed), torch.from_numpy(recorded), atol=1e-4, rtol=0)
