@@ -134,7 +134,7 @@ def moves_padding(module: nn.Module) -> bool:
 
 
 class SmallModule(nn.Module):
-    """A model of this repository. `sizes` are the arguments of its constructor."""
+    """A model whose constructor takes `sizes`, whole numbers. config.json holds them, and `kind` as `model_type`."""
 
     kind: ClassVar[str]
     sizes: dict[str, int]
