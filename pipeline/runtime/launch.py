@@ -14,8 +14,9 @@ from typing import NoReturn
 
 from pipeline.runtime import devices, slurm
 
-SHELL = "JOB_SHELL"
-"""The environment variable with the process id of the job's shell."""
+SHELL, AGENT = "JOB_SHELL", "JOB_AGENT"
+"""Environment variables: the process id of the job's shell, and that of `torch.distributed.run`, if it has started this
+rank on the same machine."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -25,6 +26,17 @@ def die_with_shell() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if SHELL in os.environ and int(os.environ[SHELL]) not in (os.getppid(), os.getpid()):
         sys.exit("error: the job's shell was killed")
+
+
+def die_with_agent() -> None:
+    """Ask Linux for SIGKILL when `torch.distributed.run` ends: it leaves its ranks behind if it is killed, or gets a
+    signal while it starts them, and they would write files that the next job writes, too."""
+    if AGENT not in os.environ:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if int(os.environ[AGENT]) != os.getppid():
+        sys.exit("error: the launcher was killed")
 
 
 def limit_to_gpus(ranks: int) -> int:
@@ -46,12 +58,14 @@ def launcher(ranks: int, nodes: int) -> list[str]:
 
 def start(ranks: int, command: list[str]) -> NoReturn:
     """Replace this process by the ranks of `python -m COMMAND`."""
+    nodes = 1
     if devices.needed():  # Snakemake runs within an allocation and hands out its devices itself
-        everything = [*launcher(limit_to_gpus(ranks), nodes=1), *command]
+        ranks = limit_to_gpus(ranks)
     else:
-        ranks = ranks and int(os.environ.get("SLURM_GPUS_ON_NODE", limit_to_gpus(ranks)))
-        everything = [*launcher(ranks, slurm.nodes()), *command]
-    os.execvp(everything[0], everything)
+        ranks, nodes = ranks and int(os.environ.get("SLURM_GPUS_ON_NODE", limit_to_gpus(ranks))), slurm.nodes()
+    everything = [*launcher(ranks, nodes), *command]
+    agent = {AGENT: str(os.getpid())} if ranks > 1 and nodes == 1 else {}
+    os.execvpe(everything[0], everything, {**os.environ, **agent})
 
 
 def free_port() -> int:

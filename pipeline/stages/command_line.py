@@ -19,6 +19,7 @@ from typing import TypeVar
 import psutil
 
 from pipeline.errors import PipelineError
+from pipeline.runtime.launch import die_with_agent
 from pipeline.runtime.memory_limits import LESS_MEMORY
 from pipeline.settings.project import Keep
 from pipeline.settings.stages import parse_settings
@@ -43,6 +44,7 @@ def main(run: Stage[S], schema: type[S], description: str | None, arguments: Map
     `arguments` maps names to their help. A name ending in "*" takes any number of paths, "?" an optional path, "#" an
     integer, "=" JSON; every other name takes one path.
     """
+    die_with_agent()
     stage = Path(run.__code__.co_filename).stem
     with errors_on_one_line(LESS_MEMORY.get(stage, "")):
         args = _parser(description, arguments).parse_args()

@@ -30,7 +30,7 @@ def started(monkeypatch):
 
     def command(number: int) -> str:
         executed = []
-        monkeypatch.setattr(ranks.os, "execvp", lambda file, arguments: executed.append(" ".join(arguments)))
+        monkeypatch.setattr(ranks.os, "execvpe", lambda file, arguments, _: executed.append(" ".join(arguments)))
         ranks.start(number, ["stage", "--option"])
         return executed[0].removeprefix(sys.executable)
 
@@ -47,17 +47,33 @@ def test_a_stage_without_ranks_has_one_process_whatever_the_allocation(started, 
     assert started(0) == " -m stage --option"
 
 
+WAITING = """
+import time
+from pipeline.settings.stages import NoSettings
+from pipeline.stages.command_line import main
+
+def run(args, settings):
+    print("running", flush=True)
+    time.sleep(1000)
+
+if __name__ == "__main__":
+    main(run, NoSettings, "", {})
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has gone")
-@pytest.mark.parametrize("number", [0, 2])
-def test_a_stage_ends_with_its_shell(number, tmp_path):
-    """If only the shell is killed, the processes of its pipe end too."""
-    (tmp_path / "stage.py").write_text("import time\nprint('running', flush=True)\ntime.sleep(1000)")
-    command = f"{sys.executable} -m pipeline.runtime.launch {number} stage | tee out"
+@pytest.mark.parametrize(("number", "victim"), [(0, "shell"), (2, "shell"), (2, "torch.distributed.run")])
+def test_a_stage_ends_with_its_shell_and_with_its_launcher(number, victim, tmp_path):
+    """If only one of these is killed, the processes of the pipe end too."""
+    (tmp_path / "stage.py").write_text(WAITING)
+    command = f"{sys.executable} -m pipeline.runtime.launch {number} stage --settings {{}} --timing t | tee out"
     shell = subprocess.Popen(["bash", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, env=ENVIRONMENT)
     assert shell.stdout and shell.stdout.readline().startswith(b"running")  # ranks may speak at once
     family = psutil.Process(shell.pid).children(recursive=True)
-    shell.send_signal(signal.SIGKILL)
-    assert still_running(family) == []
+    agents = [process for process in family if victim in process.cmdline()]
+    (agents[0] if agents else shell).send_signal(signal.SIGKILL)
+    assert still_running(family) == [] and len(agents) == (victim != "shell")
+    shell.wait()
     shell.stdout.close()
 
 
