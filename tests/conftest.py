@@ -43,20 +43,15 @@ from tests.small_workflow import ROOT, Stage, Workflow
 LONGEST = (
     *("test_slurm.py", "test_chat.py", "test_kills.py", "dvc/test_revisions.py", "test_devices.py", "test_exact.py"),
     *("runtime/test_compilation.py", "test_snakefile.py", "report/test_seed_average.py", "runtime/test_distributed.py"),
-    *(
-        "test_own_reward.py",
-        "dvc/test_staleness.py",
-        "test_repeatable.py",
-        "report/test_track.py",
-        "test_benchmarks.py",
-    ),
-    *("algorithms/test_tempering.py", "training/test_fine_tuning.py", "algorithms/test_block_causal.py"),
+    *("test_own_reward.py", "dvc/test_staleness.py", "test_repeatable.py", "report/test_track.py"),
+    *("test_benchmarks.py", "algorithms/test_tempering.py", "training/test_fine_tuning.py"),
+    *("algorithms/test_block_causal.py",),
 )
 """Files that take longest."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=3, help="number of random kills in test_kills.py")
+    parser.addoption("--kills", type=int, default=4, help="number of random kills in test_kills.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:

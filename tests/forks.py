@@ -3,10 +3,9 @@
 Tests start Snakemake and DVC more than a hundred times, and each Snakemake that runs jobs starts a server of preloaded
 modules; some check items of a checkpoint before. Snakemake and DVC are forks of one process that has imported both, the
 servers and checks of another that imports PyTorch and transformers when the first of them connects to it, by
-`startup/sitecustomize.py` on their PYTHONPATH. A fork is a
-process of its own, with the directory, the environment and the `sys.path` of an ordinary start. Nothing of this
-repository is imported before it, so that a fork imports the copy of the code in whose directory it runs. Where a test
-sends signals, it starts ordinary processes instead.
+`startup/sitecustomize.py` on their PYTHONPATH. A fork is a process of its own, with the directory, the environment and
+the `sys.path` of an ordinary start. Nothing of this repository is imported before it, so that a fork imports the copy
+of the code in whose directory it runs. Where a test sends signals, it starts ordinary processes instead.
 """
 
 import fcntl

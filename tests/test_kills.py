@@ -22,16 +22,18 @@ LONGEST = 6.0
 """Latest second of a kill after the first stage computes: a whole run takes this long on two idle cores."""
 
 
-def computing(tree: list[psutil.Process], stage: str) -> bool:
-    """Whether the stage's own process, or the fork that runs it, has started computing."""
+def computing(tree: list[psutil.Process], *stages: str) -> bool:
+    """Whether the own process of one of these stages, or the fork that runs it, has started computing."""
     commands = {process.pid: process.cmdline() for process in tree}
-    if not any(f"pipeline.stages.{stage}" in command for command in commands.values()):
+    modules = {f"pipeline.stages.{stage}" for stage in stages}
+    if not any(modules & {*command} for command in commands.values()):
         return False
     servers = [pid for pid, command in commands.items() if "serve" in command]
     workers = [
         process
         for process in tree
-        if commands[process.pid][1:3] == ["-m", f"pipeline.stages.{stage}"] or process.ppid() in servers
+        if (commands[process.pid][1:2] == ["-m"] and modules & {*commands[process.pid][2:3]})
+        or process.ppid() in servers
     ]
     return any(process.cpu_times().user > 0.03 for process in workers)
 
@@ -41,7 +43,7 @@ def first_stage(running: subprocess.Popen[bytes]) -> None:
     while running.poll() is None:
         with suppress(psutil.Error):
             tree = psutil.Process(running.pid).children(recursive=True)
-            if any(computing(tree, stage) for stage in STAGES):
+            if computing(tree, *STAGES):
                 return
         time.sleep(0.01)
 

@@ -11,11 +11,10 @@ from pipeline.settings.run import Run
 from pipeline.settings.sections import judged_by
 from pipeline.storage.atomic_files import read_json
 from pipeline.storage.provenance import git_revision
+from pipeline.tasks.base import EXACT
 from pipeline.training.speed import Measured, speed
 from pipeline.workflow.retention import disk_use
 
-EXACT = ("kl", "kl_jump_1", "kl_jump_2")
-"""The metrics of `evaluation.exact_kl`, which enumerated tasks have."""
 PAUSE = 60.0
 """If no stage runs for this many seconds, the workflow counts as stopped, not as slow."""
 Timings = list[tuple[str, Timing]]

@@ -15,11 +15,12 @@ from pipeline.plugins import load_algorithm
 from pipeline.report import figures
 from pipeline.report.html import page, rendered
 from pipeline.report.json_types import RunMetrics, Summary
-from pipeline.report.run_metrics import EXACT, STEPS, metric_names, sampler_title, scalars
+from pipeline.report.run_metrics import STEPS, metric_names, sampler_title, scalars
 from pipeline.report.samples import legend, samples_of, shared_wording
 from pipeline.report.tables import Cells, cell
 from pipeline.settings.run import Run
 from pipeline.settings.stages import plain_json
+from pipeline.tasks.base import EXACT
 from pipeline.training.speed import speed_in_words
 from pipeline.workflow.progress import duration
 

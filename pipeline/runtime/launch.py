@@ -22,8 +22,7 @@ PR_SET_PDEATHSIG = 1
 
 def die_with_shell() -> None:
     """Ask Linux for SIGTERM when the job's shell ends, as then Snakemake has given up the job. Survives `exec`."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _signal_when_parent_ends(signal.SIGTERM)
     if SHELL in os.environ and int(os.environ[SHELL]) not in (os.getppid(), os.getpid()):
         sys.exit("error: the job's shell was killed")
 
@@ -33,10 +32,14 @@ def die_with_agent() -> None:
     signal while it starts them, and they would write files that the next job writes, too."""
     if AGENT not in os.environ:
         return
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _signal_when_parent_ends(signal.SIGKILL)
     if int(os.environ[AGENT]) != os.getppid():
         sys.exit("error: the launcher was killed")
+
+
+def _signal_when_parent_ends(signum: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum)
 
 
 def limit_to_gpus(ranks: int) -> int:

@@ -77,7 +77,9 @@ class Saved:
     cells: Callable[[Item], int] | None = None
 
 
-RESERVED = ("cpu_seconds", "groups", "kl", "kl_jump_1", "kl_jump_2", "rollouts", "round", "samples")
+EXACT = ("kl", "kl_jump_1", "kl_jump_2")
+"""The metrics of `evaluation.exact_kl`, which enumerated tasks have."""
+RESERVED = (*EXACT, "cpu_seconds", "groups", "rollouts", "round", "samples")
 """What else reports and tables write beside metrics."""
 
 

@@ -25,11 +25,8 @@ def test_padding_changes_nothing():
 
 def test_a_run(workflow):
     (workflow.directory / "examples").symlink_to(ROOT / "examples")
-    name = "examples.convolutions"
-    workflow.params["defaults"] |= {
-        "rounds": 1,
-        "model": {"name": name, "hidden_size": 32, "num_hidden_layers": 3},
-    }
+    model = {"name": "examples.convolutions", "hidden_size": 32, "num_hidden_layers": 3}
+    workflow.params["defaults"] |= {"rounds": 1, "model": model}
     workflow()
     policy, _, mask = load_policy(workflow.run_directory / "round_001" / "policy", PLUGIN)
     assert (type(policy).__name__, policy.sizes["mask_id"]) == ("Convolutions", mask)
