@@ -25,16 +25,11 @@ LONGEST = 6.0
 def computing(tree: list[psutil.Process], *stages: str) -> bool:
     """Whether the own process of one of these stages, or the fork that runs it, has started computing."""
     commands = {process.pid: process.cmdline() for process in tree}
-    modules = {f"pipeline.stages.{stage}" for stage in stages}
-    if not any(modules & {*command} for command in commands.values()):
+    starts = [["-m", f"pipeline.stages.{stage}"] for stage in stages]
+    if not any(module in command for command in commands.values() for _, module in starts):
         return False
     servers = [pid for pid, command in commands.items() if "serve" in command]
-    workers = [
-        process
-        for process in tree
-        if (commands[process.pid][1:2] == ["-m"] and modules & {*commands[process.pid][2:3]})
-        or process.ppid() in servers
-    ]
+    workers = [process for process in tree if commands[process.pid][1:3] in starts or process.ppid() in servers]
     return any(process.cpu_times().user > 0.03 for process in workers)
 
 
