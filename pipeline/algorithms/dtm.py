@@ -36,18 +36,20 @@ LARGEST = 40.0
 
 
 def make_targets(rollouts: Rollouts, settings: Dtm) -> Targets:
-    """The weight of a rollout is e^{h r}.
+    """The weight of a rollout is e^{h r}, with 0 for a reward below 0; the report gives their share.
 
     Raises:
         PipelineError: if the largest of them is more than e^LARGEST.
     """
     spent = rollouts.spent
     taken = min(settings.step, max(0.0, 1 / settings.alpha - spent))
-    log_weight = taken * column(rollouts.table, "reward").clamp(min=0)
+    reward = column(rollouts.table, "reward")
+    log_weight = taken * reward.clamp(min=0)
     if (largest := float(log_weight.max())) > LARGEST:
         most = taken * LARGEST / largest
         raise PipelineError(f"algorithm.step {settings.step:g}: e^(step · reward) overflows; take at most {most:.2g}")
-    report = {"inverse_alpha_step": taken, "inverse_alpha_total": spent + taken}
+    below = float((reward < 0).float().mean())
+    report = {"inverse_alpha_step": taken, "inverse_alpha_total": spent + taken, "rewards_below_0": below}
     step = torch.full_like(log_weight, taken)
     weights = Weights(log_weight.exp(), step=step, log_weight=log_weight, spent=spent + taken, report=report)
     return targets_from_weights(rollouts, TARGETS.empty_table(), weights)

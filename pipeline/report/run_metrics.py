@@ -27,6 +27,7 @@ STEPS = {
     "reward_spread": "spread of r/α",
     "inverse_alpha_step": "1/α step",
     "inverse_alpha_total": "1/α total",
+    "rewards_below_0": "rewards below 0, counted as 0",
 }
 """Keys of adjoint.json that only some methods write, with their titles. A spread is the mean over groups of the
 standard deviation over the K completions: of the two parts of the log weight ℓ."""

@@ -1,9 +1,10 @@
 """Tasks with two-character answers whose optimal law is a picture on {0..90}²: `checkerboard` and `pinwheel`.
 
     p^base(a, b) ∝ e^{-(u² + v² - uv)},  u = a/45 - 1,  v = b/45 - 1      (correlated, not flat)
-    r(a, b)      = log picture(a, b) - log p^base(a, b)
+    r(a, b)      = log picture(a, b) - log p^base(a, b) - (the lowest of these differences)
 
-so that p* ∝ p^base e^{r/α} is the picture at α = 1. Each of the 91 values is one printable character.
+so that p* ∝ p^base e^{r/α} is the picture at α = 1. No reward is below 0, which `dtm` would count as 0. Each of the
+91 values is one printable character.
 """
 
 from functools import partial
@@ -72,6 +73,7 @@ def picture_task(picture: np.ndarray) -> Task[Picture]:
     """The task whose p* at α = 1 is `picture`, a positive [SIZE, SIZE] table."""
     base, picture = base_law(), normalized(picture)
     reward = np.log(picture) - np.log(base)
+    reward -= reward.min()
     return Task(
         settings=Picture,
         alphabet=VALUES + "".join(PROMPTS.values()),

@@ -54,6 +54,17 @@ def test_dtm_ends_at_one_over_alpha(bench):
     assert taken == pytest.approx([3.0, 1.0, 0.0]) and 1 / ALPHA == 4
 
 
+def test_dtm_counts_rewards_below_0_as_0_and_says_how_many(bench):
+    """As its authors do; a task with such rewards has to add a constant, or this method aims at another optimum."""
+    run, policy = bench.run("dtm", step=2.0), bench.policy(bench.log_base)
+    table = bench.rollouts(policy, run, 4)
+    index = table.schema.get_field_index("reward")
+    table = table.set_column(index, table.schema.field(index), [[-1.0, 0.0, 1.0, 1.0] * (len(table) // 4)])
+    targets = bench.make_targets(run, table)
+    assert targets.columns["weight"][:4] == pytest.approx([1.0, 1.0, math.exp(2.0), math.exp(2.0)])
+    assert targets.diagnostics["rewards_below_0"] == 0.25
+
+
 def test_dtm_refuses_weights_that_overflow(bench):
     run, policy = bench.run("dtm", step=100.0), bench.policy(bench.log_base)
     run = run.model_copy(update={"algorithm": run.algorithm.model_copy(update={"alpha": 0.001})})

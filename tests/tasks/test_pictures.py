@@ -17,6 +17,7 @@ def test_the_optimum_at_alpha_one_is_the_picture(name):
     problem, picture = load_task(name).enumerated, TASKS[name].picture()
     optimum = problem.base * np.exp(problem.reward)
     np.testing.assert_allclose(optimum / optimum.sum(), picture / picture.sum(), rtol=1e-12)
+    assert problem.reward.min() == 0  # `dtm` counts rewards below 0 as 0
     flat = np.full_like(problem.base, 1 / problem.base.size)
     assert abs(problem.base.sum() - 1) < 1e-12
     assert (problem.base * np.log(problem.base / flat)).sum() > 0.05  # not flat
