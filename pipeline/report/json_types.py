@@ -133,16 +133,6 @@ class FamilyRow(TypedDict):
     curve: list[Summary]
 
 
-class SuiteResult(TypedDict):
-    """data/results/SUITE.json."""
-
-    suite: str
-    git: list[str]
-    hardware: list[str]
-    versions: dict[str, str]
-    rows: list[FamilyRow]
-
-
 class EstimatorRow(TypedDict):
     """A row of estimators.json, which `stages.estimators` writes."""
 
@@ -152,3 +142,14 @@ class EstimatorRow(TypedDict):
     bias: float
     bias_noise: float
     variance: float
+
+
+class SuiteResult(TypedDict):
+    """data/results/SUITE.json; `estimators` are those of each enumerated task."""
+
+    suite: str
+    git: list[str]
+    hardware: list[str]
+    versions: dict[str, str]
+    rows: list[FamilyRow]
+    estimators: dict[str, list[EstimatorRow]]

@@ -11,18 +11,24 @@ from operator import itemgetter
 from typing import cast
 
 from pipeline.evaluation.summary import summarize
-from pipeline.report.json_types import FamilyRow, Published, RunMetrics, SuiteResult, Summary
+from pipeline.report.json_types import EstimatorRow, FamilyRow, Published, RunMetrics, SuiteResult, Summary
 from pipeline.report.run_metrics import headline_metric, metric_values, sampler_title, scalars
 from pipeline.settings.sections import judged_by
 
 SEED = re.compile(r"-seed(\d+)$")
 
 
-def suite_result(suite: str, runs: Sequence[RunMetrics], published: Mapping[str, Published]) -> SuiteResult:
+def suite_result(
+    suite: str,
+    runs: Sequence[RunMetrics],
+    published: Mapping[str, Published],
+    estimators: Mapping[str, list[EstimatorRow]] | None = None,
+) -> SuiteResult:
     """The content of data/results/SUITE.json: a row for each family, and the code and hardware behind the numbers.
 
     Args:
         published: family -> metric -> (base, final), numbers of other authors to show beside ours.
+        estimators: enumerated task -> the rows of its estimators.json.
     """
     rows = [family_row(name, members, published.get(name, {})) for name, members in by_family(runs).items()]
     measured = [entry for run in runs for entry in run["results"]]
@@ -32,6 +38,7 @@ def suite_result(suite: str, runs: Sequence[RunMetrics], published: Mapping[str,
         "hardware": sorted({entry["hardware"] for entry in measured}),
         "versions": measured[0]["versions"],
         "rows": rows,
+        "estimators": dict(estimators or {}),
     }
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from pipeline.evaluation.paired import MOST, compare, holm
-from pipeline.report.json_types import FamilyRow, Summary
+from pipeline.report.json_types import EstimatorRow, FamilyRow, Summary
 from pipeline.report.run_metrics import metric_values
 
 Cells = list[list[str]]
@@ -172,6 +172,23 @@ def _measured_by_all(rows: Sequence[FamilyRow], headline: str) -> list[str]:
 def _differences(reference: FamilyRow, row: FamilyRow, metric: str) -> list[float]:
     seeds = _common_seeds(reference, row)
     return [row["by_seed"][seed][metric] - reference["by_seed"][seed][metric] for seed in seeds]
+
+
+def estimator_tables(errors: Mapping[str, Sequence[EstimatorRow]]) -> dict[str, Cells]:
+    """Title -> variance and squared bias ± the noise of its measurement, relative to Σ Q*², at the middle K."""
+    found = {}
+    for task, rows in errors.items():
+        sizes = sorted({row["completions"] for row in rows})
+        count = sizes[len(sizes) // 2]
+        here = [row for row in rows if row["completions"] == count]
+        cells = [["policy", *dict.fromkeys(row["estimator"] for row in here)]]
+        for policy in dict.fromkeys(row["policy"] for row in here):
+            of_policy = [row for row in here if row["policy"] == policy]
+            cells.append([f"{policy}: variance", *(f"{row['variance']:.2g}" for row in of_policy)])
+            bias = (f"{row['bias']:.2g} ± {row['bias_noise']:.1g}" for row in of_policy)
+            cells.append([f"{policy}: squared bias", *bias])
+        found[f"Estimators of Q*: {task}, K = {count}"] = cells
+    return found
 
 
 def for_page(cells: Cells, most: int = 7) -> Cells:

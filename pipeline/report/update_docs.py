@@ -5,8 +5,8 @@
     <!-- After the last round: data/results/antibody.json -->
     <!-- end -->
 
-by the tables with that title (`tables.suite_tables`), made of the rows of one or several files. Where several have
-the same family of runs, with other seeds, its numbers are pooled.
+by the tables whose title begins so (`suite_tables` and `estimator_tables` in tables.py), made of the rows of one or
+several files. Where several have the same family of runs, with other seeds, its numbers are pooled.
 The figures are those of `FIGURES`.
 """
 
@@ -21,7 +21,7 @@ from pipeline.report.json_types import FamilyRow
 from pipeline.report.pooled import pooled
 from pipeline.report.run_metrics import metric_values
 from pipeline.report.svg import beside, standalone
-from pipeline.report.tables import markdown, suite_tables
+from pipeline.report.tables import estimator_tables, markdown, suite_tables
 from pipeline.storage.atomic_files import read_json, write_text
 
 BLOCK = re.compile(r"(<!-- ([^:\n]+): (\S+\.json(?: \S+\.json)*) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -36,12 +36,13 @@ def with_current_tables(text: str, root: Path) -> str:
     """
 
     def block(match: re.Match[str]) -> str:
-        title, files = match[2], match[3]
-        rows = pooled([row for name in files.split() for row in read_json(root / name, "rows")["rows"]])
-        tables = suite_tables(rows)
+        title, results = match[2], [read_json(root / name, "rows") for name in match[3].split()]
+        tables = suite_tables(pooled([row for result in results for row in result["rows"]]))
+        for result in results:
+            tables |= estimator_tables(result.get("estimators", {}))
         found = {name: cells for name, cells in tables.items() if name.startswith(title)}
         if not found:
-            raise PipelineError(f"{files} has no table '{title}', only: {', '.join(tables)}")
+            raise PipelineError(f"{match[3]} has no table '{title}', only: {', '.join(tables)}")
         shown = ((f"{name}:\n\n" if name != title else "") + markdown(cells) for name, cells in found.items())
         return match[1] + "\n".join(shown) + match[4]
 

@@ -11,7 +11,7 @@ from pipeline.report.html import page, rendered
 from pipeline.report.json_types import RunMetrics
 from pipeline.report.seed_average import family_name, suite_result
 from pipeline.report.suite_figures import comparison, estimators, suite_svg
-from pipeline.report.tables import for_page, markdown, suite_tables
+from pipeline.report.tables import estimator_tables, for_page, markdown, suite_tables
 from pipeline.settings.stages import NoSettings
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
@@ -31,18 +31,18 @@ ARGUMENTS = {
 
 def run(args: Namespace, settings: NoSettings) -> None:
     runs = [read_json(path) for path in args.metrics]
-    result = suite_result(args.out.stem, runs, args.published)
-    tables = suite_tables(result["rows"])
+    measured = {found["task"]: found["rows"] for found in map(read_json, args.estimators)}
+    result = suite_result(args.out.stem, runs, args.published, measured)
+    tables = suite_tables(result["rows"]) | estimator_tables(measured)
     curves = comparison(result["rows"])
     laws = {task: heat_maps(shown) for task, shown in _laws_by_task(args.joints, runs).items()}
-    errors = {found["task"]: estimators(found["rows"]) for found in map(read_json, args.estimators)}
     html = page(
         "compare",
         result=result,
         tables={title: for_page(cells) for title, cells in tables.items()},
         curves=rendered(curves),
         laws=rendered(laws),
-        estimators=rendered(errors),
+        estimators=rendered({task: estimators(rows) for task, rows in measured.items()}),
     )
     text = "\n".join(f"**{title}**\n\n{markdown(cells)}" for title, cells in tables.items())
     write_json(args.out, result)

@@ -62,6 +62,7 @@ def test_a_suite_of_the_grid(workflow: Workflow):
     assert small["n"] == decoded["n"] == 2
     assert decoded["final"]["kl"] < small["base"]["kl"]
     html = (results / "both.html").read_text()
+    assert "Estimators of Q*: checkerboard, K = 64" in html
     assert html.count("<svg") == 4 + 4 + 4  # curves, laws (target, base, two families), errors of the estimators
     assert "decoded" in (results / "both.svg").read_text()
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.report.seed_average import by_family, family_row, suite_result
-from pipeline.report.tables import for_page, markdown, suite_tables
+from pipeline.report.tables import estimator_tables, for_page, markdown, suite_tables
 from tests.report.suites import RESULT, RUNS, metrics
 
 
@@ -123,3 +123,21 @@ def test_lengths():
         ["one", "1", "20.0 ± 10.0 %", "50.0 %"],
         ["other", "1", "20.0 ± 10.0 %", "50.0 %"],
     ]
+
+
+def test_estimators_are_compared_at_the_middle_number_of_completions():
+    rows = [
+        {"policy": policy, "completions": count, "estimator": name, "bias": 0.25, "bias_noise": 0.5, "variance": count}
+        for policy in ("base", "last")
+        for count in (4, 16, 64)
+        for name in ("first", "all")
+    ]
+    assert estimator_tables({"checkerboard": rows}) == {
+        "Estimators of Q*: checkerboard, K = 16": [
+            ["policy", "first", "all"],
+            ["base: variance", "16", "16"],
+            ["base: squared bias", "0.25 ± 0.5", "0.25 ± 0.5"],
+            ["last: variance", "16", "16"],
+            ["last: squared bias", "0.25 ± 0.5", "0.25 ± 0.5"],
+        ]
+    }
