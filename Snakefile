@@ -73,12 +73,12 @@ rule base:
     params:
         settings=settings("base"),
         code=code("base"),
-        progress="data/runs/{run}/round_000/train.progress",
+        checkpoint="data/runs/{run}/round_000/train.checkpoint",
     shell:
         "{resources.launch} pipeline.stages.base --settings {params.settings:q}"
         " --items {input.corpus} --limits {resources.limits:q}"
         " --out {output.policy} --summary {output.summary}"
-        " --progress {params.progress} --code {params.code:q} --timing {output.timing} --threads {threads} --compile {resources.compile}"
+        " --checkpoint {params.checkpoint} --code {params.code:q} --timing {output.timing} --threads {threads} --compile {resources.compile}"
         " --sharding {resources.sharding}"
         " > {log} 2>&1 || failed {log}"
 
@@ -200,13 +200,13 @@ rule train:
         optimizer=lambda wildcards, input: (
             f"--optimizer {input.optimizer}" if input.optimizer else ""
         ),
-        progress="data/runs/{run}/round_{round}/train.progress",
+        checkpoint="data/runs/{run}/round_{round}/train.checkpoint",
     shell:
         "{resources.launch} pipeline.stages.train --settings {params.settings:q}"
         " --targets {input.targets} --base {input.base} --policy {input.policy} {params.optimizer}"
         " --round {wildcards.round} --out {output.policy}"
         " --optimizer-out {output.optimizer} --summary {output.summary}"
-        " --progress {params.progress} --code {params.code:q} --timing {output.timing} --threads {threads} --compile {resources.compile}"
+        " --checkpoint {params.checkpoint} --code {params.code:q} --timing {output.timing} --threads {threads} --compile {resources.compile}"
         " --sharding {resources.sharding} --keep {resources.keep:q}"
         " > {log} 2>&1 || failed {log}"
 

@@ -133,7 +133,7 @@ def line(stage: Stage, capsys: pytest.CaptureFixture) -> Callable[..., str]:
     def run(name: str, **changes: object) -> str:
         message = said(lambda: stage(stage.command(name, **changes)))
         assert all("%|" in text for text in capsys.readouterr().err.splitlines() if text), "only progress bars"
-        assert not [path for path in stage.out.rglob("*") if path.suffix != ".progress"]
+        assert not [path for path in stage.out.rglob("*") if path.suffix != ".checkpoint"]
         assert not list(stage.run.parent.rglob(".*.tmp"))
         return message.replace(f"{stage.run.parent}/", "")
 

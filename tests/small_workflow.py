@@ -100,7 +100,7 @@ def undone(workflow: Workflow, first: int) -> Workflow:
 ARGUMENTS = {
     "prepare": "--out OUT/items",
     "base": '--items RUN/items/base.parquet --limits {"train":[["",16]],"held_out":[["",16]]}'
-    " --out OUT/policy --summary OUT/train.json --progress OUT/train.progress",
+    " --out OUT/policy --summary OUT/train.json --checkpoint OUT/train.checkpoint",
     "rollout": "--items RUN/items/train.parquet --policy RUN/round_000/policy --round 1 --shard 0 --out OUT/00.parquet",
     "reference": "--rollouts RUN/round_001/rollouts/00.parquet --base RUN/round_000/policy --round 1 --shard 0"
     " --replay 64 --out OUT/00.parquet",
@@ -110,7 +110,7 @@ ARGUMENTS = {
     "train": "--targets RUN/round_002/targets/targets.parquet --policy RUN/round_001/policy --round 2"
     " --base RUN/round_000/policy --optimizer RUN/round_001/optimizer.safetensors"
     " --out OUT/policy --optimizer-out OUT/optimizer.safetensors"
-    " --summary OUT/train.json --progress OUT/train.progress",
+    " --summary OUT/train.json --checkpoint OUT/train.checkpoint",
     "decode": "--items RUN/items/test.parquet --policy RUN/round_001/policy --round 1 --shard 0 --out OUT/00.parquet",
     "evaluate": "--items RUN/items/test.parquet --policy RUN/round_001/policy --round 1 --out OUT/evaluation.json",
     "report": "--run RUN --origin RUN --out OUT/report.html --figure OUT/learning_curve.svg --metrics OUT/metrics.json"

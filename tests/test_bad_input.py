@@ -186,7 +186,7 @@ POLICY = "round_000/policy"
         ("train", STATE, Path.unlink, f"run/{STATE} is missing"),
         ("train", STATE, halve, f"run/{STATE} is not a complete safetensors file"),
         ("train", STATE, lambda path: save_file({}, path), f"run/{STATE} does not belong to this policy: see 'step."),
-        ("train", "../out/train.progress", lambda path: path.write_bytes(b"abc"), "train.progress is not a complete"),
+        ("train", "../out/train.checkpoint", lambda path: path.write_bytes(b"abc"), "checkpoint is not a complete"),
         ("report", "round_001/adjoint.json", halve, "cannot read run/round_001/adjoint.json"),
         ("report", "round_001/adjoint.json", Path.unlink, "cannot read run/round_001/adjoint.json"),
         ("report", "round_001/adjoint.json", lambda path: path.write_text("{}"), "adjoint.json has no 'reward_mean'"),

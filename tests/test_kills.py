@@ -85,7 +85,7 @@ def is_as_undisturbed(workflow: Workflow, finished: Workflow) -> None:
     """The same metrics bit for bit, the same files, and no temporary files (Snakemake leaves empty directories)."""
     assert workflow.metrics() == finished.metrics()
     data = workflow.directory / "data"
-    assert [path for pattern in (".*tmp*", "*.progress") for path in data.rglob(pattern)] == []
+    assert [path for pattern in (".*tmp*", "*.checkpoint") for path in data.rglob(pattern)] == []
     assert [path for path in (workflow.directory / "tmp").rglob("*") if not path.is_dir()] == []
     assert {path.relative_to(data) for path in data.rglob("*")} == {
         path.relative_to(finished.directory / "data") for path in (finished.directory / "data").rglob("*")

@@ -92,15 +92,15 @@ def all_jobs() -> dict[str, str]:
     return dict(line.split() for line in ask("squeue", "--states=all", "--noheader", "--format=%i %T").splitlines())
 
 
-def preempt(stage: psutil.Process, progress: Path) -> None:
+def preempt(stage: psutil.Process, checkpoint: Path) -> None:
     """Let an urgent job preempt a training job, which may then start again at once instead of after two minutes.
 
     Args:
-        progress: the checkpoint that the training writes on SIGTERM; it is suspended after that.
+        checkpoint: what the training writes on SIGTERM; it is suspended after that.
     """
     job, node = job_of(stage), stage.environ()["SLURMD_NODENAME"]
     ask("sbatch", "--partition=urgent", "--gres=gpu:1", f"--nodelist={node}", "--output=/dev/null", "--wrap=true")
-    wait_for(progress.exists, pause=0.001)
+    wait_for(checkpoint.exists, pause=0.001)
     stage.suspend()
     wait_for(lambda: not stage.is_running() and "JobState=PENDING" in asked(job))
     assert "Restarts=1" in asked(job)
@@ -113,16 +113,16 @@ def begun(log: Path) -> int:
     return int(found[1]) if found else -1
 
 
-def updates(progress: Path) -> int:
+def updates(checkpoint: Path) -> int:
     """The number of updates in a checkpoint."""
-    with safe_open(progress, "pt") as file:
+    with safe_open(checkpoint, "pt") as file:
         return len(json.loads(file.metadata()["losses"]))
 
 
 def test_kills_on_the_cluster_change_nothing(finished, attentive):
     """In the last round: a job is killed, another preempted, and then Snakemake killed while that one runs again."""
     workflow = undone(attentive, first=2)
-    logs, progress = workflow.run_directory / "logs", workflow.run_directory / "round_002" / "train.progress"
+    logs, checkpoint = workflow.run_directory / "logs", workflow.run_directory / "round_002" / "train.checkpoint"
     with Controller(workflow) as controller:
         killed = controller.suspended("rollout", "--shard", "00")
         assert killed.environ()["CUDA_VISIBLE_DEVICES"] == "0"
@@ -136,9 +136,9 @@ def test_kills_on_the_cluster_change_nothing(finished, attentive):
         train.nice(19)  # so that it does not outrun this test
         wait_for(lambda: begun(logs / "train_002.log") == 0, pause=0.001)
         train.suspend()
-        assert not progress.exists()
-        preempt(train, progress)
-        done = updates(progress)
+        assert not checkpoint.exists()
+        preempt(train, checkpoint)
+        done = updates(checkpoint)
         assert 0 < done < 8
 
         train = controller.stage("train", "--round", "002")
@@ -158,7 +158,7 @@ def test_kills_on_the_cluster_change_nothing(finished, attentive):
     assert found == wanted
     assert workflow.pending() == {}
     data = workflow.directory / "data"
-    assert [path for pattern in (".*tmp*", "*.progress") for path in data.rglob(pattern)] == []
+    assert [path for pattern in (".*tmp*", "*.checkpoint") for path in data.rglob(pattern)] == []
 
 
 def test_training_on_two_nodes(attentive):

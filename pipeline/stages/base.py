@@ -37,9 +37,10 @@ from pipeline.tasks.base import HELD_OUT, Item, Task, TaskSettings, name_of
 from pipeline.text.prompts import prompt_format
 from pipeline.text.tokenizer import character_tokenizer, load_tokenizer, mask_id
 from pipeline.training.adamw import AdamW
+from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.checkpointing import decide_checkpointing
 from pipeline.training.corpus import batches, read_rows, replays
-from pipeline.training.loop import Progress, fit
+from pipeline.training.loop import fit
 from pipeline.training.replay_buffer import Replay
 
 ARGUMENTS = {
@@ -47,7 +48,7 @@ ARGUMENTS = {
     "limits=": 'what follows a prompt: {"train" or "held_out": [[prefill, most answer tokens], …]}',
     "out": "policy directory to write",
     "summary": "JSON to write: the loss of every update",
-    "progress": "where a killed stage left off",
+    "checkpoint": "where a killed stage left off",
 }
 
 
@@ -76,7 +77,7 @@ def run(args: Namespace, settings: BaseSettings) -> None:
     if is_main_process():
         save_policy(args.out, merge_adapters(model, plugin), tokenizer, plugin, source, imported)
         write_json(args.summary, {"losses": losses, "parameters": sum(p.numel() for p in model.parameters())})
-        discard(args.progress)
+        discard(args.checkpoint)
 
 
 def read_items(args: Namespace) -> dict[str, list[Item]]:
@@ -169,7 +170,7 @@ def train(
 
     optimizer, drawn = AdamW(model, base), batches(corpora, base, seed, blocks_of(model))
     started_from = [fingerprint_of(*weight_files(source))] if source else []
-    progress = Progress(args.progress, digest(plain_json(settings), args.code, args.items, *started_from))
+    checkpoint = Checkpoint(args.checkpoint, digest(plain_json(settings), args.code, args.items, *started_from))
     return fit(
         model,
         optimizer,
@@ -177,7 +178,7 @@ def train(
         weighted_cross_entropy,
         schedule,
         base,
-        progress,
+        checkpoint,
         seed=seed,
         round_=0,
         updates=base.updates,

@@ -27,8 +27,9 @@ from pipeline.storage.fingerprint import fingerprint_of
 from pipeline.text.prompts import load_prompt_format
 from pipeline.text.tokenizer import token_ids
 from pipeline.training.adamw import AdamW, load_optimizer_state, optimizer_state
+from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.checkpointing import decide_checkpointing
-from pipeline.training.loop import Progress, fit
+from pipeline.training.loop import fit
 from pipeline.training.speed import Measured
 from pipeline.training.throughput import Meter
 from pipeline.workflow.retention import prune
@@ -42,7 +43,7 @@ ARGUMENTS = {
     "out": "policy directory to write",
     "optimizer-out": "safetensors to write: the optimiser state",
     "summary": "JSON to write: the loss of every update",
-    "progress": "where a killed stage left off",
+    "checkpoint": "where a killed stage left off",
 }
 
 
@@ -68,11 +69,12 @@ def run(args: Namespace, settings: TrainSettings) -> Measured | None:
         return lr * min(1.0, (number + 1) / max(1, warmup))
 
     weights = [*weight_files(args.policy), *weight_files(args.base), *filter(None, [args.optimizer])]
-    progress = Progress(args.progress, digest(plain_json(settings), args.code, args.targets, fingerprint_of(*weights)))
+    key = digest(plain_json(settings), args.code, args.targets, fingerprint_of(*weights))
+    checkpoint = Checkpoint(args.checkpoint, key)
     numbers = {"seed": seed, "round_": args.round, "updates": train.updates}
     with Meter(policy, recompute=bool(train.gradient_checkpointing)) as meter:
         title = f"round {args.round} train"
-        losses = fit(policy, optimizer, batches, loss, schedule, train, progress, **numbers, title=title)
+        losses = fit(policy, optimizer, batches, loss, schedule, train, checkpoint, **numbers, title=title)
     optimizer.take_averages()
     save(args, settings, plugin, policy, tokenizer, optimizer, losses)
     return meter.measured(tokens=meter.positions)
@@ -139,7 +141,7 @@ def save(
         with replacing(args.optimizer_out) as temporary:
             save_file(state, temporary)
         write_json(args.summary, {"losses": losses})
-        discard(args.progress)
+        discard(args.checkpoint)
 
 
 if __name__ == "__main__":

@@ -1,91 +1,24 @@
 """The training loop of every algorithm: batch → loss → optimiser step."""
 
-import json
 import math
-import os
-import signal
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.errors import PipelineError
 from pipeline.models.base import moves_padding
 from pipeline.models.row_dropout import draw_masks
-from pipeline.runtime.distributed import (
-    broadcast_decision,
-    gather_tensors,
-    is_main_process,
-    is_sharded,
-    shard_like,
-    unsharded,
-)
+from pipeline.runtime.distributed import is_main_process, is_sharded, unsharded
 from pipeline.runtime.random_streams import Stream, seed_torch
 from pipeline.settings.sections import Optimizer
-from pipeline.storage.atomic_files import read_tensors, replacing
-from pipeline.training.adamw import AdamW, optimizer_state, set_optimizer_state
+from pipeline.training.adamw import AdamW
+from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.replay_buffer import Batch
-
-MOST_WRITING = 0.05
-"""The share of the time of training that checkpoints may take."""
-
-
-@dataclass
-class Progress:
-    """Checkpoints of a running training stage, from which it continues after it was killed.
-
-    Attributes:
-        path: the checkpoint, one safetensors file beside the output; the stage removes it when training is done.
-        key: a digest of everything that the result depends on; a checkpoint with another key is ignored.
-        interval: seconds between checkpoints, or more if writing them takes more than `MOST_WRITING` of the time.
-    """
-
-    path: Path
-    key: str
-    interval: float = 60.0
-    losses: list[float] = field(default_factory=list)
-    saved: float = field(default_factory=time.monotonic)
-    writing: float = 0.0
-
-    def save_often_after_sigterm(self) -> None:
-        """In a SLURM job SIGTERM announces SIGKILL at an unknown time: after SIGTERM, save after every update."""
-        if "SLURM_JOB_ID" in os.environ:
-            signal.signal(signal.SIGTERM, lambda *_: setattr(self, "interval", 0.0))
-
-    @torch.no_grad()
-    def restore(self, optimizer: AdamW) -> None:
-        """Restore parameters, optimiser state and losses from the checkpoint, if there is one with this key."""
-        if not self.path.exists():
-            return
-        tensors, metadata = read_tensors(self.path)
-        if metadata.get("key") != self.key:
-            return
-        self.losses = json.loads(metadata["losses"])
-        for name, value in optimizer.trained.items():
-            value.copy_(shard_like(tensors[f"policy.{name}"], value))
-        set_optimizer_state(optimizer, tensors, self.path)
-
-    def save(self, optimizer: AdamW) -> None:
-        """Write a checkpoint if it is time for one. Every process must call this."""
-        pause = max(self.interval, self.writing / MOST_WRITING) if self.interval else 0.0
-        begun = time.monotonic()
-        if not broadcast_decision(begun - self.saved >= pause):
-            return
-        tensors = gather_tensors((f"policy.{name}", value) for name, value in optimizer.trained.items())
-        tensors |= optimizer_state(optimizer)
-        if is_main_process():
-            with replacing(self.path) as temporary:
-                save_file(tensors, temporary, {"key": self.key, "losses": json.dumps(self.losses)})
-        self.saved = time.monotonic()
-        self.writing = self.saved - begun
 
 
 def fit(
@@ -95,7 +28,7 @@ def fit(
     loss: Callable[[nn.Module, Batch], Tensor],
     schedule: Callable[[int], float],
     settings: Optimizer,
-    progress: Progress,
+    checkpoint: Checkpoint,
     *,
     seed: int,
     round_: int,
@@ -124,11 +57,11 @@ def fit(
         raise PipelineError(
             f"batch_size {settings.batch_size} is not a multiple of gradient_accumulation_steps × processes = {parts}"
         )
-    progress.restore(optimizer)
-    progress.save_often_after_sigterm()
+    checkpoint.restore(optimizer)
+    checkpoint.save_often_after_sigterm()
     policy.train()
     wrapped, wrapped_optimizer = (policy, optimizer) if is_sharded(policy) else accelerator.prepare(policy, optimizer)
-    done, end = len(progress.losses), partial(Batch.end, without_padding=moves_padding(policy))
+    done, end = len(checkpoint.losses), partial(Batch.end, without_padding=moves_padding(policy))
     with tqdm(total=updates, initial=done, desc=title, unit="update", disable=not is_main_process()) as bar:
         for number, batch in enumerate(islice(batches, done, None), start=done):
             for group in wrapped_optimizer.param_groups:
@@ -139,12 +72,12 @@ def fit(
             if not (math.isfinite(value) and math.isfinite(norm)):
                 found = f"the loss of update {number} is {value:.4g}, with a gradient of norm {norm:.4g}"
                 raise PipelineError(f"{title}: {found}: take a lower learning rate or smaller weights of the targets")
-            progress.losses.append(value)
+            checkpoint.losses.append(value)
             bar.set_postfix(loss=f"{value:.4f}", refresh=False)
             bar.update()
-            progress.save(optimizer)
+            checkpoint.save(optimizer)
     policy.eval()
-    return progress.losses
+    return checkpoint.losses
 
 
 def _update(

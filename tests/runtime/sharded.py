@@ -20,7 +20,8 @@ from pipeline.samplers.posterior import completion_log_prob
 from pipeline.settings.sections import Adapter, Train
 from pipeline.text.tokenizer import character_tokenizer
 from pipeline.training.adamw import AdamW, load_optimizer_state, optimizer_state
-from pipeline.training.loop import Progress, fit
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.loop import fit
 from pipeline.training.replay_buffer import Batch, Replay
 from tests.runtime import sharded_families
 
@@ -64,7 +65,7 @@ def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDA
     generator = torch.Generator().manual_seed(number)
     texts = [torch.randint(8, (32, length), generator=generator) for length in (3, 6)]
     batches = Replay.of_texts(*texts, MASK).batches(UPDATES, 8, 0, Stream.REPLAY, number)
-    progress = Progress(here.with_suffix(".progress"), "key", interval=0.0)
+    checkpoint = Checkpoint(here.with_suffix(".checkpoint"), "key", interval=0.0)
     losses = fit(
         policy,
         optimizer,
@@ -72,7 +73,7 @@ def round_(number: int, kind: str, sharding: str, out: Path, updates: int = UPDA
         partial(loss, others=others),
         lambda update: RATE,
         train,
-        progress,
+        checkpoint,
         seed=0,
         round_=number,
         updates=UPDATES,

@@ -30,8 +30,8 @@ def test_writing_again_removes_what_a_killed_writer_left(tmp_path):
 
 
 def test_discard_removes_what_a_killed_writer_left(tmp_path):
-    killed_while_writing(tmp_path / "a.progress")
-    discard(tmp_path / "a.progress")
+    killed_while_writing(tmp_path / "a.checkpoint")
+    discard(tmp_path / "a.checkpoint")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -25,7 +25,7 @@ def settings(model: str, adapter: bool, **changes: object) -> BaseSettings:
 
 def arguments(out: Path, sharding: str = "none") -> Namespace:
     out.mkdir(parents=True, exist_ok=True)
-    files = {"out": out / "policy", "summary": out / "train.json", "progress": out / "train.progress"}
+    files = {"out": out / "policy", "summary": out / "train.json", "checkpoint": out / "train.checkpoint"}
     limits = {"train": [["", 3]], "held_out": [["", 3]]}
     items = Path("items", "base.parquet")
     return Namespace(items=items, limits=limits, **files, code="", sharding=sharding, compile=False, threads=1)

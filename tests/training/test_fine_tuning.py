@@ -25,6 +25,7 @@ from pipeline.tasks.base import Item
 from pipeline.text.prompts import PromptFormat, load_prompt_format
 from pipeline.text.tokenizer import PADDING, character_tokenizer
 from pipeline.training import corpus, loop
+from pipeline.training.checkpoint import Checkpoint
 from tests.conftest import ROOT, task_of
 from tests.conftest import llada as tiny
 from tests.models import encoders, hub
@@ -92,7 +93,7 @@ def test_the_tasks_own_split_and_going_on(directory, monkeypatch):
     base.run(fine_tuning.arguments(Path("whole")), settings)
     step, count = loop._update, iter(range(5))
     monkeypatch.setattr(loop, "_update", lambda *args: step(*args) if next(count, None) is not None else 1 / 0)
-    monkeypatch.setattr(loop.Progress, "interval", 0.0)
+    monkeypatch.setattr(Checkpoint, "interval", 0.0)
     with pytest.raises(ZeroDivisionError):
         base.run(fine_tuning.arguments(Path("killed")), settings)
     monkeypatch.setattr(loop, "_update", step)

@@ -20,7 +20,8 @@ from pipeline.runtime.random_streams import Stream
 from pipeline.settings.sections import Adapter, Train
 from pipeline.text.tokenizer import PADDING
 from pipeline.training.adamw import MOMENTS, AdamW, load_optimizer_state
-from pipeline.training.loop import Progress, fit
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.loop import fit
 from pipeline.training.replay_buffer import Batch, Replay
 from tests.conftest import ROOT, llada
 from tests.models import encoders
@@ -28,14 +29,14 @@ from tests.small_workflow import Stage
 
 KILLED = """
 import os, runpy, sys
-from pipeline.training.loop import Progress
-save = Progress.save
-def save_and_die(progress, *state):
-    progress.interval = 0
-    save(progress, *state)
-    if len(progress.losses) == 5:
+from pipeline.training.checkpoint import Checkpoint
+save = Checkpoint.save
+def save_and_die(checkpoint, *state):
+    checkpoint.interval = 0
+    save(checkpoint, *state)
+    if len(checkpoint.losses) == 5:
         os.kill(os.getpid(), 9)
-Progress.save = save_and_die
+Checkpoint.save = save_and_die
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
@@ -49,7 +50,7 @@ def killed(finished, tmp_path_factory) -> Stage:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=stage.run.parent, env=environment, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    assert [path.name for path in stage.out.iterdir()] == ["train.progress"]
+    assert [path.name for path in stage.out.iterdir()] == ["train.checkpoint"]
     return stage
 
 
@@ -58,7 +59,7 @@ def go_on(killed: Stage, directory: Path, code: str) -> Path:
     stage = Stage(directory, killed.run)
     shutil.copytree(killed.out, stage.out)
     stage([*stage.command("train"), "--code", code])
-    assert not (stage.out / "train.progress").exists()
+    assert not (stage.out / "train.checkpoint").exists()
     return stage.out
 
 
@@ -103,7 +104,7 @@ def with_dropout(
         weighted_cross_entropy,
         lambda update: 1e-2,
         settings,
-        Progress(tmp_path / "progress", key),
+        Checkpoint(tmp_path / "checkpoint", key),
         seed=seed,
         round_=round_,
         updates=3,
@@ -147,7 +148,7 @@ def test_a_loss_or_gradient_that_overflows_stops_training(tmp_path, scale, found
             loss,
             lambda update: 1e-2,
             settings,
-            Progress(tmp_path / "progress", "key"),
+            Checkpoint(tmp_path / "checkpoint", "key"),
             seed=0,
             round_=1,
             updates=1,
