@@ -2,7 +2,8 @@
 #   docker build -t dam . && docker run -v "$PWD/data:/work/data" dam     # the default run; its report is in data/runs/
 #   docker run dam .venv/bin/python -m pytest -n 2 --dist loadfile        # the tests
 FROM python:3.11-slim
-RUN apt-get update && apt-get install -y --no-install-recommends git tini && rm -rf /var/lib/apt/lists/*
+# pycosat, which reasoning-gym needs, is compiled when it is installed.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc git libc6-dev tini && rm -rf /var/lib/apt/lists/*
 WORKDIR /work
 COPY . .
 # With this index pip takes PyTorch's CPU build; the other one holds gigabytes of CUDA.
