@@ -1,11 +1,16 @@
 """Loads plug-ins by name: `task: sudoku` is `pipeline/tasks/sudoku.py`, `task: mine.task` any importable module."""
 
+import ast
 import dataclasses
 import difflib
 import importlib
 import importlib.util
+import inspect
+import pkgutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pipeline import algorithms, models, tasks
@@ -29,7 +34,7 @@ def nearest(word: str, known: Iterable[object], *, all_of_many: str = "") -> str
     """The end of an error message: the closest known word, and all of them or, if they are many, where they are listed
     or else a few close ones."""
     words = sorted(map(str, known))
-    close = difflib.get_close_matches(word[:SHOWN], words, n=FEW, cutoff=0.4)
+    close = difflib.get_close_matches(word[:SHOWN], words, n=FEW, cutoff=0.6)
     hint = f"did you mean '{close[0]}'? " if close else ""
     if len(words) <= MANY:
         return f"{hint}known: {', '.join(words)}"
@@ -39,6 +44,9 @@ def nearest(word: str, known: Iterable[object], *, all_of_many: str = "") -> str
 
 def check(kind: str, name: str) -> None:
     """Raise `PipelineError` unless `name` is one of the kind's NAMES or looks like an import path; imports nothing."""
+    if "/" in name or name.endswith(".py"):
+        dotted = name.removesuffix(".py").strip("/").replace("/", ".")
+        raise PipelineError(f"{kind} '{name}' must be an import path, not a file: write {dotted}")
     if name not in KINDS[kind].NAMES and "." not in name:
         raise PipelineError(
             f"unknown {kind} '{name}': {nearest(name, KINDS[kind].NAMES)}, or the import path of your own module"
@@ -97,14 +105,50 @@ def _load(kind: str, name: str):  # type: ignore[no-untyped-def]  # the load_ fu
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a user's module raises
-        raise PipelineError(f"cannot import {kind} '{name}': {type(error).__name__}: {error}") from error
+        missing = isinstance(error, ModuleNotFoundError) and error.name == name
+        hint = f": {nearest(name, beside)}" if missing and (beside := _modules_beside(name)) else ""
+        raise PipelineError(f"cannot import {kind} '{name}': {type(error).__name__}: {error}{hint}") from error
     if not hasattr(found, "PLUGIN"):
         raise PipelineError(f"module '{found.__name__}' ({found.__file__}) does not define PLUGIN")
     wanted = getattr(importlib.import_module(f"{KINDS[kind].__name__}.base"), kind.capitalize())
     if not isinstance(found.PLUGIN, wanted):
         what = f"is of the type {type(found.PLUGIN).__name__}, not {wanted.__module__}.{wanted.__name__}"
         raise PipelineError(f"PLUGIN of module '{found.__name__}' ({found.__file__}) {what}")
+    _check_own_functions(found)
     return found.PLUGIN
+
+
+def _check_own_functions(module: ModuleType) -> None:
+    """PipelineError if a module defines, say, `score`, but its PLUGIN is the one that it imports from elsewhere."""
+    functions = dict(inspect.getmembers(module, inspect.isfunction))
+    fields = [field.name for field in dataclasses.fields(module.PLUGIN)]
+    own = [name for name in fields if name in functions and functions[name].__module__ == module.__name__]
+    if own and (origin := _origin_of_plugin(module)):
+        advice = f"end it in PLUGIN = replace(PLUGIN, {', '.join(f'{name}={name}' for name in own)})"
+        said = f"defines {' and '.join(own)}, but its PLUGIN is that of {origin}, unchanged"
+        raise PipelineError(f"module '{module.__name__}' ({module.__file__}) {said}: {advice}")
+
+
+def _origin_of_plugin(module: ModuleType) -> str | None:
+    """The module that PLUGIN is imported from; None if it is assigned, or the source is not at hand."""
+    origin, source = None, ""
+    with suppress(OSError):
+        source = inspect.getsource(module)
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ImportFrom) and "PLUGIN" in [name.asname or name.name for name in node.names]:
+            origin = node.module
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if "PLUGIN" in [target.id for target in targets if isinstance(target, ast.Name)]:
+                origin = None
+    return origin
+
+
+def _modules_beside(name: str) -> list[str]:
+    """The import paths of the modules in the package that should hold the module `name`."""
+    package = name.rpartition(".")[0]
+    places = importlib.util.find_spec(package).submodule_search_locations or ()  # type: ignore[union-attr]
+    return [f"{package}.{found.name}" for found in pkgutil.iter_modules(places)]
 
 
 def _path(kind: str, name: str) -> str:

@@ -36,7 +36,7 @@ def lines(*rows: object) -> str:
         ("x.csv", "question,answer\na,1,2\n", "x.csv, line 2: has more fields than the header"),
         ("x.jsonl", lines(ONE) + '{"question"\n', "x.jsonl, line 2: is not JSON"),
         ("x.jsonl", lines([]), "x.jsonl, line 1: is not a JSON object"),
-        ("x.jsonl", lines({"Question": "a"}), "x.jsonl, line 1: has no answer, but the columns ['question']"),
+        ("x.jsonl", lines({"Question": "a"}), "x.jsonl, line 1: the column answer is missing; found: question"),
         (
             "x.jsonl",
             lines(TWO, *[ONE | {"split": "test"}] * 2),

@@ -63,6 +63,7 @@ class Run(Section):
     """One row of a result table."""
 
     renamed: ClassVar[Mapping[str, str]] = {"like": "extends"}
+    read_before: ClassVar[tuple[str, ...]] = ("extends",)
 
     seed: Seed = 0
     rounds: int = Field(default=10, ge=0, le=999)

@@ -16,11 +16,13 @@ SHOWN, LONGEST = 100, 600
 class Section(BaseModel):
     """A part of params.yaml: immutable; unknown keys, infinities and NaN are errors.
 
-    `renamed` maps a key's former name to what to write now; whoever still uses it is told so.
+    `renamed` maps a key's former name to what to write now; whoever still uses it is told so. `read_before` names keys
+    that are taken out before the others are checked.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     renamed: ClassVar[Mapping[str, str]] = {}
+    read_before: ClassVar[tuple[str, ...]] = ()
 
     @field_validator("*", mode="before")
     @classmethod
@@ -80,7 +82,7 @@ def describe(error: ValidationError, schema: type[BaseModel]) -> str:
         sections = {name: type(field.get_default()) for name, field in here.model_fields.items()}
         if inside := [name for name, kind in sections.items() if key in getattr(kind, "model_fields", {})]:
             return f"unknown key '{where}': '{key}' is a key of {' and of '.join(inside)}"
-        return f"unknown key '{where}': {nearest(key, list(here.model_fields))}"
+        return f"unknown key '{where}': {nearest(key, [*here.model_fields, *getattr(here, 'read_before', ())])}"
     mapping = first["type"] in ("model_type", "model_attributes_type", "dict_type")
     message = "must be a mapping of keys to values" if mapping else first["msg"].removeprefix("Value error, ")
     got = "" if first["type"] in ("value_error", "missing") else f" (got {_short(repr(first['input']))})"

@@ -13,7 +13,8 @@ from pipeline.settings.validation import PluginSection
 SPLITS = ("base", "train", "validation", "test", "hard")
 """`base` trains the base model, `train` has the prompts of rollouts. Held out are `validation`, to select a round by,
 `test`, for the headline numbers, and `hard`, a harder set."""
-HELD_OUT, OPTIONAL = ("test", "hard", "validation"), ("validation", "hard")
+HELD_OUT, OPTIONAL = ("test", "hard", "validation"), ("base", "validation", "hard")
+NO_BASE_ITEMS = "the task has no items in the split 'base', which a base without base.path or base.data learns from"
 
 Profile = Literal["d1", "strict"]
 """How answers are parsed and scored: exactly as d1's code does, or with its bugs fixed."""

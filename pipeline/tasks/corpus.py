@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.tasks.base import Item
 from pipeline.tasks.data_files import Row, read_file
-from pipeline.tasks.values import NoAnswerError, plain_text
+from pipeline.tasks.values import NoAnswerError, missing_column, plain_text
 
 PROMPTS, ANSWERS = ("prompt", "question"), ("answer", "response", "text", "sequence", "reference")
 """Columns: the first that a row has is read. A row without a prompt has an empty one.
@@ -39,7 +39,7 @@ def read_corpus(path: Path) -> list[tuple[str, Item]]:
 def _answer(row: Row) -> str:
     answer = _value(row, ANSWERS)
     if answer is None:
-        raise ValueError(f"has no {' or '.join(ANSWERS)}, but the columns {sorted(row)}")
+        raise ValueError(missing_column(ANSWERS, row))
     if not answer:
         raise NoAnswerError("the answer is empty")
     return answer

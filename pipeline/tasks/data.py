@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.settings.validation import Section
 from pipeline.tasks.base import Item
 from pipeline.tasks.data_files import Row, Rows, read_file, read_hub
-from pipeline.tasks.values import NoAnswerError
+from pipeline.tasks.values import NoAnswerError, missing_column
 
 ID_COLUMNS = ("id", "unique_id")
 
@@ -109,7 +109,7 @@ def _items(rows: Rows, row_format: RowFormat, source: str, *, training: bool) ->
     for where, row in rows:
         for names in row_format.columns:
             if not any(name in row for name in names):
-                raise PipelineError(f"{where}: has no {' or '.join(names)}, but the columns {sorted(row)}")
+                raise PipelineError(f"{where}: {missing_column(names, row)}")
         try:
             item = row_format.item(row)
         except ValueError as error:
@@ -131,7 +131,9 @@ def _items(rows: Rows, row_format: RowFormat, source: str, *, training: bool) ->
             raise PipelineError(f"{where}: duplicate {column or 'item'} {identity[:80]!r}, first in {seen[identity]}")
     _report(left_out)
     if not items:
-        raise PipelineError(f"task.data: {source} has no rows that this task can use")
+        reasons = " or ".join(sorted({reason for reason, _ in left_out}))
+        why = f": all {len(left_out)} are {reasons}" if left_out else ""
+        raise PipelineError(f"task.data: {source} has no rows that this task can use{why}")
     return items
 
 

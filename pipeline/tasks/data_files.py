@@ -40,7 +40,8 @@ def read_file(path: Path, key: str = "task.data", *, text: bool = False) -> Rows
         raise PipelineError(f"{key}: {path} must be one of {', '.join(readers)}")
     try:
         if not path.is_file():
-            raise PipelineError(f"{key}: {path} is missing")
+            where = "" if path.is_absolute() else " (paths start at the Snakefile's directory)"
+            raise PipelineError(f"{key}: {path} is missing{where}")
         return _lower_case((f"{path}, {where}", row) for where, row in readers[path.suffix](path))
     except OSError as error:
         raise PipelineError(f"{key}: cannot read {path}: {error.strerror or error}") from error

@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.runtime.random_streams import Stream
 from pipeline.settings.sections import Base
 from pipeline.storage import parquet
-from pipeline.tasks.base import Item, name_of
+from pipeline.tasks.base import NO_BASE_ITEMS, Item, name_of
 from pipeline.tasks.corpus import read_corpus
 from pipeline.text.prompts import PromptFormat
 from pipeline.text.tokenizer import PADDING, mask_id
@@ -29,7 +29,9 @@ def read_rows(base: Base, split: Path) -> Rows:
     """The rows of `base.data`, or of the task's own split in a file of rule `prepare`."""
     if base.file:
         return read_corpus(Path(base.file))
-    items = [Item(**row) for row in parquet.read_items(split)]
+    items = [Item(**row) for row in parquet.read_items(split, may_be_empty=True)]
+    if not items:
+        raise PipelineError(NO_BASE_ITEMS)
     return [(name_of(number, "base", item), item) for number, item in enumerate(items)]
 
 

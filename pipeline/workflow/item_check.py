@@ -22,17 +22,19 @@ SECONDS = 60.0
 ERROR = "error: "
 
 
-def check_items(name: str, runs: Mapping[str, Run], origins: Mapping[str, str], checkpoint: Path) -> None:
-    """Check the items of a run, and of all runs that share its base, against the checkpoint.
+def check_items(name: str, runs: Mapping[str, Run], origins: Mapping[str, str], checkpoint: Path | None) -> None:
+    """Check the items of a run, and of all runs that share its base, also against the checkpoint if it is at hand.
 
     Raises:
         PipelineError: for data that cannot be read and for a prompt that the model cannot take; it names the row.
     """
     run = runs[origins[name]]
-    if not _at_hand(run) or not (checkpoint / "tokenizer.json").is_file():
+    if not _at_hand(run):
         return
     command = [sys.executable, "-m", "pipeline.stages.check_items", "--settings", settings_json(run, "base")]
-    command += ["--limits", prompt_limits(origins[name], runs, origins), "--checkpoint", str(checkpoint)]
+    command += ["--limits", prompt_limits(origins[name], runs, origins)]
+    if checkpoint and (checkpoint / "tokenizer.json").is_file():
+        command += ["--checkpoint", str(checkpoint)]
     said = _said(command)
     if said is None:
         print(f"note: {name}: its items took longer than {SECONDS:g} s; rule base checks them", file=sys.stderr)

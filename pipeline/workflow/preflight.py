@@ -55,9 +55,9 @@ class Preflight:
         try:
             for problem in problems(run, self.params.hardware.of(name, run.model.name), imported):
                 sys.exit(f"error: {name}: {problem}")
-            if self.origins[name] not in self.with_items and (checkpoint := checkpoint_at_hand(run, imported)):
+            if self.origins[name] not in self.with_items:
                 self.with_items.add(self.origins[name])
-                check_items(name, self.params.runs, self.origins, checkpoint)
+                check_items(name, self.params.runs, self.origins, checkpoint_at_hand(run, imported))
         except PipelineError as error:
             sys.exit(f"error: {name}: {error}")
         except OSError as error:

@@ -39,6 +39,7 @@ from tests.settings.conftest import broken
         ("defaults.train.accumulation", 2, "'defaults.train.accumulation' is now called gradient_accumulation_steps"),
         ("runs.small", {"like": "small"}, "'runs.small.like' is now called extends"),
         ("defaults.train.adapter", {"rnak": 8}, "unknown key 'defaults.train.adapter.rnak': did you mean 'rank'"),
+        ("runs.small", {"extend": "small"}, "unknown key 'runs.small.extend': did you mean 'extends'? known: "),
         ("defaults.model.dtype", "float16", "input should be 'float32' or 'bfloat16'"),
         ("hardware.sharding", "half", "input should be 'none' or 'full'"),
         ("keep", {"buffers": 0}, "keep.buffers: must be all, or a number of rounds from 1"),

@@ -176,7 +176,7 @@ def test_references_of_math(tmp_path, capsys):
     assert read == {0: ["2", *others], 1: others, 2: ["3", *others], 5: ["5", *others], 6: ["0.00005", *others]}
     assert "1 row left out: without an answer, first " in capsys.readouterr().out
     assert "3.jsonl, line 1: answer must be a text or a finite number, not nan" in rejected("math500", paths[3])
-    assert "4.jsonl, line 1: answer must be a text, not ['5']" in rejected("math500", paths[4])
+    assert "4.jsonl, line 1: answer must be a text or a number, not ['5']" in rejected("math500", paths[4])
     assert "1.jsonl, line 1: no answer, and no box in the solution" in rejected(
         "math500", test, test_path=str(paths[1])
     )

@@ -135,7 +135,7 @@ def test_chat_answers_end_and_are_filled_up(tmp_path, monkeypatch):
         (
             "own.csv",
             "prompt,word\n>,abc\n",
-            "own.csv, line 2: has no answer or response or text or sequence or reference",
+            "own.csv, line 2: the column answer or response or text or sequence or reference is missing",
         ),
         ("own.jsonl", '{"answer": [1]}', "own.jsonl, line 1: answer must be a text"),
         ("own.fasta", ">x\nabc", "base.data: own.fasta must be one of .jsonl, .csv, .parquet, .txt"),

@@ -126,6 +126,16 @@ def test_a_late_row_is_found_before_anything_runs(dry_run, workflow, checkpoint)
     assert not (workflow.directory / "data").exists()
 
 
+def test_a_base_without_items_is_found_before_anything_runs(dry_run, workflow):
+    """Of a user's own task, without a checkpoint at hand; with one of its own, the base needs no items."""
+    (workflow.directory / "nobase").mkdir()
+    source = (ROOT / "examples" / "words.py").read_text()
+    without = source.replace("PLUGIN =", "def only(*of):\n    return items(*of) | {'base': []}\n\n\nPLUGIN =")
+    (workflow.directory / "nobase" / "task.py").write_text(without.replace("items=items", "items=only"))
+    workflow.params["runs"] = {"small": {"task": {"name": "nobase.task"}}}
+    assert dry_run().startswith("small: the task has no items in the split 'base', which a base without base.path or ")
+
+
 def test_an_error_is_found_before_later_lines():
     lines = "import atexit, sys; atexit.register(print, 'bye', file=sys.stderr); sys.exit('error: too long')"
     assert item_check._said([sys.executable, "-c", lines]) == "error: too long"
