@@ -74,7 +74,7 @@ NOTICE = "trap '' TERM; " if "SLURM_JOB_ID" in os.environ else ""
 # What stages print stays in their logs; of a job that fails, its error lines are shown at once. One that ends without
 # any and without a traceback, by a signal for example, gets one.
 FAILED = (
-    'failed() {{ code=$?; grep -aqE "^(error:|Traceback )" "$1" || echo "error: the job ended with status $code" >> "$1";'
+    'failed() {{ code=$?; grep -aqE "^(error:|([[]rank[0-9]+[]]: )?Traceback )" "$1" || echo "error: the job ended with status $code" >> "$1";'
     ' sed -n "\\|^error:|s|$| [$1]|p" "$1" >&2; exit $code; }}; '
 )
 shell.prefix(f"set -euo pipefail; export {SHELL}=$$; {NOTICE}{FAILED}")

@@ -28,6 +28,8 @@ ENDING = ("Elapsed time", "WorkflowError:\nAt least one job did not complete suc
 INTERVAL = 1.0
 """Seconds between two looks at the files."""
 FAILURE = "Traceback (most recent call last)"
+OF_A_RANK = re.compile(r"^\[rank\d+\]: (?=Traceback )", re.MULTILINE)
+"""What PyTorch puts before each line of a rank's traceback."""
 
 
 class OfSingleJobs(logging.Filter):
@@ -99,7 +101,7 @@ class Terminal:
         for log, timing in self.logs.items():
             text = log_text(log) if log in self.seen and timing in self.progress.pending else ""
             if FAILURE in text and not errors_of(text) and not text.rstrip().endswith(KeyboardInterrupt.__name__):
-                print(f"{log} ends in\n{text[text.rindex(FAILURE) :].rstrip()}", file=sys.stderr)
+                print(f"{log} ends in\n{last_traceback(text)}", file=sys.stderr)
 
     def _watch(self) -> None:
         while not self.stopped.wait(INTERVAL):
@@ -153,6 +155,15 @@ class Terminal:
         if sys.stderr.isatty():
             width = shutil.get_terminal_size().columns - 1
             print(f"\x1b[K{text[:width]}\r", end="", file=sys.stderr, flush=True)
+
+
+def last_traceback(text: str) -> str:
+    """From the last traceback of a log to its end; if there is one of a rank, of the first such rank alone, since what
+    follows it is the launcher's."""
+    found = OF_A_RANK.search(text)
+    if found:
+        text = "\n".join(line.removeprefix(found[0]) for line in text.splitlines() if line.startswith(found[0]))
+    return text[text.rindex(FAILURE) :].rstrip()
 
 
 def errors_of(text: str) -> list[str]:

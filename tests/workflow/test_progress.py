@@ -11,7 +11,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from pipeline.settings.params_file import parse_params
 from pipeline.workflow.progress import LEGEND, Job, Progress, duration
-from pipeline.workflow.terminal import OfSingleJobs, OfTheEnd, Terminal
+from pipeline.workflow.terminal import OfSingleJobs, OfTheEnd, Terminal, last_traceback
 from tests.small_workflow import SMALL, Workflow
 
 TWO = {**SMALL, "runs": {"small": {}, "larger": {"train": {"updates": 24}}}}
@@ -152,6 +152,15 @@ def test_errors_are_printed_once_and_tracebacks_at_the_end(timings, capsys):
     said = capsys.readouterr()
     assert said.out == f"error: the reward raised [{folder / 'rollout_001_00.log'}]\n"
     assert said.err.splitlines()[1:] == ["Traceback (most recent call last):", "  here", "KeyError: 'x'"]
+
+
+def test_of_several_ranks_the_first_that_failed_says_why():
+    """Not the launcher, which fails after them."""
+    lines = ("Traceback (most recent call last):", "  here", "KeyError: 'x'")
+    ranks = "".join(f"[rank{rank}]: {line}\n" for rank in (1, 0) for line in lines)
+    launcher = "Traceback (most recent call last):\n  run\nChildFailedError: \n"
+    assert last_traceback(f"[rank0]:[W] a warning\n{ranks}{launcher}") == "\n".join(lines)
+    assert last_traceback(launcher) == launcher.rstrip()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(2, "5 s"), (43, "45 s"), (340, "6 min"), (7890, "2 h 10 min")])
