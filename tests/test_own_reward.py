@@ -12,6 +12,8 @@ import pytest
 
 from examples import tiny_llada
 from pipeline.plugins import load_task, resolve_task
+from pipeline.settings.stages import PrepareSettings
+from pipeline.stages.prepare import checked_items
 from pipeline.storage import parquet
 from pipeline.tasks.base import Item
 from tests.conftest import ROOT
@@ -63,6 +65,20 @@ def test_the_documented_lines_train_on_a_reward_and_score_with_it(checkout):
     assert means[1] > 2 * means[0]
     scores = json.loads((checkout / "scores.json").read_text())
     assert (scores["n"], scores["reward"]) == (2, pytest.approx((1 / 16 + 1) / 2))
+
+
+def test_prompts_without_right_answers(tmp_path, monkeypatch):
+    """docs/tasks.md: a task that makes its items itself, with no split `base`."""
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    (found,) = (block for block in BLOCK.finditer(text) if "sentences.py" in block["before"])
+    (tmp_path / "own_prompts").mkdir()
+    (tmp_path / "own_prompts" / "sentences.py").write_text(found["text"])
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = load_task("own_prompts.sentences").settings(name="own_prompts.sentences")
+    splits = checked_items(PrepareSettings(seed=0, task=settings))
+    assert {name: len(items) for name, items in splits.items() if items} == {"train": 6, "test": 2}
+    ten, none = (resolve_task(settings).score(splits["test"][0], text)["reward"] for text in ("a " * 10, ""))
+    assert (ten, none) == (0, -10)
 
 
 def test_the_reward_of_the_readme_gets_answers_without_what_follows_their_end(tmp_path, monkeypatch):

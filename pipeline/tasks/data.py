@@ -88,6 +88,15 @@ def load_splits(data: Data, seed: int, row_format: RowFormat) -> dict[str, list[
     return {"train": kept, "test": [item for _, item in test]}
 
 
+def test_rows(data: Data) -> int | None:
+    """How many test items the files hold or leave over; None for a data set on the Hub."""
+    if data.path is None or data.test_hub:
+        return None
+    if data.test_path:
+        return len(read_file(Path(data.test_path)))
+    return len(_by_split(read_file(Path(data.path))).get("test", ())) or data.test_items
+
+
 def _by_split(rows: Rows) -> dict[str, Rows]:
     """The rows of each split that the column `split` names, "train" where there is none."""
     splits: dict[str, Rows] = {}

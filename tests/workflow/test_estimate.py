@@ -46,6 +46,26 @@ def test_a_finished_run(finished: Workflow):
     assert estimate.base().disk == {"policies": 4 * kept}
 
 
+def test_held_out_rows_of_a_file_are_those_that_are_decoded(tmp_path):
+    """In place of those of the data set on the Hub: drawn, marked in the file, or in a file of their own."""
+    rows = [{"question": f"{n}?", "answer": "1", "split": "test" if n < 3 else "train"} for n in range(9)]
+    marked, plain = tmp_path / "marked.jsonl", tmp_path / "plain.jsonl"
+    marked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain.write_text("".join(json.dumps({**row, "split": "train"}) + "\n" for row in rows))
+
+    def flops(**data: object) -> float:
+        run = {"extends": "llada-gsm8k-256-dam", "task": {"data": {"hub": None, "config": None, **data}}}
+        params = {**yaml.safe_load((ROOT / "params.yaml").read_text()), "suites": {}, "describe": {}}
+        params["runs"]["mine"] = run
+        return estimated(parse_params(params).runs["mine"]).evaluate().flops
+
+    of_one = flops(path=str(plain), test_items=1) - flops(path=str(plain), test_items=2)
+    assert of_one < 0
+    drawn = flops(path=str(plain), test_items=3)
+    assert drawn == flops(path=str(marked)) == pytest.approx(flops(path=str(plain), test_items=2) - of_one)
+    assert flops(path=str(plain), test_path=str(plain)) == pytest.approx(drawn - 6 * of_one)
+
+
 def test_rows_on_disk(finished: Workflow):
     """The rows of a round to a factor of 2; an eighth of such small files is rows, the rest is Parquet's own."""
     estimate = estimated(parse_params(SMALL).runs["small"])
