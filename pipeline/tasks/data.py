@@ -88,7 +88,7 @@ def load_splits(data: Data, seed: int, row_format: RowFormat) -> dict[str, list[
     return {"train": kept, "test": [item for _, item in test]}
 
 
-def test_rows(data: Data) -> int | None:
+def held_out_rows(data: Data) -> int | None:
     """How many test items the files hold or leave over; None for a data set on the Hub."""
     if data.path is None or data.test_hub:
         return None

@@ -19,7 +19,7 @@ from pipeline.runtime.memory_limits import STATES, TOKENS
 from pipeline.settings.project import Hardware
 from pipeline.settings.run import Run
 from pipeline.settings.sections import Evaluate, Optimizer, Rollout
-from pipeline.tasks.data import Data, test_rows
+from pipeline.tasks.data import Data, held_out_rows
 
 CHAT_PROMPT = 200  # tokens: the longest of d1's prompts
 GPU_FROM = 10**8  # parameters: smaller models are assumed to run on CPU cores
@@ -155,7 +155,7 @@ class Estimate:
         """One shard: held-out items by each sampler at each length, or by the algorithm if it decodes itself."""
         evaluate, algorithm, task = self.run.evaluate, self.run.algorithm, self.run.task
         data = getattr(task, "data", None)
-        items = (test_rows(data) if isinstance(data, Data) else None) or int(getattr(task, "test_items", 512))
+        items = (held_out_rows(data) if isinstance(data, Data) else None) or int(getattr(task, "test_items", 512))
         items += getattr(task, "hard_items", 0) + getattr(task, "validation_items", 0)
         lengths, flops = evaluate.lengths or (self.task_length,), 0.0
         for length in lengths:
