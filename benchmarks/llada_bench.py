@@ -24,7 +24,8 @@ from pipeline.runtime.random_streams import Stream
 from pipeline.samplers.ancestral import rollout
 from pipeline.settings.sections import Adapter, ModelSection, Train
 from pipeline.training.adamw import AdamW
-from pipeline.training.loop import Progress, fit
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.loop import fit
 from pipeline.training.replay_buffer import Batch, Replay
 from pipeline.training.throughput import Meter, now
 
@@ -141,7 +142,7 @@ class Bench:
                 weighted_cross_entropy,
                 lambda number: 1e-5,
                 settings,
-                Progress(Path(folder) / "progress", "", interval=float("inf")),
+                Checkpoint(Path(folder) / "checkpoint", "", interval=float("inf")),
                 seed=0,
                 round_=1,
                 updates=updates,

@@ -34,7 +34,7 @@ def nearest(word: str, known: Iterable[object], *, all_of_many: str = "") -> str
     """The end of an error message: the closest known word, and all of them or, if they are many, where they are listed
     or else a few close ones."""
     words = sorted(map(str, known))
-    close = difflib.get_close_matches(word[:SHOWN], words, n=FEW, cutoff=0.6)
+    close = difflib.get_close_matches(word[:SHOWN], words, n=FEW, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     if len(words) <= MANY:
         return f"{hint}known: {', '.join(words)}"

@@ -17,7 +17,8 @@ from pipeline.settings.algorithms import SETTINGS, Agrpo
 from pipeline.settings.sections import Rollout, Train
 from pipeline.text.tokenizer import PADDING
 from pipeline.training.adamw import AdamW
-from pipeline.training.loop import Progress, fit
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.loop import fit
 from pipeline.training.replay_buffer import Batch, Replay
 from tests.algorithms.harness import Bench, plugin
 from tests.conftest import llada, task_of
@@ -63,9 +64,9 @@ def test_the_ratio_is_one_at_the_first_update_of_every_micro_batch(name, tmp_pat
 
     train = Train(batch_size=4, gradient_accumulation_steps=2, lr=0.05, warmup=0)
     batches = replay("path_states" if name == "agrpo" else "starting_states").batches(3, 4, 0, Stream.REPLAY, 1)
-    progress = Progress(tmp_path / "progress", "key")
+    checkpoint = Checkpoint(tmp_path / "checkpoint", "key")
     key = {"seed": 0, "round_": 1}
-    fit(policy, AdamW(policy, train), batches, loss, lambda _: train.lr, train, progress, **key, updates=3, title=name)
+    fit(policy, AdamW(policy, train), batches, loss, lambda _: train.lr, train, checkpoint, **key, updates=3, title=name)
     clipped = [((ratio - 1).abs() > settings.epsilon).float().mean().item() for ratio in ratios]
     assert len(ratios) == 6 and clipped[:2] == [0.0, 0.0]
     for ratio in ratios[:2]:

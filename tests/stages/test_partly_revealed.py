@@ -53,7 +53,15 @@ def stages(tmp_path_factory) -> Stages:
     made = Stages(tmp_path_factory.mktemp("infill"))
     made(prepare, run_of(), out="items")
     limits = {"train": [["", 4]], "held_out": [["", 4]]}
-    made(base, run_of(), items="items/base.parquet", limits=limits, out="r/p", summary="base.json", progress="progress")
+    made(
+        base,
+        run_of(),
+        items="items/base.parquet",
+        limits=limits,
+        out="r/p",
+        summary="base.json",
+        checkpoint="checkpoint",
+    )
     return made
 
 
@@ -91,7 +99,7 @@ def test_from_rollouts_to_answers(stages):
     files = {"rollouts": [stages.work / "a/0.parquet"], "references": [stages.work / "references.parquet"]}
     stages(adjoint, run, **files, previous_targets=None, policy="r/p", round=1, out="t.parquet", summary="adjoint.json")
     arguments = {"targets": "t.parquet", "policy": "r/p", "base": "r/p", "round": 1, "optimizer": None}
-    out = {"out": "q/1/policy", "optimizer_out": "q/1/o", "summary": "train.json", "progress": "progress"}
+    out = {"out": "q/1/policy", "optimizer_out": "q/1/o", "summary": "train.json", "checkpoint": "checkpoint"}
     stages(train, run, **arguments, **out)
     assert len(json.loads((stages.work / "train.json").read_text())["losses"]) == 2
     items = [stages.work / "items/test.parquet"]
@@ -138,7 +146,7 @@ def test_starts_are_checked_before_the_base_is_made(tmp_path, monkeypatch, item,
     with pytest.raises(PipelineError) as refused:
         stages(prepare, run_of(), out="items")
         limits = {"train": [["", 4]], "held_out": [["", 4]]}
-        stages(base, run_of(), items="items/base.parquet", limits=limits, out="p", summary="s", progress="progress")
+        stages(base, run_of(), items="items/base.parquet", limits=limits, out="p", summary="s", checkpoint="checkpoint")
     assert str(refused.value).startswith(message)
 
 
