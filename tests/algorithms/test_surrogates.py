@@ -66,7 +66,9 @@ def test_the_ratio_is_one_at_the_first_update_of_every_micro_batch(name, tmp_pat
     batches = replay("path_states" if name == "agrpo" else "starting_states").batches(3, 4, 0, Stream.REPLAY, 1)
     checkpoint = Checkpoint(tmp_path / "checkpoint", "key")
     key = {"seed": 0, "round_": 1}
-    fit(policy, AdamW(policy, train), batches, loss, lambda _: train.lr, train, checkpoint, **key, updates=3, title=name)
+    fit(
+        policy, AdamW(policy, train), batches, loss, lambda _: train.lr, train, checkpoint, **key, updates=3, title=name
+    )
     clipped = [((ratio - 1).abs() > settings.epsilon).float().mean().item() for ratio in ratios]
     assert len(ratios) == 6 and clipped[:2] == [0.0, 0.0]
     for ratio in ratios[:2]:
