@@ -119,10 +119,14 @@ def _load(kind: str, name: str):  # type: ignore[no-untyped-def]  # the load_ fu
 
 
 def _check_own_functions(module: ModuleType) -> None:
-    """PipelineError if a module defines, say, `score`, but its PLUGIN is the one that it imports from elsewhere."""
-    functions = dict(inspect.getmembers(module, inspect.isfunction))
+    """PipelineError if a module defines, say, `score`, but its PLUGIN is the one that it imports from elsewhere.
+
+    Plug-ins are loaded a thousand times while params.yaml is read, so the source is only read where it may be so.
+    """
+    functions = {name: made for name, made in vars(module).items() if inspect.isfunction(made)}
     fields = [field.name for field in dataclasses.fields(module.PLUGIN)]
-    own = [name for name in fields if name in functions and functions[name].__module__ == module.__name__]
+    unused = [name for name in fields if name in functions and getattr(module.PLUGIN, name) is not functions[name]]
+    own = [name for name in unused if functions[name].__module__ == module.__name__]
     if own and (origin := _origin_of_plugin(module)):
         advice = f"end it in PLUGIN = replace(PLUGIN, {', '.join(f'{name}={name}' for name in own)})"
         said = f"defines {' and '.join(own)}, but its PLUGIN is that of {origin}, unchanged"

@@ -1,6 +1,5 @@
 """A user's own module: mistakes in its name, and a PLUGIN that forgets what the module defines."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     path = tmp_path / f"package{abs(hash(request.node.nodeid))}"
     path.mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     return path
 
 
