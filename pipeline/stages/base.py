@@ -38,8 +38,8 @@ from pipeline.text.prompts import prompt_format
 from pipeline.text.tokenizer import character_tokenizer, load_tokenizer, mask_id
 from pipeline.training.adamw import AdamW
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.checkpointing import decide_checkpointing
 from pipeline.training.corpus import batches, read_rows, replays
+from pipeline.training.gradient_checkpointing import decide_checkpointing
 from pipeline.training.loop import fit
 from pipeline.training.replay_buffer import Replay
 

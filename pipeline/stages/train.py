@@ -28,7 +28,7 @@ from pipeline.text.prompts import load_prompt_format
 from pipeline.text.tokenizer import token_ids
 from pipeline.training.adamw import AdamW, load_optimizer_state, optimizer_state
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.checkpointing import decide_checkpointing
+from pipeline.training.gradient_checkpointing import decide_checkpointing
 from pipeline.training.loop import fit
 from pipeline.training.speed import Measured
 from pipeline.training.throughput import Meter

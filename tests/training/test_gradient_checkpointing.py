@@ -5,7 +5,7 @@ import pytest
 from pipeline.models.memory import Training
 from pipeline.settings.sections import Adapter, Train
 from pipeline.training import checkpointing
-from pipeline.training.checkpointing import decide_checkpointing
+from pipeline.training.gradient_checkpointing import decide_checkpointing
 from tests.conftest import llada
 from tests.models.hub import LLADA_8B
 
