@@ -8,11 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.errors import PipelineError
 from pipeline.settings.stages import BaseSettings, PrepareSettings, parse_settings
 from pipeline.stages.command_line import errors_on_one_line
 from pipeline.stages.prepare import checked_items
-from pipeline.tasks.base import NO_BASE_ITEMS, Item
+from pipeline.tasks.base import Item, need_base_items
 
 Limits = Mapping[str, Sequence[tuple[str, int]]]
 
@@ -39,7 +38,7 @@ if __name__ == "__main__":
     with errors_on_one_line():
         settings = parse_settings(args.settings, BaseSettings)
         items = checked_items(PrepareSettings(seed=settings.seed, task=settings.task))
-        if settings.base.trains and not settings.base.file and not items["base"]:
-            raise PipelineError(NO_BASE_ITEMS)
+        if settings.base.trains and not settings.base.file:
+            need_base_items(items["base"])
         if args.checkpoint:
             check(args.checkpoint, items, args.limits, settings)

@@ -14,7 +14,6 @@ SPLITS = ("base", "train", "validation", "test", "hard")
 """`base` trains the base model, `train` has the prompts of rollouts. Held out are `validation`, to select a round by,
 `test`, for the headline numbers, and `hard`, a harder set."""
 HELD_OUT, OPTIONAL = ("test", "hard", "validation"), ("base", "validation", "hard")
-NO_BASE_ITEMS = "the task has no items in the split 'base', which a base without base.path or base.data learns from"
 
 Profile = Literal["d1", "strict"]
 """How answers are parsed and scored: exactly as d1's code does, or with its bugs fixed."""
@@ -92,6 +91,13 @@ def is_statistic(name: str) -> bool:
 def is_reserved(name: str) -> bool:
     """Whether no metric may have the name."""
     return is_statistic(name) or name in RESERVED
+
+
+def need_base_items(items: Sequence[Item]) -> None:
+    """PipelineError if there is nothing that a base could learn from."""
+    if not items:
+        wanted = "which a base without base.path or base.data learns from"
+        raise PipelineError(f"the task has no items in the split 'base', {wanted}")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.runtime.random_streams import Stream
 from pipeline.settings.sections import Base
 from pipeline.storage import parquet
-from pipeline.tasks.base import NO_BASE_ITEMS, Item, name_of
+from pipeline.tasks.base import Item, name_of, need_base_items
 from pipeline.tasks.corpus import read_corpus
 from pipeline.text.prompts import PromptFormat
 from pipeline.text.tokenizer import PADDING, mask_id
@@ -30,8 +30,7 @@ def read_rows(base: Base, split: Path) -> Rows:
     if base.file:
         return read_corpus(Path(base.file))
     items = [Item(**row) for row in parquet.read_items(split, may_be_empty=True)]
-    if not items:
-        raise PipelineError(NO_BASE_ITEMS)
+    need_base_items(items)
     return [(name_of(number, "base", item), item) for number, item in enumerate(items)]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.models.memory import Training
 from pipeline.settings.sections import Adapter, Train
-from pipeline.training import checkpointing
+from pipeline.training import gradient_checkpointing
 from pipeline.training.gradient_checkpointing import decide_checkpointing
 from tests.conftest import llada
 from tests.models.hub import LLADA_8B
@@ -24,7 +24,7 @@ def test_what_llada_8b_needs(rows, recompute, gigabytes):
 @pytest.mark.parametrize(("share", "decision"), [(1.5, False), (0.5, True)])
 def test_the_card_decides(share, decision, monkeypatch, capsys):
     model = llada(9, 8)
-    monkeypatch.setattr(checkpointing, "card_memory", lambda: None)
+    monkeypatch.setattr(gradient_checkpointing, "card_memory", lambda: None)
     assert not decide_checkpointing(TRAIN, model, **SIZES) and not capsys.readouterr().out
     needed = []
 
@@ -34,9 +34,9 @@ def test_the_card_decides(share, decision, monkeypatch, capsys):
 
     original = Training.bytes
     monkeypatch.setattr(Training, "bytes", record)
-    monkeypatch.setattr(checkpointing, "card_memory", lambda: 1e20)
+    monkeypatch.setattr(gradient_checkpointing, "card_memory", lambda: 1e20)
     decide_checkpointing(TRAIN, model, **SIZES)
-    monkeypatch.setattr(checkpointing, "card_memory", lambda: share * needed[0])
+    monkeypatch.setattr(gradient_checkpointing, "card_memory", lambda: share * needed[0])
     capsys.readouterr()
     assert decide_checkpointing(TRAIN, model, **SIZES) == decision
     assert capsys.readouterr().out.startswith(f"gradient checkpointing is {'on' if decision else 'off'}: without it")
