@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import psutil
@@ -116,7 +117,8 @@ def test_eight_devices(tmp_path: Path):
     assert max(at_once) == DEVICES
     waiting = {name: ready(name, held) for name in held if name not in ("base", "train_001")}
     longest = max(held[name].ended - held[name].begun for name in waiting)
-    assert max(idle_although(waiting, held)) < 2 * longest  # Snakemake and the launcher take less than a short job
+    # Snakemake and the launcher take less than a short job; the median, since a busy machine may stall any one of them
+    assert median(idle_although(waiting, held)) < longest
 
     alone = configured(tmp_path / "alone", devices=1, shards=1, decoders=1)
     alone()
