@@ -90,10 +90,19 @@ def resolve_task(settings: "PluginSection") -> "Task[PluginSection]":
 
 
 def source(kind: str, name: str) -> Path:
-    """The file of a plug-in, found without importing it."""
-    spec = importlib.util.find_spec(_path(kind, name))
+    """The file of a plug-in, found without importing it; only the packages around it are imported.
+
+    Raises:
+        PipelineError: if there is no such module.
+    """
+    try:
+        spec = importlib.util.find_spec(_path(kind, name))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a user's package raises
+        raise PipelineError(f"cannot find {kind} '{name}': {type(error).__name__}: {error}") from error
     if spec is None or spec.origin is None:
-        raise PipelineError(f"cannot find {kind} '{name}'")
+        raise PipelineError(f"cannot find {kind} '{name}'{_hint(name)}")
     return Path(spec.origin)
 
 
@@ -105,8 +114,7 @@ def _load(kind: str, name: str):  # type: ignore[no-untyped-def]  # the load_ fu
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a user's module raises
-        missing = isinstance(error, ModuleNotFoundError) and error.name == name
-        hint = f": {nearest(name, beside)}" if missing and (beside := _modules_beside(name)) else ""
+        hint = _hint(name) if isinstance(error, ModuleNotFoundError) and error.name == name else ""
         raise PipelineError(f"cannot import {kind} '{name}': {type(error).__name__}: {error}{hint}") from error
     if not hasattr(found, "PLUGIN"):
         raise PipelineError(f"module '{found.__name__}' ({found.__file__}) does not define PLUGIN")
@@ -148,11 +156,12 @@ def _origin_of_plugin(module: ModuleType) -> str | None:
     return origin
 
 
-def _modules_beside(name: str) -> list[str]:
-    """The import paths of the modules in the package that should hold the module `name`."""
+def _hint(name: str) -> str:
+    """The end of an error message: the nearest modules in the package that should hold the module `name`."""
     package = name.rpartition(".")[0]
     places = importlib.util.find_spec(package).submodule_search_locations or ()  # type: ignore[union-attr]
-    return [f"{package}.{found.name}" for found in pkgutil.iter_modules(places)]
+    beside = [f"{package}.{found.name}" for found in pkgutil.iter_modules(places)]
+    return f": {nearest(name, beside)}" if beside else ""
 
 
 def _path(kind: str, name: str) -> str:

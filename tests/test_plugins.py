@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_task
+from pipeline.settings.sections import ModelSection
 
 IMPORTED = "from dataclasses import replace\nfrom pipeline.tasks.gsm8k import PLUGIN\n"
 SCORE = "def score(item, answer):\n    return {'reward': 1.0}\n"
@@ -41,6 +42,14 @@ def test_the_nearest_module_of_the_package(package):
     (package / "vowels.py").write_text(IMPORTED)
     with pytest.raises(PipelineError, match=rf"did you mean '{package.name}\.vowels'"):
         load_task(f"{package.name}.vowel")
+
+
+def test_a_model_is_looked_for_where_params_are_read(package):
+    (package / "tiny.py").write_text("")
+    for name, why in (("tinny", f": did you mean '{package.name}.tiny'"), ("no.where", ": ModuleNotFoundError")):
+        with pytest.raises(ValueError, match=rf"cannot find model '{package.name}\.{name}'{why}"):
+            ModelSection(name=f"{package.name}.{name}")
+    assert ModelSection(name=f"{package.name}.tiny").name == f"{package.name}.tiny"
 
 
 @pytest.mark.parametrize("name", ["my_rewards/vowels.py", "my_rewards/vowels", "my_rewards.vowels.py"])

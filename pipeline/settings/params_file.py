@@ -72,7 +72,10 @@ def parse_params(raw: object, source: str = "params.yaml") -> Params:
         runs = {name: filled_in(name, raw["runs"], defaults, notes[name]) for name in raw["runs"]}
         if isinstance(suites := raw.get("suites"), dict):
             runs |= runs_of_suites(suites, runs, notes)
-        params = Params.model_validate({**raw, "defaults": defaults, "runs": runs}, context={"whole": True})
+        # Runs that others extend are validated before those: an error names the run that makes it.
+        parents_first = sorted(runs, key=lambda name: (name not in raw["runs"], len(ancestors(name, raw["runs"]))))
+        filled = {**raw, "defaults": defaults, "runs": {name: runs[name] for name in parents_first}}
+        params = Params.model_validate(filled, context={"whole": True})
         params._left_behind, params._named = notes, frozenset(raw["runs"])
         for name, suite in params.suites.items():
             check_sweep(name, suite, params.runs)
@@ -90,7 +93,9 @@ def parse_params(raw: object, source: str = "params.yaml") -> Params:
         for name in names:
             if problem := _unusable(name, () if kind == "runs" else params.runs):
                 raise PipelineError(f"{source}: {kind}.{name}: {problem}; choose another name")
-    return params.model_copy(update={"hardware": _inherited_processes(params.hardware, raw["runs"], runs)})
+    in_order = {name: params.runs[name] for name in runs}
+    hardware = _inherited_processes(params.hardware, raw["runs"], runs)
+    return params.model_copy(update={"runs": in_order, "hardware": hardware})
 
 
 def _inherited_processes(hardware: Hardware, said: Mapping[str, object], runs: Collection[str]) -> Hardware:

@@ -7,7 +7,7 @@ from typing import ClassVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from pipeline.errors import PipelineError
-from pipeline.plugins import check, nearest
+from pipeline.plugins import check, nearest, source
 
 SHOWN, LONGEST = 100, 600
 """Characters of a wrong value or key in an error message, and of what is said about it."""
@@ -61,9 +61,10 @@ def none_twice(entries: object) -> object:
 
 
 def known_plugin(kind: str, name: str) -> str:
-    """The name, if a plug-in of that kind may have it. ValueError otherwise."""
+    """The name, if there is a plug-in of that kind. ValueError otherwise."""
     try:
         check(kind, name)
+        source(kind, name)
     except PipelineError as error:
         raise ValueError(str(error)) from error
     return name

@@ -143,6 +143,15 @@ def test_mistakes_are_named(refused, path, value, message):
     assert message in refused(broken(path, value))
 
 
+def test_the_run_that_makes_a_mistake_is_named():
+    """Not a run that extends it, wherever that stands."""
+    runs = {"next": {"extends": "mine"}, "mine": {"task": {"name": "sudokuu"}}}
+    with pytest.raises(PipelineError, match=r"runs\.mine\.task: unknown task 'sudokuu'"):
+        parse_params({"default_run": "mine", "runs": runs})
+    runs["mine"] = {}
+    assert list(parse_params({"default_run": "mine", "runs": runs}).runs) == ["next", "mine"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
