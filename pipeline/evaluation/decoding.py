@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline.algorithms.base import Algorithm
-from pipeline.models.base import check_cache
+from pipeline.models.base import check_features
 from pipeline.models.policy_directory import load_policy
 from pipeline.objectives.context import DecodeContext, value_ids
 from pipeline.plugins import load_algorithm, load_model, resolve_task
@@ -24,6 +24,7 @@ from pipeline.runtime.distributed import device
 from pipeline.runtime.random_streams import Stream, uniforms
 from pipeline.samplers import low_confidence
 from pipeline.samplers.ancestral import rollout
+from pipeline.settings.features import asked_of
 from pipeline.settings.method import Settings
 from pipeline.settings.sections import Sampler
 from pipeline.settings.stages import EvaluateSettings
@@ -100,7 +101,7 @@ def load_decoder(directory: Path, settings: EvaluateSettings, compiled: bool | N
     """
     evaluate, task, algorithm = settings.evaluate, resolve_task(settings.task), load_algorithm(settings.algorithm.name)
     plugin = load_model(settings.model.name)
-    check_cache(plugin, evaluate, "evaluate")
+    check_features(plugin, asked_of(evaluate, "evaluate"))
     policy, tokenizer, mask_id = load_policy(directory, plugin, device())
     compile_blocks(policy, compiled)
     values = value_ids(task, tokenizer).to(device())

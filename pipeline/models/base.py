@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from pipeline.errors import PipelineError
 from pipeline.runtime.memory_limits import CHUNK
-from pipeline.settings.sections import Adapter, InBlocks, ModelSection
+from pipeline.settings.features import lacks
+from pipeline.settings.sections import Adapter, ModelSection
 from pipeline.storage.model_files import read_config, tensor_headers
 
 
@@ -111,10 +112,12 @@ class Model:
     caches_blocks: bool = False
 
 
-def check_cache(plugin: Model, section: InBlocks, key: str) -> None:
-    """PipelineError if the section asks for a cache that the model does not keep."""
-    if section.cache and not plugin.caches_blocks:
-        raise PipelineError(f"{key}.cache: this model keeps no keys and values; see caches_blocks in models/base.py")
+def check_features(plugin: Model, asked: Iterable[str]) -> None:
+    """PipelineError if the model cannot do what a key such as `train.adapter` asks; see `settings.features`."""
+    has = {"adapter": plugin.adapters, "cache": plugin.caches_blocks, "gradient_checkpointing": plugin.recompute}
+    for key in asked:
+        if not has[key.rpartition(".")[2]]:
+            raise PipelineError(lacks(key, "this model"))
 
 
 def recompute_layers(module: nn.Module) -> None:

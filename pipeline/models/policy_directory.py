@@ -12,9 +12,10 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from pipeline.errors import PipelineError
-from pipeline.models.base import Model
+from pipeline.models.base import Model, check_features
 from pipeline.runtime.distributed import device, distribute, is_sharded
 from pipeline.runtime.random_streams import Stream, seed_torch
+from pipeline.settings.features import asked_of
 from pipeline.settings.sections import Base, Train
 from pipeline.storage.atomic_files import replacing
 from pipeline.storage.model_files import CONFIG, read_optional
@@ -141,16 +142,15 @@ def make_trainable(module: nn.Module, plugin: Model, section: Base | Train, seed
     Raises:
         PipelineError: if the model supports no adapters, or no gradient checkpointing.
     """
+    check_features(plugin, asked_of(section, type(section).__name__.lower()))
     if section.adapter:
-        if plugin.adapters is None:
-            raise PipelineError(f"{type(section).__name__.lower()}.adapter: this model takes no adapters")
+        assert plugin.adapters
         seed_torch(seed, Stream.INITIALIZATION)
         plugin.adapters.train(module, section.adapter, base, out)
     else:
         merge_adapters(module, plugin)
     if section.gradient_checkpointing:
-        if plugin.recompute is None:
-            raise PipelineError("gradient_checkpointing: this model cannot recompute its activations")
+        assert plugin.recompute
         plugin.recompute(module)
 
 

@@ -8,19 +8,13 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, Va
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_algorithm, load_task, resolve_task
 from pipeline.settings.algorithms import SETTINGS, Dam
+from pipeline.settings.features import LACKING, SAVED_ONLY, SMALL, asked_of, lacks
 from pipeline.settings.method import Settings
 from pipeline.settings.sections import Base, Evaluate, ModelSection, Rollout, Train, judged_by
 from pipeline.settings.validation import PluginSection, Section, describe
 
 if TYPE_CHECKING:
     from pipeline.tasks.base import Task
-
-SAVED_ONLY = ("masked_lm",)
-"""Models that are opened, never made from the section `model`."""
-SMALL = ("mlp", "tabular")
-"""Models whose answers have one length, without adapters and gradient checkpointing."""
-WITHOUT_CACHE = (*SAVED_ONLY, *SMALL)
-"""Models of this repository that keep no keys and values; `Model.caches_blocks` says it of any model."""
 
 
 def _plugin_section(section: object, schema_of: Callable[[str], type[Section]]) -> object:
@@ -97,14 +91,23 @@ def _contradictions(run: Run, task: "Task[PluginSection]") -> Iterator[str]:
     for name, section in (("rollout", run.rollout), ("evaluate", run.evaluate)):
         if section.prefill and not task.chat:
             yield f"{name}.prefill: task '{run.task.name}' has no chat answers; see task.template"
-        if section.cache and run.model.name in WITHOUT_CACHE:
-            yield f"{name}.cache: model '{run.model.name}' keeps no keys and values; take llada, or no cache"
     if run.evaluate.cache and not algorithm.trains:
         yield f"evaluate.cache: algorithm '{algorithm.name}' decodes in its own way, which has no cache"
     if run.base.exact and (run.base.path or task.enumerated is None):
         yield f"base.exact needs an enumerated task, not '{run.task.name}', and no base.path"
     yield from _fine_tuning(run.base)
     yield from _of_algorithm(run, task)
+    for key in features_asked(run):
+        if key.partition(".")[2] in LACKING.get(run.model.name, ()):
+            yield lacks(key, f"model '{run.model.name}'")
+
+
+def features_asked(run: Run) -> list[str]:
+    """The keys of a run that ask for one of `FEATURES`, such as `train.adapter`."""
+    sections: dict[str, Section] = {"evaluate": run.evaluate}
+    sections |= {"base": run.base} if run.base.trains else {}
+    sections |= {"rollout": run.rollout, "train": run.train} if run.rounds else {}
+    return [key for name, section in sections.items() for key in asked_of(section, name)]
 
 
 def _of_algorithm(run: Run, task: "Task[PluginSection]") -> Iterator[str]:

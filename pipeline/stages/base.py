@@ -27,7 +27,7 @@ from pipeline.plugins import load_model, resolve_task
 from pipeline.runtime.compilation import compile_blocks, compiles
 from pipeline.runtime.distributed import device, distribute, gather_trained, is_main_process
 from pipeline.runtime.random_streams import Stream, seed_torch
-from pipeline.settings.run import SMALL
+from pipeline.settings.features import SMALL
 from pipeline.settings.stages import BaseSettings, plain_json
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pipeline.models.base import check_cache
+from pipeline.models.base import check_features
 from pipeline.models.policy_directory import load_policy
 from pipeline.objectives.targets import rows_to_replay
 from pipeline.plugins import load_model
@@ -19,6 +19,7 @@ from pipeline.runtime.compilation import compile_blocks
 from pipeline.runtime.distributed import device
 from pipeline.runtime.memory_limits import STATES, TOKENS
 from pipeline.samplers.ancestral import Trajectories, path_log_prob
+from pipeline.settings.features import asked_of
 from pipeline.settings.stages import ReferenceSettings
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
@@ -42,7 +43,7 @@ ARGUMENTS = {
 
 def run(args: Namespace, settings: ReferenceSettings) -> Measured | None:
     plugin, cached_blocks = load_model(settings.model.name), settings.rollout.cached_blocks
-    check_cache(plugin, settings.rollout, "rollout")
+    check_features(plugin, asked_of(settings.rollout, "rollout"))
     base, tokenizer, mask_id = load_policy(args.base, plugin, device())
     compile_blocks(base, args.compile)
     vocabulary = token_ids(tokenizer)

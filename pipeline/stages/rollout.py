@@ -6,12 +6,13 @@ from contextlib import closing
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.models.base import check_cache
+from pipeline.models.base import check_features
 from pipeline.models.policy_directory import load_policy
 from pipeline.plugins import load_model, resolve_task
 from pipeline.runtime.compilation import compile_blocks
 from pipeline.runtime.distributed import device
 from pipeline.samplers.round_states import prompts_of_round, sample_states
+from pipeline.settings.features import asked_of
 from pipeline.settings.stages import RolloutSettings
 from pipeline.stages.command_line import main
 from pipeline.storage import parquet
@@ -34,7 +35,7 @@ ARGUMENTS = {
 
 def run(args: Namespace, settings: RolloutSettings) -> Measured | None:
     rollout, task, plugin = settings.rollout, resolve_task(settings.task), load_model(settings.model.name)
-    check_cache(plugin, rollout, "rollout")
+    check_features(plugin, asked_of(rollout, "rollout"))
     length = rollout.length or task.answer_length
     policy, tokenizer, mask_id = load_policy(args.policy, plugin, device())
     compile_blocks(policy, args.compile)

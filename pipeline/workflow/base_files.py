@@ -9,7 +9,8 @@ from pipeline.models.files import masked_lm as masked_lm_files
 from pipeline.models.files.family import check_tensors, read_sizes
 from pipeline.models.flops import Shape
 from pipeline.plugins import resolve_task
-from pipeline.settings.run import SMALL, Run
+from pipeline.settings.features import SMALL
+from pipeline.settings.run import Run
 from pipeline.storage.model_files import read_config, read_object, tensor_headers
 from pipeline.text.byte_level import is_saved_in
 

@@ -17,11 +17,11 @@ from pipeline.runtime.memory_limits import LESS_MEMORY
 from pipeline.settings.inheritance import nearest_target
 from pipeline.settings.params_file import Params
 from pipeline.settings.project import Hardware
-from pipeline.settings.run import SMALL, Run
+from pipeline.settings.run import Run
 from pipeline.settings.sections import TASK, Adapter, Optimizer
 from pipeline.workflow.base_files import Found, checkpoint_at_hand, read_base
+from pipeline.workflow.early_checks import check_items, check_model
 from pipeline.workflow.estimate import Estimate
-from pipeline.workflow.item_check import check_items
 
 MARGIN = 1.2
 """How far an estimate of memory may be off."""
@@ -55,6 +55,7 @@ class Preflight:
         try:
             for problem in problems(run, self.params.hardware.of(name, run.model.name), imported):
                 sys.exit(f"error: {name}: {problem}")
+            check_model(run)
             if self.origins[name] not in self.with_items:
                 self.with_items.add(self.origins[name])
                 check_items(name, self.params.runs, self.origins, checkpoint_at_hand(run, imported))
@@ -78,8 +79,6 @@ def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
     trained |= {"train": run.train} if run.rounds else {}
     for name, section in trained.items():
         yield from _batches(name, section, hardware.processes)
-        if section.gradient_checkpointing and run.model.name in SMALL:
-            yield f"{name}.gradient_checkpointing: model '{run.model.name}' cannot recompute its activations"
     if run.base.file and not Path(run.base.file).is_file():
         yield f"base.data: {run.base.file} is missing; '{TASK}' is the task's own split"
     found = read_base(run, imported)
@@ -87,7 +86,7 @@ def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
     adapters = {"base.adapter": run.base.adapter, "train.adapter": run.train.adapter if run.rounds else None}
     for key, adapter in adapters.items():
         if adapter:
-            yield from _targets(run.model.name, key, adapter, found.layers if found else None)
+            yield from _targets(key, adapter, found.layers if found else None)
     if found and task.chat:
         yield from _lengths(run, found.limit)
     if found and run.base.path:
@@ -122,10 +121,8 @@ def _blocks(run: Run, found: Found | None) -> Iterator[str]:
             yield f"{name}.block_length must be {blocks}, the blocks that the model sees, not {section.block_length}"
 
 
-def _targets(model: str, key: str, adapter: Adapter, layers: list[str] | None) -> Iterator[str]:
+def _targets(key: str, adapter: Adapter, layers: list[str] | None) -> Iterator[str]:
     """Adapter targets that name no linear layer. Nothing is known of a user's own model."""
-    if model in SMALL:
-        yield f"{key}: model '{model}' takes no adapters"
     for target in adapter.targets if layers is not None else ():
         if not any(layer == target or layer.endswith(f".{target}") for layer in layers or ()):
             known = {layer.rpartition(".")[2] for layer in layers or ()}

@@ -39,3 +39,14 @@ def test_a_run(workflow):
         )
     )
     torch.testing.assert_close(torch.from_numpy(replayed), torch.from_numpy(recorded), atol=1e-4, rtol=0)
+
+
+def test_what_it_lacks_stops_a_dry_run(workflow):
+    """Before anything is drawn, where it would stop the training of round 1 or an evaluation."""
+    (workflow.directory / "examples").symlink_to(ROOT / "examples")
+    model, cached = {"name": "examples.convolutions"}, {"block_length": 4, "cache": "block"}
+    for changes, key in (({"train": {"adapter": {}}}, "train.adapter"), ({"evaluate": cached}, "evaluate.cache")):
+        workflow.params["runs"] = {"small": {"model": model, **changes}}
+        assert f"error: small: {key}: this model " in workflow("--dry-run", ok=False)
+    workflow.params["runs"] = {"small": {"model": model}}
+    workflow("--dry-run")

@@ -119,7 +119,13 @@ from tests.settings.conftest import broken
         (
             "defaults",
             {"model": {"name": "mlp"}, "rollout": {"block_length": 4, "cache": "block"}},
-            "rollout.cache: model 'mlp' keeps no keys and values",
+            "rollout.cache: model 'mlp' keeps no keys and values; set this key to null",
+        ),
+        ("defaults", {"model": {"name": "mlp"}, "train": {"adapter": {}}}, "train.adapter: model 'mlp' takes no adap"),
+        (
+            "defaults",
+            {"model": {"name": "mlp"}, "base": {"gradient_checkpointing": True}},
+            "base.gradient_checkpointing: model 'mlp' cannot recompute",
         ),
         (
             "defaults",

@@ -5,11 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.plugins import load_model
 from pipeline.settings.inheritance import merge
 from pipeline.settings.params_file import parse_params
 from pipeline.settings.project import Hardware
-from pipeline.settings.run import WITHOUT_CACHE
 from pipeline.storage import parquet
 from pipeline.workflow.estimate import Estimate, shape_of
 from tests.small_workflow import SMALL, Stage
@@ -63,9 +61,4 @@ def test_evaluation_says_that_it_used_a_cache(stage: Stage):
 def test_a_model_without_cache_stops_before_it_is_opened(line, stage_name):
     section = "evaluate" if stage_name == "evaluate" else "rollout"
     found = line(stage_name, model={"name": "mlp"}, **{section: CACHE})
-    assert found == f"{section}.cache: this model keeps no keys and values; see caches_blocks in models/base.py"
-
-
-@pytest.mark.parametrize("name", ["llada", "mlp", "tabular"])
-def test_settings_know_which_models_keep_none(name):
-    assert load_model(name).caches_blocks == (name not in WITHOUT_CACHE)
+    assert found == f"{section}.cache: this model keeps no keys and values; set this key to null"

@@ -1,10 +1,10 @@
-"""Python imports this first. A server of preloaded modules, or a check of items, goes on as a fork that has PyTorch
+"""Python imports this first. A server of preloaded modules, or an early check, goes on as a fork that has PyTorch
 already (../forks.py)."""
 
 import os
 import sys
 
-SERVER, CHECK = ["pipeline.runtime.fork_server", "serve"], ["pipeline.stages.check_items"]
+SERVER, CHECK = ["pipeline.runtime.fork_server", "serve"], ["pipeline.stages.early_checks"]
 
 if sys.orig_argv[1:2] == ["-m"] and (sys.orig_argv[2:4] == SERVER or sys.orig_argv[2:3] == CHECK):
     import json

@@ -12,10 +12,10 @@ from snakemake.cli import main
 
 from pipeline.models import NAMES
 from pipeline.plugins import load_model
+from pipeline.settings.features import LACKING
 from pipeline.settings.params_file import parse_params, read_params
 from pipeline.settings.project import Hardware
-from pipeline.settings.run import SMALL
-from pipeline.workflow import item_check, preflight
+from pipeline.workflow import early_checks, preflight
 from pipeline.workflow.estimate import shape_of
 from tests.conftest import ROOT, said
 from tests.models.hub import LLADA_8B
@@ -28,11 +28,6 @@ from tests.workflow.conftest import BLOCKS, chat, problems
     [
         ({"train": {"batch_size": 33}}, "train.batch_size 33 is not a multiple of gradient_accumulation_steps × pro"),
         ({"base": {"batch_size": 6, "gradient_accumulation_steps": 2}}, "base.batch_size 6 is not a multiple of "),
-        ({"model": {"name": "mlp"}, "train": {"adapter": {}}}, "train.adapter: model 'mlp' takes no adapters"),
-        (
-            {"model": {"name": "mlp"}, "base": {"gradient_checkpointing": True}},
-            "base.gradient_checkpointing: model 'mlp' cannot recompute",
-        ),
         (
             {"train": {"adapter": {"targets": ["q_proj", "c_attn"]}}},
             "train.adapter.targets: the model has no linear layer 'c_attn': known: down_proj, gate_proj, k_proj",
@@ -56,9 +51,10 @@ def test_what_is_right():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_models_that_take_no_adapters(name):
+def test_what_models_lack(name):
     plugin = load_model(name)
-    assert (plugin.adapters is None) == (plugin.recompute is None) == (name in SMALL)
+    has = {"adapter": plugin.adapters, "cache": plugin.caches_blocks, "gradient_checkpointing": plugin.recompute}
+    assert {key for key in has if not has[key]} == set(LACKING.get(name, ()))
 
 
 @pytest.mark.parametrize(
@@ -138,16 +134,16 @@ def test_a_base_without_items_is_found_before_anything_runs(dry_run, workflow):
 
 def test_an_error_is_found_before_later_lines():
     lines = "import atexit, sys; atexit.register(print, 'bye', file=sys.stderr); sys.exit('error: too long')"
-    assert item_check._said([sys.executable, "-c", lines]) == "error: too long"
+    assert early_checks._said([sys.executable, "-c", lines]) == "error: too long"
 
 
 def test_items_that_take_too_long_are_left_to_the_rules(workflow, checkpoint, monkeypatch, capsys):
     """The process ends with all that it has started."""
     monkeypatch.chdir(workflow.directory)
-    monkeypatch.setattr(item_check, "SECONDS", 0.5)
+    monkeypatch.setattr(early_checks, "SECONDS", 0.5)
     with_late_row(workflow, checkpoint)
     params, before = parse_params(workflow.params), psutil.Process().children()
-    item_check.check_items("small", params.runs, {"small": "small"}, checkpoint)
+    early_checks.check_items("small", params.runs, {"small": "small"}, checkpoint)
     assert "note: small: its items took longer than 0.5 s; rule base checks them" in capsys.readouterr().err
     assert psutil.Process().children() == before
 

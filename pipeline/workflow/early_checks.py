@@ -1,6 +1,7 @@
-"""Checks a run's items before anything runs, dry runs included, in a process that can be stopped. Torch-free.
+"""What is checked before anything runs, dry runs included, in processes that can be stopped. Torch-free.
 
-The process makes the items with the task's own code, which may hang, and tokenizes their prompts as rules do.
+One makes a run's items with the task's own code, which may hang, and tokenizes their prompts as rules do. Another
+imports a user's own model, to see whether it can do what the run asks.
 """
 
 import os
@@ -9,16 +10,18 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.settings.run import Run
+from pipeline.settings.run import Run, features_asked
 from pipeline.settings.stages import settings_json
 from pipeline.tasks.data import Data
 from pipeline.workflow.rules import prompt_limits
 
 SECONDS = 60.0
-"""How long the check may take: ten thousand prompts take some ten seconds, of which three are imports."""
+"""How long a check may take: ten thousand prompts take some ten seconds, of which three are imports."""
+CHECK = (sys.executable, "-m", "pipeline.stages.early_checks")
 ERROR = "error: "
 
 
@@ -31,7 +34,7 @@ def check_items(name: str, runs: Mapping[str, Run], origins: Mapping[str, str], 
     run = runs[origins[name]]
     if not _at_hand(run):
         return
-    command = [sys.executable, "-m", "pipeline.stages.check_items", "--settings", settings_json(run, "base")]
+    command = [*CHECK, "items", "--settings", settings_json(run, "base")]
     command += ["--limits", prompt_limits(origins[name], runs, origins)]
     if checkpoint and (checkpoint / "tokenizer.json").is_file():
         command += ["--checkpoint", str(checkpoint)]
@@ -40,6 +43,18 @@ def check_items(name: str, runs: Mapping[str, Run], origins: Mapping[str, str], 
         print(f"note: {name}: its items took longer than {SECONDS:g} s; rule base checks them", file=sys.stderr)
     elif said.startswith(ERROR):
         raise PipelineError(said.removeprefix(ERROR))
+
+
+def check_model(run: Run) -> None:
+    """PipelineError if the run's model is a user's own that cannot be imported, or lacks what the run asks for."""
+    if "." in run.model.name and (problem := _problem(run.model.name, tuple(features_asked(run)))):
+        raise PipelineError(problem)
+
+
+@cache
+def _problem(model: str, asked: tuple[str, ...]) -> str:
+    said = _said([*CHECK, "model", model, *asked]) or ""
+    return said.removeprefix(ERROR) if said.startswith(ERROR) else ""
 
 
 def _at_hand(run: Run) -> bool:
