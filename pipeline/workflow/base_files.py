@@ -28,7 +28,7 @@ class Found(NamedTuple):
     blocks: int | None = None
 
 
-def read_base(run: Run, imported: Path) -> Found | None:
+def read_base(run: Run, imported: Path | None) -> Found | None:
     """What the files of the base model say, if it is of a known kind and its config.json can be read here."""
     name, family = run.base.path, family_of(run.model.name)
     if name is None:
@@ -58,15 +58,17 @@ def _of_encoder(path: Path) -> Found:
     return Found(Shape.of(sizes.model_dump()), sizes.max_position_embeddings, layers)
 
 
-def _directory(name: str, imported: Path) -> Path | None:
+def _directory(name: str, imported: Path | None) -> Path | None:
     """The checkpoint of this name, if it is a directory or has been imported."""
     try:
-        return Path(name) if Path(name).is_dir() else imported if (imported / "config.json").is_file() else None
+        if Path(name).is_dir():
+            return Path(name)
+        return imported if imported and (imported / "config.json").is_file() else None
     except OSError as error:
         raise PipelineError(f"base.path: {error.strerror}: '{name[:80]}…'") from error
 
 
-def checkpoint_at_hand(run: Run, imported: Path) -> Path | None:
+def checkpoint_at_hand(run: Run, imported: Path | None) -> Path | None:
     """The directory of the checkpoint that a run starts from, also in the Hub's cache; None if it is not here."""
     name = run.base.path
     if name is None:

@@ -30,6 +30,13 @@ def code_and_data(stage: str, run: Run, name: str) -> str:
     return f"{code_digest(stage, run)} {beside}".rstrip()
 
 
+def imported_base(run: Run, name: str) -> Path | None:
+    """Where rule `base` of the run `name` has put its base model; None if it has not done so with these settings."""
+    wanted = made_with("base", settings_json(run, "base"), "")["settings"]
+    made = origin_of(Path("data/runs", name, "timings/base.json"))
+    return Path("data/runs", name, "round_000/policy") if made.get("settings") == wanted else None
+
+
 def code_and_suite(suite: Suite) -> str:
     """As `code_and_data`, for a suite's report: digests of its code and its section."""
     return f"{code_digest('compare')} {digest(suite.model_dump_json())[:16]}"

@@ -22,6 +22,7 @@ from pipeline.settings.sections import TASK, Adapter, Optimizer
 from pipeline.workflow.base_files import Found, checkpoint_at_hand, read_base
 from pipeline.workflow.early_checks import check_items, check_model
 from pipeline.workflow.estimate import Estimate
+from pipeline.workflow.made_with import imported_base
 
 MARGIN = 1.2
 """How far an estimate of memory may be off."""
@@ -51,13 +52,14 @@ class Preflight:
             if note not in self.said:
                 self.said.add(note)
                 print(f"note: {name}: {note}", file=sys.stderr)
-        imported = Path("data/runs", self.origins[name], "round_000", "policy")
+        origin = self.origins[name]
+        imported = imported_base(self.params.runs[origin], origin)
         try:
             for problem in problems(run, self.params.hardware.of(name, run.model.name), imported):
                 sys.exit(f"error: {name}: {problem}")
             check_model(run)
-            if self.origins[name] not in self.with_items:
-                self.with_items.add(self.origins[name])
+            if origin not in self.with_items:
+                self.with_items.add(origin)
                 check_items(name, self.params.runs, self.origins, checkpoint_at_hand(run, imported))
         except PipelineError as error:
             sys.exit(f"error: {name}: {error}")
@@ -66,8 +68,8 @@ class Preflight:
         return name
 
 
-def problems(run: Run, hardware: Hardware, imported: Path) -> Iterator[str]:
-    """Why a run cannot work on this hardware with this base model; `imported` is where rule `base` puts it.
+def problems(run: Run, hardware: Hardware, imported: Path | None) -> Iterator[str]:
+    """Why a run cannot work on this hardware with this base model; `imported` is where rule `base` has put it.
 
     Raises:
         PipelineError: if the task's data cannot be opened, or the base model is missing, damaged or of another kind.

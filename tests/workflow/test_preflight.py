@@ -106,6 +106,12 @@ def test_a_dry_run_ends_in_one_line(dry_run, workflow, section, change, message)
     assert message in dry_run()
 
 
+def test_a_base_made_with_other_settings_stands_for_none(copied):
+    """So a wrong path is found also where a base lies where this one would."""
+    copied.params["runs"]["small"] = {"base": {"path": "no/such/place"}}
+    assert "error: small: base.path: 'no/such/place' is neither" in copied("--dry-run", ok=False)
+
+
 def with_late_row(workflow: Workflow, checkpoint: Path) -> None:
     """Forty questions and one that holds [MASK], for a chat model."""
     rows = [{"question": f"How many {word}?", "answer": "#### 1"} for word in [*range(40), "<|mdm_mask|>"]]
