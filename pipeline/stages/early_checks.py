@@ -1,18 +1,21 @@
 """Check what takes a user's code or PyTorch to check; write nothing.
 
-`items` makes a task's items and checks them, against a checkpoint if it is at hand. `model` imports a model and checks
-that it can do what a run asks of it. `snakemake -n` runs both, so that what rules would refuse later stops it.
+`items` makes a task's items and checks them, against a checkpoint if it is at hand, and tries a user's own reward on
+one. `model` imports a model and checks that it can do what a run asks of it. `snakemake -n` runs both, so that what
+rules would refuse later stops it.
 """
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from pipeline.settings.stages import BaseSettings, PrepareSettings, parse_settings
 from pipeline.stages.command_line import errors_on_one_line
 from pipeline.stages.prepare import checked_items
 from pipeline.tasks.base import Item, need_base_items
+from pipeline.tasks.scoring import Scorer
 
 Limits = Mapping[str, Sequence[tuple[str, int]]]
 
@@ -30,11 +33,22 @@ def check(path: Path, items: Mapping[str, Sequence[Item]], limits: Limits, setti
         read_corpora(path, settings, path, plugin, tokenizer)
 
 
+def try_reward(items: Mapping[str, Sequence[Item]], settings: BaseSettings, timeout: float) -> None:
+    """Score one reference as an answer if the reward is a user's own, so that a mistake in it costs no rollouts. Where
+    there is none, the answer is empty, which a chat model's may be."""
+    score = Scorer(settings.task, timeout)
+    item = next(items[split] for split in ("train", "test") if items[split])[0]
+    with closing(score):
+        if score.process and (item.reference or score.task.chat):
+            score([item], [item.reference])
+
+
 def run_items(args: argparse.Namespace) -> None:
     settings = parse_settings(args.settings, BaseSettings)
     items = checked_items(PrepareSettings(seed=settings.seed, task=settings.task))
     if settings.base.trains and not settings.base.file:
         need_base_items(items["base"])
+    try_reward(items, settings, args.reward_timeout)
     if args.checkpoint:
         check(args.checkpoint, items, args.limits, settings)
 
@@ -53,6 +67,7 @@ if __name__ == "__main__":
     of_items.set_defaults(run=run_items)
     of_items.add_argument("--settings", required=True, help="sections of rule base, as JSON")
     of_items.add_argument("--limits", required=True, type=json.loads, help="the argument of rule base")
+    of_items.add_argument("--reward-timeout", type=float, default=10.0, help="seconds for one answer")
     of_items.add_argument("--checkpoint", type=Path, help="directory with config.json and tokenizer.json")
     of_model.set_defaults(run=run_model)
     of_model.add_argument("name", help="name or import path of the model")

@@ -12,10 +12,10 @@ special tokens) and `reference`:
   sudoku     the 16 digits of the solution; the question is the puzzle or holds "Sudoku puzzle: " and the puzzle
 
 Blank lines are ignored. OUT is JSON: `n`, the mean of each metric of the task, its standard error `<metric>_se`, and
-`items` in the order of FILE. For the tasks above, `accuracy` is that of the papers, and an item has `correct`, whether
-it is right. For sudoku, `correct` is the number of right cells and `empty` the number of cells to fill; the accuracy is
-over the cells of all items. For a task of your own an item has the metrics of its score. The profile `d1` scores as
-published, `strict` with the repairs that docs/scoring.md lists.
+`items`, the metrics of each in the order of FILE. For the tasks above, `accuracy` is that of the papers, and an item
+also has `correct`, whether it is right. For sudoku, `correct` is the number of right cells and `empty` the number of
+cells to fill; the accuracy is over the cells of all items. The profile `d1` scores as published, `strict` with the
+repairs that docs/scoring.md lists.
 """
 
 import argparse
@@ -61,9 +61,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"{args.task} ({args.profile}): {', '.join(f'{name} {totals[name]:.4g}' for name in metrics[0])}")
         return
     correct = [round(metric[saved.accuracy] * count) for metric, count in zip(metrics, cells, strict=True)]
-    rows: list[dict[str, int]] = [{"correct": bool(count)} for count in correct]
+    judged: list[Mapping[str, int]] = [{"correct": bool(count)} for count in correct]
     if saved.cells:
-        rows = [{"correct": count, "empty": empty} for count, empty in zip(correct, cells, strict=True)]
+        judged = [{"correct": count, "empty": empty} for count, empty in zip(correct, cells, strict=True)]
+    rows = [{**metric, **verdict} for metric, verdict in zip(metrics, judged, strict=True)]
     accuracy, error = ratio(correct, cells)
     write_json(args.out, {**totals, "accuracy": accuracy, "accuracy_se": error, "items": rows})
     print(f"{args.task} ({args.profile}): {100 * accuracy:.2f} ± {100 * error:.2f} % of {len(metrics)}")
@@ -104,8 +105,11 @@ def read(line: bytes, where: str, saved: Saved) -> tuple[Item, str]:
     """The item and the generation of a line."""
     try:
         row = json.loads(line)
-        if not isinstance(row, dict) or (missing := [key for key in KEYS if key not in row]):
-            raise ValueError(f"has no key '{missing[0]}'" if isinstance(row, dict) else "is not a JSON object")
+        if not isinstance(row, dict):
+            raise ValueError("is not a JSON object")
+        if missing := [key for key in KEYS if key not in row]:
+            null = " (null if the reward reads none)" if missing == ["reference"] else ""
+            raise ValueError(f"has no key '{missing[0]}'{null}")
         for key in KEYS[:2]:
             if not isinstance(row[key], str):
                 raise ValueError(f"{key} must be a text, not {row[key]!r}")

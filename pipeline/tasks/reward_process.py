@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
+import pipeline
 from pipeline.errors import PipelineError
 from pipeline.plugins import load_task, resolve_task
 from pipeline.tasks.base import Item, TaskSettings, is_reserved
@@ -27,6 +28,7 @@ from pipeline.tasks.base import Item, TaskSettings, is_reserved
 Score = Callable[[Item, str], Mapping[str, float]]
 Outcome = dict[str, float] | str
 """The metrics of an answer, or what is wrong with them."""
+HERE = Path(pipeline.__file__).parent
 FRAMES = 20
 LONGEST = 1e6
 """Seconds that one can wait for at most."""
@@ -123,7 +125,14 @@ def outcome(score: Score, item: Item, answer: str) -> Outcome:
         raise
     except BaseException as error:  # a user's code may raise anything
         traceback.print_exception(error, limit=-FRAMES)
-        return f"the reward raised {type(error).__name__}: {error}"
+        return f"the reward raised {type(error).__name__}: {error}{_line(error)}"
+
+
+def _line(error: BaseException) -> str:
+    """The first line outside this package that an exception went through: one of the user's own."""
+    frames = ((Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__))
+    file, line = next(((file, line) for file, line in frames if HERE not in file.parents), (None, 0))
+    return f" ({file.name}, line {line})" if file else ""
 
 
 def _wrong(metrics: object) -> str:

@@ -36,6 +36,7 @@ def check_items(name: str, runs: Mapping[str, Run], origins: Mapping[str, str], 
         return
     command = [*CHECK, "items", "--settings", settings_json(run, "base")]
     command += ["--limits", prompt_limits(origins[name], runs, origins)]
+    command += ["--reward-timeout", str(run.rollout.reward_timeout)]
     if checkpoint and (checkpoint / "tokenizer.json").is_file():
         command += ["--checkpoint", str(checkpoint)]
     said = _said(command)

@@ -98,6 +98,13 @@ def test_a_task_of_ones_own(score, tmp_path, monkeypatch):
     assert printed == "mine.own (strict): reward 3, length 3\n"
 
 
+def test_all_metrics_of_a_task_with_an_accuracy(score, tmp_path):
+    """Beside `correct`, which the papers count."""
+    score("gsm8k", "strict", lines([("?", "<answer>18</answer>", 18)]))
+    (item,) = json.loads((tmp_path / "out.json").read_text())["items"]
+    assert item["correct"] is True and item["accuracy"] == 1.0 and item["reward"] > 2
+
+
 def test_ratio():
     """s/√n where every item has one cell; items, not cells, are the sample."""
     assert ratio([1, 0, 1, 1], [1] * 4) == (0.75, pytest.approx(0.25))
@@ -117,6 +124,7 @@ GOOD = '{"question": "?", "generation": "", "reference": 1}\n'
         ("gsm8k", GOOD + "\n" + "x", "x.jsonl:3: is not JSON"),
         ("gsm8k", GOOD + "[]\n", "x.jsonl:2: is not a JSON object"),
         ("gsm8k", '{"question": "?", "reference": 1}\n', "x.jsonl:1: has no key 'generation'"),
+        ("gsm8k", '{"question": "?", "generation": "5"}\n', "has no key 'reference' (null if the reward reads none)"),
         (
             "gsm8k",
             '{"question": "?", "generation": 5, "reference": 1}\n',

@@ -54,8 +54,11 @@ def scorer(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("reward", "message"),
     [
-        ("fails", "the reward raised ValueError: no such cell on item 7 (prompt 'question', answer 'text')"),
-        ("raises_what_nobody_catches", "the reward raised BaseException: stop on item 7"),
+        (
+            "fails",
+            "the reward raised ValueError: no such cell (rewards.py, line 46) on item 7 (prompt 'question', answer",
+        ),
+        ("raises_what_nobody_catches", "the reward raised BaseException: stop (rewards.py, line 50) on item 7"),
         ("ends_the_process", "the reward ended its process (status 3) on item 7"),
         ("several", "the reward is array([0., 0.]), not a finite number, on item 7"),
         ("not_a_number", "the reward is nan, not a finite number, on item 7"),
@@ -97,7 +100,7 @@ def test_the_row_of_the_data_is_named(tmp_path, monkeypatch):
     (items,) = read_splits([Path("items/train.parquet")]).values()
     with closing(Scorer(section, 5.0)) as score, pytest.raises(PipelineError) as error:
         score(items, ["text"] * len(items))
-    wanted = "the reward raised ZeroDivisionError: float division by zero on item 1 (questions.jsonl, line 2; prompt '"
+    wanted = "ZeroDivisionError: float division by zero (legs.py, line 6) on item 1 (questions.jsonl, line 2; prompt '"
     assert wanted in str(error.value)
 
 

@@ -138,6 +138,26 @@ def test_a_base_without_items_is_found_before_anything_runs(dry_run, workflow):
     assert dry_run().startswith("small: the task has no items in the split 'base', which a base without base.path or ")
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return {'reward': float('nan')}", "small: the reward is nan, not a finite number, on item 0 (rows.jsonl, "),
+        ("return {'reward': item.references}", "no attribute 'references' (task.py, line 5) on item 0 (rows.jsonl"),
+    ],
+)
+def test_a_reward_is_tried_before_anything_runs(dry_run, workflow, checkpoint, request, body, message):
+    package = f"tried{abs(hash(request.node.nodeid))}"  # a module is imported once
+    (workflow.directory / package).mkdir()
+    task = "from dataclasses import replace\nfrom pipeline.tasks.gsm8k import PLUGIN\n\ndef score(item, answer):\n    "
+    (workflow.directory / package / "task.py").write_text(f"{task}{body}\nPLUGIN = replace(PLUGIN, score=score)")
+    rows = [{"question": f"How many {word}?", "answer": "#### 1"} for word in range(8)]
+    (workflow.directory / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"path": "rows.jsonl", "test_items": 4}
+    run = chat(checkpoint, task={"name": f"{package}.task", "data": data, "answer_length": 64})
+    workflow.params |= {"runs": {"small": run}, "defaults": {}}
+    assert message in dry_run()
+
+
 def test_an_error_is_found_before_later_lines():
     lines = "import atexit, sys; atexit.register(print, 'bye', file=sys.stderr); sys.exit('error: too long')"
     assert early_checks._said([sys.executable, "-c", lines]) == "error: too long"
