@@ -24,6 +24,8 @@ LEGEND = (
 """What the columns of `round_line` mean, and where to see more."""
 STEP = {"tau": "τ", "inverse_alpha_total": "1/α"}
 """Keys of adjoint.json that say how far towards the optimum a round aims, with their symbols."""
+FLAT = "nothing to learn: the rewards of each prompt's completions are equal"
+"""What is said of a round without any signal."""
 
 
 class Job(NamedTuple):
@@ -110,7 +112,9 @@ class Progress:
         parts = [f"round {job.round:>{len(str(run.rounds))}}/{run.rounds}", f"reward {reward:<13}"]
         parts += [f"{symbol} {now[key]:#.2g}".rstrip(".") for key, symbol in STEP.items() if key in now]
         parts += [f"ESS {now['ess_mean']:.1f}/{run.rollout.completions}"] if "ess_mean" in now else []
-        return "  ".join([*parts, f"KL {short(now['kl_to_base'])}", *self._evaluated(folder, job.round)])
+        parts += [f"KL {short(now['kl_to_base'])}", *self._evaluated(folder, job.round)]
+        parts += [FLAT] if now.get("flat_groups") == 1 else []
+        return "  ".join(parts)
 
     def _evaluated(self, folder: Path, last: int) -> list[str]:
         """The headline metric of the last evaluation so far: of the test split."""

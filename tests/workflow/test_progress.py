@@ -10,7 +10,7 @@ import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from pipeline.settings.params_file import parse_params
-from pipeline.workflow.progress import LEGEND, Job, Progress, duration
+from pipeline.workflow.progress import FLAT, LEGEND, Job, Progress, duration
 from pipeline.workflow.terminal import OfSingleJobs, OfTheEnd, Terminal, last_traceback
 from tests.small_workflow import SMALL, Workflow
 
@@ -63,6 +63,15 @@ def test_errors_of_snakemake_itself_are_shown(message, left_out):
     assert OfSingleJobs().filter(record) != left_out and OfTheEnd().filter(record)
 
 
+def test_a_round_without_signal_says_so(copied: Workflow, monkeypatch):
+    monkeypatch.chdir(copied.directory)
+    for k, flat in ((1, 1.0), (2, 0.9)):
+        file = Path(f"data/runs/small/round_00{k}/adjoint.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"flat_groups": flat}))
+    progress = Progress(parse_params(SMALL), {}, 0.0)
+    assert [progress.round_line(Job("small", "train", k)).endswith(FLAT) for k in (1, 2)] == [True, False]
+
+
 def test_a_round_in_numbers(finished: Workflow, monkeypatch):
     """Those of its own files; an evaluation that is still to be made again is not shown."""
     monkeypatch.chdir(finished.directory)
@@ -71,9 +80,9 @@ def test_a_round_in_numbers(finished: Workflow, monkeypatch):
     progress = Progress(parse_params(SMALL), {}, 0.0)
     line = progress.round_line(Job("small", "train", 2))
     assert f"reward {one['reward_mean']:#.3g} → {two['reward_mean']:#.3g} " in line
-    assert f"ESS {two['ess_mean']:.1f}/4" in line and line.endswith(" %")
+    assert f"ESS {two['ess_mean']:.1f}/4" in line and line.removesuffix(f"  {FLAT}").endswith(" %")
     progress.pending[folder / "timings" / "evaluate_002.json"] = Job("small", "evaluate", 2)
-    assert progress.round_line(Job("small", "train", 2)).endswith("% (round 1)")
+    assert "% (round 1)" in progress.round_line(Job("small", "train", 2))
 
 
 @pytest.fixture
