@@ -48,9 +48,9 @@ def run_items(args: argparse.Namespace) -> None:
     items = checked_items(PrepareSettings(seed=settings.seed, task=settings.task))
     if settings.base.trains and not settings.base.file:
         need_base_items(items["base"])
-    try_reward(items, settings, args.reward_timeout)
     if args.checkpoint:
         check(args.checkpoint, items, args.limits, settings)
+    try_reward(items, settings, args.reward_timeout)
 
 
 def run_model(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.plugins import load_task
 from pipeline.settings.run import Run, features_asked
 from pipeline.settings.stages import settings_json
 from pipeline.tasks.data import Data
@@ -41,7 +42,7 @@ def check_items(name: str, runs: Mapping[str, Run], origins: Mapping[str, str], 
         command += ["--checkpoint", str(checkpoint)]
     said = _said(command)
     if said is None:
-        print(f"note: {name}: its items took longer than {SECONDS:g} s; rule base checks them", file=sys.stderr)
+        print(f"note: {name}: its items and reward took longer than {SECONDS:g} s; rules check them", file=sys.stderr)
     elif said.startswith(ERROR):
         raise PipelineError(said.removeprefix(ERROR))
 
@@ -59,10 +60,10 @@ def _problem(model: str, asked: tuple[str, ...]) -> str:
 
 
 def _at_hand(run: Run) -> bool:
-    """Whether to check the items: those from files and from a user's own code. Not those from the Hub, which would be
+    """Whether to check the items: those from a user's own code and from files. Not those from the Hub, which would be
     downloaded, nor those of a generator of this package, whose prompts are all alike."""
-    data = getattr(run.task, "data", None)
-    if isinstance(data, Data):
+    data, items = getattr(run.task, "data", None), load_task(run.task.name).items
+    if isinstance(data, Data) and getattr(items, "__module__", "").startswith("pipeline.tasks."):
         return data.path is not None and data.test_hub is None
     return "." in run.task.name
 

@@ -158,6 +158,17 @@ def test_a_reward_is_tried_before_anything_runs(dry_run, workflow, checkpoint, r
     assert message in dry_run()
 
 
+def test_items_of_ones_own_are_checked_whatever_data_the_task_may_have(dry_run, workflow):
+    """A task made from gsm8k, whose data are on the Hub unless `data` says otherwise."""
+    (workflow.directory / "own_items").mkdir()
+    task = "from dataclasses import replace\nfrom pipeline.tasks.gsm8k import PLUGIN\n"
+    task += "def items(settings, seed):\n    return {'train': [], 'tset': []}\nPLUGIN = replace(PLUGIN, items=items)"
+    (workflow.directory / "own_items" / "task.py").write_text(task)
+    workflow.params |= {"runs": {"small": chat("gone/checkpoint", task={"name": "own_items.task"})}, "defaults": {}}
+    workflow.params["runs"]["small"]["base"]["path"] = str(ROOT / "examples" / "tiny-llada")
+    assert "no split is called 'tset': did you mean 'test'?" in dry_run()
+
+
 def test_an_error_is_found_before_later_lines():
     lines = "import atexit, sys; atexit.register(print, 'bye', file=sys.stderr); sys.exit('error: too long')"
     assert early_checks._said([sys.executable, "-c", lines]) == "error: too long"
@@ -170,7 +181,7 @@ def test_items_that_take_too_long_are_left_to_the_rules(workflow, checkpoint, mo
     with_late_row(workflow, checkpoint)
     params, before = parse_params(workflow.params), psutil.Process().children()
     early_checks.check_items("small", params.runs, {"small": "small"}, checkpoint)
-    assert "note: small: its items took longer than 0.5 s; rule base checks them" in capsys.readouterr().err
+    assert "note: small: its items and reward took longer than 0.5 s; rules check them" in capsys.readouterr().err
     assert psutil.Process().children() == before
 
 
