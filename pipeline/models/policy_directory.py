@@ -61,10 +61,13 @@ def load_policy(
     """
     tokenizer = load_tokenizer(path)
     module = _open(path, tokenizer, plugin, where)
-    mask, configured = mask_id(tokenizer), getattr(getattr(module, "config", None), "mask_token_id", None)
-    if configured not in (None, mask):
-        token = tokenizer.id_to_token(mask)
-        raise PipelineError(f"'{path}': mask_token_id is {configured} in config.json, but {token} is token {mask}")
+    mask, config = mask_id(tokenizer), getattr(module, "config", None)
+    said = {"mask_token_id": getattr(config, "mask_token_id", None)}
+    said |= {"mask_id": getattr(module, "sizes", {}).get("mask_id")}  # of a `SmallModule`
+    for key, configured in said.items():
+        if configured not in (None, mask):
+            token = tokenizer.id_to_token(mask)
+            raise PipelineError(f"'{path}': {key} is {configured} in config.json, but {token} is token {mask}")
     return merge_adapters(module, plugin) if merged else module, tokenizer, mask
 
 

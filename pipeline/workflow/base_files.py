@@ -8,7 +8,7 @@ from pipeline.models.family import Family, Sizes, family_of
 from pipeline.models.files import masked_lm as masked_lm_files
 from pipeline.models.files.family import check_tensors, read_sizes
 from pipeline.models.flops import Shape
-from pipeline.plugins import resolve_task
+from pipeline.plugins import nearest, resolve_task
 from pipeline.settings.features import SMALL
 from pipeline.settings.run import Run
 from pipeline.storage.model_files import read_config, read_object, tensor_headers
@@ -39,11 +39,22 @@ def read_base(run: Run, imported: Path | None) -> Found | None:
         _check(path, run.model.name, family, chat=resolve_task(run.task).chat)
     else:
         path = _on_hub(name, run.base.revision)
+        if path is None:
+            _refuse_misspelt_path(name)
     if path and family:
         return _of_family(read_sizes(path, family, run.model.block_length), family)
     if path and run.model.name == masked_lm_files.NAME:
         return _of_encoder(path)
     return None
+
+
+def _refuse_misspelt_path(name: str) -> None:
+    """PipelineError for a name that the Hub cannot be asked about and whose first part is a directory here."""
+    parent = Path(name).parent
+    beside = [str(path) for path in parent.iterdir() if path.is_dir()] if "/" in name and parent.is_dir() else []
+    if beside:
+        no_directory = f"base.path: '{name}' is no directory, and the Hub cannot be reached"
+        raise PipelineError(f"{no_directory}: {nearest(name, beside)}")
 
 
 def _of_family(sizes: Sizes, family: Family) -> Found:

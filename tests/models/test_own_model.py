@@ -1,13 +1,15 @@
 """The model of examples/convolutions.py: what docs/models.md asks of a model of one's own, and a run with it."""
 
+import pytest
 import torch
 
 from examples.convolutions import PLUGIN
+from pipeline.errors import PipelineError
 from pipeline.models.policy_directory import load_policy
 from pipeline.samplers.posterior import log_posterior
 from pipeline.settings.sections import ModelSection
 from pipeline.storage import parquet
-from pipeline.text.tokenizer import PADDING
+from pipeline.text.tokenizer import PADDING, character_tokenizer
 from tests.conftest import ROOT
 
 MASK = 8
@@ -39,6 +41,14 @@ def test_a_run(workflow):
         )
     )
     torch.testing.assert_close(torch.from_numpy(replayed), torch.from_numpy(recorded), atol=1e-4, rtol=0)
+
+
+def test_a_mask_that_is_not_the_tokenizers_is_refused(tmp_path):
+    """Else another token would be banned, and [MASK] drawn as an answer."""
+    PLUGIN.save(PLUGIN.create(ModelSection(hidden_size=16), 9, MASK - 3, 5), tmp_path)
+    character_tokenizer("abcdefgh").save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(PipelineError, match=r"mask_id is 5 in config.json, but \[MASK\] is token 8"):
+        load_policy(tmp_path, PLUGIN)
 
 
 def test_what_it_lacks_stops_a_dry_run(workflow):

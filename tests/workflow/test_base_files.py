@@ -127,6 +127,20 @@ def test_names_on_the_hub(monkeypatch, answer, message):
         assert problems(chat("GSAI-ML/LLaDa")) == []
 
 
+def test_a_misspelt_path_where_the_hub_cannot_be_reached(monkeypatch, tmp_path, checkpoint):
+    """It looks like a name on the Hub; that of a model whose owner's name is no directory here is left alone."""
+
+    def asked(url: str, timeout: float) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", asked)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
+    with pytest.raises(PipelineError, match=r"'checkpoints/mien' is no directory, and .*'checkpoints/mine'\?"):
+        problems(chat("checkpoints/mien"))
+    assert problems(chat("GSAI-ML/LLaDA-1.5")) == []
+
+
 def test_revisions(monkeypatch, checkpoint):
     """Of a name on the Hub; a directory has none."""
 
