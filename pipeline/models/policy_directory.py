@@ -62,8 +62,8 @@ def load_policy(
     tokenizer = load_tokenizer(path)
     module = _open(path, tokenizer, plugin, where)
     mask, config = mask_id(tokenizer), getattr(module, "config", None)
-    said = {"mask_token_id": getattr(config, "mask_token_id", None)}
-    said |= {"mask_id": getattr(module, "sizes", {}).get("mask_id")}  # of a `SmallModule`
+    sizes = getattr(module, "sizes", {})  # of a `SmallModule`
+    said = {"mask_token_id": getattr(config, "mask_token_id", None), "mask_id": sizes.get("mask_id")}
     for key, configured in said.items():
         if configured not in (None, mask):
             token = tokenizer.id_to_token(mask)

@@ -43,20 +43,25 @@ def check_items(name: str, runs: Mapping[str, Run], origins: Mapping[str, str], 
     said = _said(command)
     if said is None:
         print(f"note: {name}: its items and reward took longer than {SECONDS:g} s; rules check them", file=sys.stderr)
-    elif said.startswith(ERROR):
-        raise PipelineError(said.removeprefix(ERROR))
+    else:
+        _refuse(said)
 
 
 def check_model(run: Run) -> None:
     """PipelineError if the run's model is a user's own that cannot be imported, or lacks what the run asks for."""
-    if "." in run.model.name and (problem := _problem(run.model.name, tuple(features_asked(run)))):
-        raise PipelineError(problem)
+    if "." in run.model.name:
+        _refuse(_said_of_model(run.model.name, tuple(features_asked(run))) or "")
 
 
 @cache
-def _problem(model: str, asked: tuple[str, ...]) -> str:
-    said = _said([*CHECK, "model", model, *asked]) or ""
-    return said.removeprefix(ERROR) if said.startswith(ERROR) else ""
+def _said_of_model(model: str, asked: tuple[str, ...]) -> str | None:
+    return _said([*CHECK, "model", model, *asked])
+
+
+def _refuse(said: str) -> None:
+    """PipelineError if what a check said is an error."""
+    if said.startswith(ERROR):
+        raise PipelineError(said.removeprefix(ERROR))
 
 
 def _at_hand(run: Run) -> bool:
