@@ -46,7 +46,7 @@ PLUGIN = replace(PLUGIN, score=score)
         ("rollout", "return {'accuracy': 1.0}", "the score has no 'reward' but ['accuracy'] on item "),
         ("rollout", "return", "the score is None, not a mapping, on item "),
         ("rollout", "raise ValueError('first line\\nsecond line')", "the reward raised ValueError: first line second "),
-        ("rollout", "raise SystemExit(0)", "the reward raised SystemExit: 0 (task.py, line "),
+        ("rollout", "raise SystemExit(0)", "the reward raised SystemExit: 0 (task.py, line 6) on item "),
         ("rollout", "return score(item, answer)", "the reward raised RecursionError: "),
         ("rollout", "while True: pass", "the reward took longer than 0.2 s (reward_timeout) on item "),
         ("decode", "while True: pass", "the reward took longer than 0.2 s (reward_timeout) on item "),

@@ -56,7 +56,8 @@ def scorer(tmp_path, monkeypatch):
     [
         (
             "fails",
-            "the reward raised ValueError: no such cell (rewards.py, line 46) on item 7 (prompt 'question', answer",
+            "the reward raised ValueError: no such cell (rewards.py, line 46) on item 7 (prompt 'question', "
+            "answer 'text')",
         ),
         ("raises_what_nobody_catches", "the reward raised BaseException: stop (rewards.py, line 50) on item 7"),
         ("ends_the_process", "the reward ended its process (status 3) on item 7"),
@@ -100,8 +101,8 @@ def test_the_row_of_the_data_is_named(tmp_path, monkeypatch):
     (items,) = read_splits([Path("items/train.parquet")]).values()
     with closing(Scorer(section, 5.0)) as score, pytest.raises(PipelineError) as error:
         score(items, ["text"] * len(items))
-    wanted = "ZeroDivisionError: float division by zero (legs.py, line 6) on item 1 (questions.jsonl, line 2; prompt '"
-    assert wanted in str(error.value)
+    wanted = "the reward raised ZeroDivisionError: float division by zero (legs.py, line 6) on item 1"
+    assert f"{wanted} (questions.jsonl, line 2; prompt '" in str(error.value)
 
 
 def _group(leader: int) -> list[int]:

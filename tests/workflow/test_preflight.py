@@ -164,8 +164,8 @@ def test_items_of_ones_own_are_checked_whatever_data_the_task_may_have(dry_run, 
     task = "from dataclasses import replace\nfrom pipeline.tasks.gsm8k import PLUGIN\n"
     task += "def items(settings, seed):\n    return {'train': [], 'tset': []}\nPLUGIN = replace(PLUGIN, items=items)"
     (workflow.directory / "own_items" / "task.py").write_text(task)
-    workflow.params |= {"runs": {"small": chat("gone/checkpoint", task={"name": "own_items.task"})}, "defaults": {}}
-    workflow.params["runs"]["small"]["base"]["path"] = str(ROOT / "examples" / "tiny-llada")
+    run = chat(ROOT / "examples" / "tiny-llada", task={"name": "own_items.task"})
+    workflow.params |= {"runs": {"small": run}, "defaults": {}}
     assert "no split is called 'tset': did you mean 'test'?" in dry_run()
 
 
