@@ -120,7 +120,7 @@ def test_one_table_or_a_line_for_each():
     stages = {"base": 1, "rollout": 44, "train": 22, "prepare": 1}
     counts = {("sudoku-dam", stage): count for stage, count in stages.items()}
     table = estimate_table(counts, PARAMS, Machine(cores=2)).splitlines()
-    assert table[0].startswith("sudoku-dam, estimated: 147 k parameters, 16 + 16 tokens, one core at 19 GFLOP/s")
+    assert table[0].startswith("sudoku-dam, estimated: 152 k parameters, 16 + 16 tokens, one core at 12 GFLOP/s")
     assert [line.split()[0] for line in table[1:]] == ["stage", "base", "rollout", "train", "total"]
     assert table[-1].split()[1] == "67"
     smoke = estimate_table({("smoke-chat", "train"): 1}, PARAMS, Machine(cores=2))
