@@ -83,12 +83,20 @@ def _private_directory() -> tempfile.TemporaryDirectory[str] | None:
 
 
 def _remove_left_over(place: Path) -> None:
-    """Remove the sockets that are left if a Snakemake and its server are killed at once: its process id is gone."""
+    """Remove the sockets that are left if a Snakemake and its server are killed at once."""
     for directory in place.glob(f"{PREFIX}*"):
         with suppress(OSError, ValueError):  # another user's directory, or one that some other program made
-            if not psutil.pid_exists(int(directory.name.removeprefix(PREFIX).split("-")[0])):
+            if _ended(int(directory.name.removeprefix(PREFIX).split("-")[0])):
                 (directory / SOCKET).unlink(missing_ok=True)
                 directory.rmdir()
+
+
+def _ended(pid: int) -> bool:
+    """Whether a process has ended, even if its parent has not noticed: in a container that may take long."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def serve(listener: socket.socket) -> None:

@@ -59,17 +59,20 @@ def test_no_other_user_can_connect(server):
 
 
 def test_left_over_sockets_are_removed(monkeypatch, tmp_path):
-    """Those of Snakemakes that are gone; not those of running ones, and nothing that is no socket of ours."""
+    """Those of Snakemakes that have ended; not those of running ones, and nothing that is no socket of ours."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    done = subprocess.Popen(["true"])
+    done, zombie = subprocess.Popen(["true"]), subprocess.Popen(["true"])
     done.wait()
-    for name in (f"{done.pid}-a", f"{done.pid}-b", f"{os.getpid()}-c", "mine"):
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    for name in (f"{done.pid}-a", f"{zombie.pid}-a", f"{done.pid}-b", f"{os.getpid()}-c", "mine"):
         (tmp_path / f"{PREFIX}{name}").mkdir()
-    for name in (f"{done.pid}-a/{SOCKET}", f"{done.pid}-b/notes", f"{os.getpid()}-c/{SOCKET}"):
+    sockets = [f"{name}/{SOCKET}" for name in (f"{done.pid}-a", f"{zombie.pid}-a", f"{os.getpid()}-c")]
+    for name in (*sockets, f"{done.pid}-b/notes"):
         (tmp_path / f"{PREFIX}{name}").touch()
     preloaded = Preloaded("true", enabled=True)
     preloaded.start()
     preloaded.stop()
+    zombie.wait()
     left = sorted(path.name.removeprefix(PREFIX) for path in tmp_path.iterdir())
     assert left == sorted([f"{done.pid}-b", f"{os.getpid()}-c", "mine"])
 
