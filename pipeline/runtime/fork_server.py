@@ -85,7 +85,8 @@ def _private_directory() -> tempfile.TemporaryDirectory[str] | None:
 def _remove_left_over(place: Path) -> None:
     """Remove the sockets that are left if a Snakemake and its server are killed at once."""
     for directory in place.glob(f"{PREFIX}*"):
-        with suppress(OSError, ValueError):  # another user's directory, or one that some other program made
+        # Another user's directory or process, or a directory that some other program made.
+        with suppress(OSError, ValueError, psutil.AccessDenied):
             if _ended(int(directory.name.removeprefix(PREFIX).split("-")[0])):
                 (directory / SOCKET).unlink(missing_ok=True)
                 directory.rmdir()
